@@ -1,0 +1,8 @@
+//! The pure core of noetl: the playbook language, the events, and every decision.
+//!
+//! Nothing here does anything: no clock, no I/O, no threads, no randomness. Everything that decides is here, so that
+//! the simulator, every store and production run the same decisions.
+
+pub mod id;
+pub mod time;
+pub mod tool;
