@@ -6,3 +6,8 @@
 pub mod id;
 pub mod time;
 pub mod tool;
+
+pub mod diag;
+pub mod expr;
+pub mod playbook;
+pub mod result;
