@@ -3,11 +3,13 @@
 //! Nothing here does anything: no clock, no I/O, no threads, no randomness. Everything that decides is here, so that
 //! the simulator, every store and production run the same decisions.
 
-pub mod id;
-pub mod time;
-pub mod tool;
-
+pub mod append;
 pub mod diag;
+pub mod event;
 pub mod expr;
+pub mod head;
+pub mod id;
 pub mod playbook;
 pub mod result;
+pub mod time;
+pub mod tool;

@@ -1,1 +1,344 @@
-//! placeholder
+//! The stores of noetl: what one promise list says, kept by a memory store and by SQLite.
+//!
+//! The trait speaks the core's types. Which promises a store makes stands in `conformance`, which every store passes.
+
+pub mod catalog;
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use noetl_core::append::{Append, Due, Verdict};
+use noetl_core::event::Recorded;
+use noetl_core::head::{CommandRow, Head, HeadView, Status};
+use noetl_core::id::{CancellationId, CommandId, EventId, ExecutionId, SessionId};
+use noetl_core::playbook::model::CancelMode;
+use noetl_core::time::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// Why a store could not do its work. Refusals are verdicts, not errors.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The disk is full, or a configured size limit is reached. Nothing was written.
+    #[error("the store is full: {0}")]
+    Full(String),
+    /// Bytes are not what was written.
+    #[error("the store is damaged: {0}")]
+    Corrupt(String),
+    /// Another process owns the directory, or a newer version wrote it.
+    #[error("the store can not be opened: {0}")]
+    Closed(String),
+    /// The append itself is malformed; nothing of it was written.
+    #[error("the store refuses the data: {0}")]
+    BadData(String),
+    /// A query of a person is wrong or too expensive.
+    #[error("{0}")]
+    Query(String),
+    /// Anything else; it may work again later.
+    #[error("the store failed: {0}")]
+    Unavailable(String),
+}
+
+/// What stands under the lock of one head.
+#[derive(Debug)]
+pub struct LockedView {
+    /// The store's clock.
+    pub now: Timestamp,
+    /// Head and live commands, read after the lock was held.
+    pub view: HeadView,
+    /// Events after the version asked for.
+    pub tail: Vec<Recorded>,
+}
+
+/// A pure decision under a lock. What it returns is written in the same transaction; its guard is `Locked`.
+pub type LockedDecide = Box<dyn FnOnce(&LockedView) -> Option<Append> + Send>;
+
+/// The same for many heads in turn.
+pub type ChunkDecide = Box<dyn FnMut(&LockedView) -> Option<Append> + Send>;
+
+/// What is needed to fold an execution: a snapshot and the events after it.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// The head, read in the same transaction.
+    pub head: Head,
+    /// The newest snapshot: version and state.
+    pub snapshot: Option<(u64, Arc<Value>)>,
+    /// Every event after the snapshot, or every event.
+    pub tail: Vec<Recorded>,
+}
+
+/// Which events to read. All conditions hold together.
+#[derive(Debug, Clone, Default)]
+pub struct EventQuery {
+    /// Whose.
+    pub execution_id: Option<ExecutionId>,
+    /// Only later ones of that execution.
+    pub after_version: Option<u64>,
+    /// Only those with a higher id.
+    pub since_event_id: Option<EventId>,
+    /// Only this event type (wire name).
+    pub event_type: Option<String>,
+    /// Newest first.
+    pub newest_first: bool,
+    /// How many to skip.
+    pub offset: u64,
+    /// How many at most.
+    pub limit: u64,
+}
+
+/// Which executions to list. All conditions hold together; newest first.
+#[derive(Debug, Clone, Default)]
+pub struct ListQuery {
+    /// Any of these; empty = all.
+    pub status: Vec<Status>,
+    /// Catalog path, `*` matches anything.
+    pub path: Option<String>,
+    /// Direct children of this one.
+    pub parent: Option<ExecutionId>,
+    /// Members of this family.
+    pub root: Option<ExecutionId>,
+    /// Started before.
+    pub started_before: Option<Timestamp>,
+    /// No event since.
+    pub idle_since: Option<Timestamp>,
+    /// Terminal, but not quiesced.
+    pub unquiesced: bool,
+    /// Running ones first.
+    pub active_first: bool,
+    /// Only ids below this one, for paging without skipping rows.
+    pub before: Option<ExecutionId>,
+    /// How many to skip.
+    pub offset: u64,
+    /// How many at most.
+    pub limit: u64,
+}
+
+/// A command that could be claimed, read without a lock: a hint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Candidate {
+    /// Whose.
+    pub execution_id: ExecutionId,
+    /// Which.
+    pub command_id: CommandId,
+    /// Attempt.
+    pub epoch: u32,
+}
+
+/// A worker's session: one life of one worker. The lease is the session's.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Session {
+    /// Which life.
+    pub session_id: SessionId,
+    /// The worker's name.
+    pub worker_id: Arc<str>,
+    /// How many commands it runs at once.
+    pub slots: u32,
+    /// Which pools it serves.
+    pub pools: Vec<Arc<str>>,
+    /// Until when it is believed alive.
+    pub lease_until: Timestamp,
+    /// When it began.
+    pub started_at: Timestamp,
+    /// Host, pid and version, for people.
+    pub meta: Value,
+}
+
+/// A cancellation that takes more than one commit: a cascade (bulk jobs come with it later).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Cancellation {
+    /// Which.
+    pub cancellation_id: CancellationId,
+    /// The execution that the request named.
+    pub requested_execution_id: ExecutionId,
+    /// Free text.
+    pub reason: Option<String>,
+    /// The authenticated identity, else `api`, `cli`, …
+    pub cancelled_by: String,
+    /// Self-declared.
+    pub requested_by: Option<String>,
+    /// Where the request came from.
+    pub remote: Option<String>,
+    /// An explicit mode holds for all; without one each execution's own.
+    pub mode: Option<CancelMode>,
+    /// Grace of an interrupt, in milliseconds, when the request says.
+    pub grace_ms: Option<u64>,
+    /// The request's `Idempotency-Key`.
+    pub idempotency_key: Option<String>,
+    /// How many it has cancelled.
+    pub cancelled: u64,
+    /// How many ids it has visited.
+    pub visited: u64,
+    /// When it was recorded.
+    pub created_at: Timestamp,
+    /// When nothing was left to visit.
+    pub done_at: Option<Timestamp>,
+}
+
+/// One step of a cascade.
+#[derive(Debug, Clone, Default)]
+pub struct Chunk {
+    /// Heads visited in this step, in order of id.
+    pub visited: Vec<ExecutionId>,
+    /// Nothing is left to visit.
+    pub done: bool,
+}
+
+/// Limits of a person's query.
+#[derive(Debug, Clone, Copy)]
+pub struct SqlLimits {
+    /// Most rows.
+    pub rows: usize,
+    /// Longest time, in milliseconds.
+    pub ms: u64,
+}
+
+/// What a person's query gave.
+#[derive(Debug, Clone, Default)]
+pub struct SqlRows {
+    /// Column names.
+    pub columns: Vec<String>,
+    /// Values, row by row.
+    pub rows: Vec<Vec<Value>>,
+    /// There would have been more rows.
+    pub truncated: bool,
+}
+
+/// The promises every store makes, see PROTOCOL in the documentation.
+#[async_trait]
+pub trait Store: Send + Sync + fmt::Debug + 'static {
+    /// Returns the store's clock.
+    async fn now(&self) -> Result<Timestamp, StoreError>;
+
+    /// Writes a batch as one transaction in which each append lands, conflicts or is refused on its own.
+    ///
+    /// Durable when it returns. Answers stand in the order of the batch. If the batch cannot be committed as a
+    /// whole, each append is tried alone and only the failing one gets the error.
+    async fn append(&self, batch: Vec<Append>) -> Vec<Result<Verdict, StoreError>>;
+
+    /// Locks a head, then reads, decides and writes, in one transaction. It can not conflict.
+    ///
+    /// `Ok(None)`: no such execution. `tail_after`: also read the events after this version.
+    async fn locked(
+        &self,
+        execution_id: ExecutionId,
+        tail_after: Option<u64>,
+        decide: LockedDecide,
+    ) -> Result<Option<Verdict>, StoreError>;
+
+    /// Returns the head.
+    async fn head(&self, execution_id: ExecutionId) -> Result<Option<Head>, StoreError>;
+
+    /// Returns the head and its live commands, as of one moment.
+    async fn view(&self, execution_id: ExecutionId) -> Result<Option<HeadView>, StoreError>;
+
+    /// Returns what is needed to fold an execution.
+    async fn load(&self, execution_id: ExecutionId) -> Result<Option<Loaded>, StoreError>;
+
+    /// Returns events, and how many match without `limit` and `offset`.
+    async fn events(&self, query: EventQuery) -> Result<(Vec<Recorded>, u64), StoreError>;
+
+    /// Returns the terminal event of an execution.
+    async fn terminal_event(&self, execution_id: ExecutionId) -> Result<Option<Recorded>, StoreError>;
+
+    /// Returns a large result.
+    async fn result(&self, reference: &str) -> Result<Option<Arc<Value>>, StoreError>;
+
+    /// Lists executions.
+    async fn executions(&self, query: ListQuery) -> Result<Vec<Head>, StoreError>;
+
+    /// Returns pending commands of `pools`, by priority and age, skipping `skip`: an unlocked read.
+    async fn candidates(&self, pools: &[Arc<str>], skip: u64, limit: u64) -> Result<Vec<Candidate>, StoreError>;
+
+    /// Returns the store's clock and obligations that are due, oldest first.
+    async fn due(&self, limit: u64) -> Result<(Timestamp, Vec<Due>), StoreError>;
+
+    /// Deletes obligations of terminal executions without an event.
+    async fn forget_due(&self, met: Vec<Due>) -> Result<(), StoreError>;
+
+    /// Returns commands held by a session, claimed and lost ones.
+    async fn held(&self, session_id: SessionId) -> Result<Vec<CommandRow>, StoreError>;
+
+    /// Returns terminal executions that have commands held by workers, for pushing cancels.
+    async fn unquiesced(&self, limit: u64) -> Result<Vec<HeadView>, StoreError>;
+
+    /// Records a session, and returns older sessions under the same worker name that still have a lease or commands.
+    async fn open_session(&self, session: Session) -> Result<Vec<Session>, StoreError>;
+
+    /// Renews leases until `now + lease_ms`; returns those sessions that are not known (any more).
+    async fn renew_sessions(&self, sessions: &[SessionId], lease_ms: u64) -> Result<Vec<SessionId>, StoreError>;
+
+    /// Returns sessions whose lease has run out by the store's clock and that still hold commands.
+    async fn expired_sessions(&self, limit: u64) -> Result<Vec<Session>, StoreError>;
+
+    /// Returns every session with a lease, for people.
+    async fn sessions(&self) -> Result<Vec<Session>, StoreError>;
+
+    /// Ends a session's lease at once.
+    async fn close_session(&self, session_id: SessionId) -> Result<(), StoreError>;
+
+    /// Records a cascade durably, with the requested execution as its first id to visit.
+    async fn open_cancellation(&self, cancellation: Cancellation) -> Result<(), StoreError>;
+
+    /// Visits up to `max` ids of a cascade, in one transaction: fences each (lock, decide, write), then, in a read
+    /// that starts after the fences are held, puts their children on the front, and ticks the visited off.
+    ///
+    /// `decide` is called for every head visited, ended ones too; the walk passes through those untouched.
+    async fn cancel_chunk(
+        &self,
+        cancellation_id: CancellationId,
+        max: usize,
+        decide: ChunkDecide,
+    ) -> Result<Chunk, StoreError>;
+
+    /// Returns cascades with something left to visit.
+    async fn open_cancellations(&self) -> Result<Vec<Cancellation>, StoreError>;
+
+    /// Returns one cascade.
+    async fn cancellation(&self, cancellation_id: CancellationId) -> Result<Option<Cancellation>, StoreError>;
+
+    /// Adds a version of a playbook; the version is the highest of its path plus one.
+    async fn register(&self, resource: catalog::NewResource) -> Result<catalog::Resource, StoreError>;
+
+    /// Returns one catalog entry.
+    async fn resource(&self, key: catalog::ResourceKey) -> Result<Option<catalog::Resource>, StoreError>;
+
+    /// Lists the catalog, newest first, of one kind (any case) or all.
+    async fn resources(&self, kind: Option<&str>) -> Result<Vec<catalog::Resource>, StoreError>;
+
+    /// Returns the answer given to an idempotency key.
+    async fn answer(&self, key: &str) -> Result<Option<Value>, StoreError>;
+
+    /// Keeps the answer given to an idempotency key, unless one is kept already; returns the one that is kept.
+    async fn keep_answer(&self, key: &str, answer: Value) -> Result<Value, StoreError>;
+
+    /// Runs a person's read-only query.
+    async fn sql(&self, sql: &str, limits: SqlLimits) -> Result<SqlRows, StoreError>;
+
+    /// Checks the tables and the bytes; returns what is wrong.
+    async fn validate(&self) -> Result<Vec<String>, StoreError>;
+
+    /// Returns rows and bytes per table.
+    async fn size(&self) -> Result<Vec<TableSize>, StoreError>;
+
+    /// Removes executions that ended and quiesced before `before`, with their logs and results; returns how many. With
+    /// `dry_run` only counts. Members of a family go together, when all of them have ended and quiesced.
+    async fn prune(&self, before: Timestamp, dry_run: bool) -> Result<u64, StoreError>;
+
+    /// Writes a consistent copy to `path` while running.
+    async fn backup(&self, path: &std::path::Path) -> Result<(), StoreError>;
+
+    /// Flushes and closes; later calls fail.
+    async fn close(&self) -> Result<(), StoreError>;
+}
+
+/// How much a table holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableSize {
+    /// Its name, without the schema.
+    pub table: String,
+    /// Rows.
+    pub rows: u64,
+    /// Bytes on disk, as far as the store can tell.
+    pub bytes: Option<u64>,
+}
