@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use crate::head::{Holder, Status};
 use crate::id::{CatalogId, CommandId, ExecutionId, IdSource};
 use crate::expr::Library;
-use crate::playbook::model::Playbook;
+use crate::playbook::Playbook;
 use crate::time::Timestamp;
 use crate::work::{ChildOutcome, Report};
 

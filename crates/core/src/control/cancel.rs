@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::append::Append;
 use crate::head::HeadView;
 use crate::id::{CommandId, ExecutionId, IdSource};
-use crate::playbook::model::CancelMode;
+use crate::playbook::CancelMode;
 use crate::time::Timestamp;
 
 /// Longest reason, in bytes.
