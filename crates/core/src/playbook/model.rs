@@ -332,4 +332,3 @@ pub struct KeychainEntry {
     /// Everything else, as written.
     pub config: Map<String, Value>,
 }
-
