@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::id::{CatalogId, CommandId, EventId, ExecutionId, SessionId};
-use crate::playbook::model::CancelMode;
+use crate::playbook::CancelMode;
 use crate::result::Bound;
 use crate::time::Timestamp;
 

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::event::Wait;
 use crate::id::{CatalogId, CommandId, ExecutionId, SessionId};
-use crate::playbook::model::CancelMode;
+use crate::playbook::CancelMode;
 use crate::time::Timestamp;
 
 /// Where an execution stands.

@@ -12,7 +12,7 @@ use noetl_core::append::{Append, Due, Verdict};
 use noetl_core::event::Recorded;
 use noetl_core::head::{CommandRow, Head, HeadView, Status};
 use noetl_core::id::{CancellationId, CommandId, EventId, ExecutionId, SessionId};
-use noetl_core::playbook::model::CancelMode;
+use noetl_core::playbook::CancelMode;
 use noetl_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
