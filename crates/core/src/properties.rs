@@ -95,11 +95,17 @@ pub fn check_family(members: &[Member], cascades: &BTreeSet<ExecutionId>) -> Vec
         if let Some(parent) = member.head.parent_execution_id.and_then(|id| by_id.get(&id)) {
             let (head, above) = (&member.head, &parent.head);
             if head.depth != above.depth + 1 || head.root_execution_id != above.root_execution_id {
-                found.add(Property::SoundFamily, format!("its parent {} is of another family or level", above.execution_id));
+                found.add(
+                    Property::SoundFamily,
+                    format!("its parent {} is of another family or level", above.execution_id),
+                );
             }
             // The child's birth locks the parent and requires it active: it can not come after the parent's end.
             if above.ended_at.is_some_and(|end| head.started_at > end) {
-                found.add(Property::NoStartAfterDecision, format!("born after its parent {} had ended", above.execution_id));
+                found.add(
+                    Property::NoStartAfterDecision,
+                    format!("born after its parent {} had ended", above.execution_id),
+                );
             }
         }
         let mut above = member.head.parent_execution_id;
@@ -191,7 +197,10 @@ fn after_the_end(member: &Member, found: &mut Found) {
             (Event::ExecutionCancelled(_), Event::ExecutionCancelled(_)) => Property::Repeatable,
             _ => Property::OneTerminalEvent,
         };
-        found.add(property, format!("a second terminal event {} at version {}", row::wire_name(&second.event), second.version));
+        found.add(
+            property,
+            format!("a second terminal event {} at version {}", row::wire_name(&second.event), second.version),
+        );
     }
     if let Event::ExecutionCancelled(cancelled) = &end.event {
         found.unless(
@@ -286,7 +295,9 @@ fn commands(member: &Member, found: &mut Found) {
         match &recorded.event {
             Event::CommandIssued(issued) => {
                 let again = epochs.insert(issued.command_id, 1).is_some();
-                found.unless(!again, Property::ExclusiveEpochs, || format!("command {} is issued twice", issued.command_id));
+                found.unless(!again, Property::ExclusiveEpochs, || {
+                    format!("command {} is issued twice", issued.command_id)
+                });
             }
             Event::CommandClaimed { command_id, epoch, .. } => {
                 found.unless(claimed.insert((*command_id, *epoch)), Property::ExclusiveEpochs, || {
