@@ -97,7 +97,11 @@ impl Client {
             .build()
             .map_err(|error| ClientError::Setup(causes(&error)))?;
         let base = Url::parse("http://localhost/").map_err(|error| ClientError::Setup(error.to_string()))?;
-        Ok(Client { route: Route::Network { base, http }, place: socket.display().to_string(), headers: headers(None)? })
+        Ok(Client {
+            route: Route::Network { base, http },
+            place: socket.display().to_string(),
+            headers: headers(None)?,
+        })
     }
 
     /// Returns a client for a server in this process.

@@ -12,7 +12,7 @@ use super::refusal;
 use super::stop::{Exit, Stop};
 use super::target::Globals;
 use crate::client::{Answer, Client, Request};
-use crate::render::{self, document, duration};
+use crate::render::{self, clean, document, duration};
 
 /// Cancels of several ids that are under way at once.
 const AT_ONCE: usize = 16;
@@ -133,10 +133,8 @@ impl Cancel {
 
     fn show(&self, id: &str, answer: &Answer) -> Result<Exit, Stop> {
         let body = answer.json();
-        if self.json {
-            if let Some(body) = &body {
-                console::print_json(body, true)?;
-            }
+        if let Some(body) = body.as_ref().filter(|_| self.json) {
+            console::print_json(body, true)?;
         }
         let Some(body) = body.filter(|_| answer.is_success()) else {
             return Ok(self.refused(id, answer));
@@ -156,7 +154,9 @@ impl Cancel {
         if self.wait.is_some() && !self.dry_run && !proven {
             console::complain(
                 &Stop::new(Exit::TimedOut, format!("execution {id} is cancelled, but something of it still runs"))
-                    .hint(format!("see what with `noetl status {id}`, or stop it with `noetl cancel {id} --interrupt`")),
+                    .hint(format!(
+                        "see what with `noetl status {id}`, or stop it with `noetl cancel {id} --interrupt`"
+                    )),
             );
             return Exit::TimedOut;
         }
@@ -170,13 +170,12 @@ impl Cancel {
             return Exit::Done;
         }
         let mut stop = refusal::of(answer);
-        if let Some(body) = answer.json().filter(|_| finished) {
-            if let Some(by) = document::text(&body, "cancelled_by") {
-                let reason = document::text(&body, "reason").map(|reason| format!(": {reason}")).unwrap_or_default();
-                stop = stop.hint(format!("it was cancelled by {by}{reason}"));
-                if !self.interrupt {
-                    stop = stop.hint(format!("`noetl cancel {id} --interrupt` stops what may still run of it"));
-                }
+        let body = answer.json().filter(|_| finished).unwrap_or_default();
+        if let Some(by) = document::text(&body, "cancelled_by") {
+            let reason = document::text(&body, "reason").map(|reason| format!(": {reason}")).unwrap_or_default();
+            stop = stop.hint(clean(&format!("it was cancelled by {by}{reason}")));
+            if !self.interrupt {
+                stop = stop.hint(format!("`noetl cancel {id} --interrupt` stops what may still run of it"));
             }
         }
         console::complain(&stop);

@@ -65,7 +65,8 @@ impl Catalog {
             Catalog::Get { path } => get_playbook(globals, path).await,
             Catalog::List { resource_type, json } => list(globals, resource_type, *json).await,
             Catalog::Load { paths, batch_size, dry_run, json } => {
-                load(globals, &Load { paths, batch_size: usize::from(*batch_size), dry_run: *dry_run, json: *json }).await
+                load(globals, &Load { paths, batch_size: usize::from(*batch_size), dry_run: *dry_run, json: *json })
+                    .await
             }
         }
     }
@@ -403,7 +404,8 @@ mod tests {
         }
         fs::write(root.path().join("other.yaml"), "kind: Credential\n").unwrap();
         let found = playbooks_below(root.path()).unwrap();
-        let names: Vec<_> = found.iter().map(|path| path.strip_prefix(root.path()).unwrap().to_str().unwrap()).collect();
+        let names: Vec<_> =
+            found.iter().map(|path| path.strip_prefix(root.path()).unwrap().to_str().unwrap()).collect();
         assert_eq!(names, ["b/a.yml", "b/c/a.yaml", "z.yaml"]);
     }
 }

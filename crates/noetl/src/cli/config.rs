@@ -65,7 +65,9 @@ impl Runtime {
 pub fn home() -> Result<PathBuf, Stop> {
     match std::env::var_os("HOME").filter(|home| !home.is_empty()) {
         Some(home) => Ok(PathBuf::from(home).join(".noetl")),
-        None => Err(Stop::usage("no home directory: HOME is not set").hint("set HOME, or pass --data-dir and --server-url")),
+        None => {
+            Err(Stop::usage("no home directory: HOME is not set").hint("set HOME, or pass --data-dir and --server-url"))
+        }
     }
 }
 

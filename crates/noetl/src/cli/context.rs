@@ -92,15 +92,20 @@ impl Contexts {
     }
 }
 
-fn add(config: &mut Config, globals: &Globals, (name, runtime, current): (&str, Runtime, bool)) -> Result<String, Stop> {
+fn add(
+    config: &mut Config,
+    globals: &Globals,
+    (name, runtime, current): (&str, Runtime, bool),
+) -> Result<String, Stop> {
     let Some(url) = &globals.server_url else {
-        return Err(Stop::usage("a context needs an address").hint(format!("noetl context add {name} --server-url URL")));
+        return Err(
+            Stop::usage("a context needs an address").hint(format!("noetl context add {name} --server-url URL"))
+        );
     };
     if name.trim().is_empty() {
         return Err(Stop::usage("a context needs a name"));
     }
-    let context =
-        Context { server_url: url.clone(), runtime, token: token(globals)?, other: serde_json::Map::new() };
+    let context = Context { server_url: url.clone(), runtime, token: token(globals)?, other: serde_json::Map::new() };
     let first = config.contexts.is_empty();
     config.contexts.insert(name.to_owned(), context);
     let mut said = format!("Context '{name}' added/updated.");
@@ -177,6 +182,10 @@ fn list(config: &Config) -> Result<Exit, Stop> {
 fn current(config: &Config) -> Result<Exit, Stop> {
     let name = config.current.as_deref().ok_or_else(no_current)?;
     let context = config.contexts.get(name).ok_or_else(no_current)?;
-    console::print(&format!("{name}\n  server_url: {}\n  runtime: {}\n", context.server_url, context.runtime.as_str()))?;
+    console::print(&format!(
+        "{name}\n  server_url: {}\n  runtime: {}\n",
+        context.server_url,
+        context.runtime.as_str()
+    ))?;
     Ok(Exit::Done)
 }

@@ -70,11 +70,7 @@ impl Db {
     }
 }
 
-async fn ask(
-    globals: &Globals,
-    mode: Mode,
-    make: impl for<'c> Fn(&'c Client) -> Request<'c>,
-) -> Result<Value, Stop> {
+async fn ask(globals: &Globals, mode: Mode, make: impl for<'c> Fn(&'c Client) -> Request<'c>) -> Result<Value, Stop> {
     let mut link = Link::new(globals, mode)?;
     let answer = link.ask(|client| make(client).patience(LONG)).await?;
     link.close().await;
@@ -96,8 +92,7 @@ async fn validate(globals: &Globals) -> Result<Exit, Stop> {
 }
 
 async fn verify(globals: &Globals, id: Option<ExecutionId>, json: bool) -> Result<Exit, Stop> {
-    let body =
-        ask(globals, Mode::Look, |client| client.get(&["db", "verify"]).query_opt("execution_id", id)).await?;
+    let body = ask(globals, Mode::Look, |client| client.get(&["db", "verify"]).query_opt("execution_id", id)).await?;
     let problems = document::list(&body, "problems");
     if json {
         console::print_json(&body, true)?;
@@ -176,7 +171,9 @@ mod tests {
 
     #[test]
     fn sizes_read_well() {
-        for (count, said) in [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (3 << 30, "3.0 GiB"), (5 << 50, "5120.0 TiB")] {
+        for (count, said) in
+            [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (3 << 30, "3.0 GiB"), (5 << 50, "5120.0 TiB")]
+        {
             assert_eq!(bytes(count), said);
         }
     }

@@ -46,7 +46,8 @@ impl Events {
             let answer = link
                 .ask(|client| {
                     let request = client.get(&["executions", &id, "events"]).patience(wait);
-                    let request = request.query("order", "asc").query("page_size", PAGE_SIZE).query("after_version", after);
+                    let request =
+                        request.query("order", "asc").query("page_size", PAGE_SIZE).query("after_version", after);
                     request
                         .query_opt("event_type", self.event_type.as_deref())
                         .query_opt("wait_seconds", (!wait.is_zero()).then_some(wait.as_secs()))

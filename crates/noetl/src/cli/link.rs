@@ -117,6 +117,11 @@ impl Link {
         }
     }
 
+    /// Returns whether somebody owns the data directory and answers.
+    pub fn owner_lives(globals: &Globals) -> Result<bool, Stop> {
+        Ok(owned::living_socket(&globals.data_directory()?).is_some())
+    }
+
     /// Returns whether this process owns the directory.
     pub fn owns(&self) -> bool {
         self.open.as_ref().is_some_and(|open| open.owned.is_some())
@@ -150,7 +155,7 @@ async fn find(directory: &Path, fallback: Option<&Named>, mode: Mode) -> Result<
     let deadline = Instant::now() + HANDOVER;
     loop {
         if let Some(socket) = owned::living_socket(directory) {
-            return Ok(Open { client: Client::to_socket(&socket).map_err(bad_client)?, owned: None });
+            return Ok(Open { client: Client::to_socket(&socket).map_err(|error| bad_client(&error))?, owned: None });
         }
         if let Some(named) = fallback {
             return Ok(Open { client: named_client(named)?, owned: None });
@@ -175,11 +180,11 @@ async fn find(directory: &Path, fallback: Option<&Named>, mode: Mode) -> Result<
 fn named_client(named: &Named) -> Result<Client, Stop> {
     Client::to_url(&named.url, named.token.as_deref()).map_err(|error| match error {
         ClientError::BadUrl(_) => Stop::usage(format!("{error} (from {})", named.named_by)),
-        ClientError::BadToken | ClientError::Setup(_) => bad_client(error),
+        ClientError::BadToken | ClientError::Setup(_) => bad_client(&error),
     })
 }
 
-fn bad_client(error: ClientError) -> Stop {
+fn bad_client(error: &ClientError) -> Stop {
     match error {
         ClientError::BadUrl(_) | ClientError::BadToken => Stop::usage(error.to_string()),
         ClientError::Setup(_) => Stop::new(Exit::Defect, error.to_string()),

@@ -46,9 +46,7 @@ impl Query {
         };
         let mut link = Link::new(globals, Mode::Look)?;
         let answer = link
-            .ask(|client| {
-                client.post(&["postgres", "execute"]).body(json!({"query": sql, "schema": self.schema}))
-            })
+            .ask(|client| client.post(&["postgres", "execute"]).body(json!({"query": sql, "schema": self.schema})))
             .await?;
         link.close().await;
         let body = refusal::expect(&answer)?;

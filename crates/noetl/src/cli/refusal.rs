@@ -52,9 +52,9 @@ pub fn expect(answer: &Answer) -> Result<serde_json::Value, Stop> {
 
 /// Returns the ids as they came, or `what` is missing.
 pub fn required_id(body: &serde_json::Value, key: &str) -> Result<String, Stop> {
-    body.get(key)
-        .and_then(document::id)
-        .ok_or_else(|| Stop::new(Exit::Failed, format!("the server's answer has no `{key}`")).hint("is this a noetl server?"))
+    body.get(key).and_then(document::id).ok_or_else(|| {
+        Stop::new(Exit::Failed, format!("the server's answer has no `{key}`")).hint("is this a noetl server?")
+    })
 }
 
 fn document_start(text: &str) -> String {

@@ -30,8 +30,9 @@ impl WorkloadArgs {
             None => Map::new(),
         };
         if let Some(text) = &self.payload {
-            let value = serde_json::from_str(text)
-                .map_err(|error| Stop::usage(format!("--payload is not JSON: {error}")).hint("quote it: --payload '{\"n\": 1}'"))?;
+            let value = serde_json::from_str(text).map_err(|error| {
+                Stop::usage(format!("--payload is not JSON: {error}")).hint("quote it: --payload '{\"n\": 1}'")
+            })?;
             workload.extend(object(value, "--payload")?);
         }
         for pair in &self.set {
@@ -52,9 +53,8 @@ fn read_file(file: &PathBuf) -> Result<Map<String, Value>, Stop> {
     let text = text.map_err(|error| Stop::usage(format!("can not read the input {shown}: {error}")))?;
     let value = match serde_json::from_str(&text) {
         Ok(value) => value,
-        Err(json) => serde_saphyr::from_str(&text).map_err(|yaml| {
-            Stop::usage(format!("the input {shown} is neither JSON ({json}) nor YAML ({yaml})"))
-        })?,
+        Err(json) => serde_saphyr::from_str(&text)
+            .map_err(|yaml| Stop::usage(format!("the input {shown} is neither JSON ({json}) nor YAML ({yaml})")))?,
     };
     object(value, &format!("the input {shown}"))
 }
@@ -138,11 +138,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("in.yaml");
         fs::write(&file, "a: 1\nb: 1\nc: 1\n").unwrap();
-        let args = WorkloadArgs {
-            input: Some(file),
-            payload: Some(r#"{"b": 2, "c": 2}"#.into()),
-            set: vec!["c=3".into()],
-        };
+        let args =
+            WorkloadArgs { input: Some(file), payload: Some(r#"{"b": 2, "c": 2}"#.into()), set: vec!["c=3".into()] };
         assert_eq!(Value::Object(args.read().unwrap()), json!({"a": 1, "b": 2, "c": 3}));
     }
 

@@ -60,7 +60,11 @@ impl Finding {
         let place = |key| document::count(value, key).and_then(|place| u32::try_from(place).ok());
         Some(Finding {
             code: document::text(value, "code").unwrap_or_default().to_owned(),
-            severity: if document::text(value, "severity") == Some("warning") { Severity::Warning } else { Severity::Error },
+            severity: if document::text(value, "severity") == Some("warning") {
+                Severity::Warning
+            } else {
+                Severity::Error
+            },
             message: document::text(value, "message")?.to_owned(),
             bytes: offset("start").zip(offset("end")),
             place: place("line").zip(place("column")),

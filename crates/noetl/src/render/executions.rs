@@ -34,8 +34,11 @@ fn row(execution: &Value) -> Vec<String> {
 
 /// An ended execution is nowhere, but where it failed is worth knowing.
 fn failed_or_dash(execution: &Value) -> String {
-    let failed: Vec<String> =
-        document::list(execution, "failed_steps").iter().filter_map(Value::as_str).map(|n| clean(n).into_owned()).collect();
+    let failed: Vec<String> = document::list(execution, "failed_steps")
+        .iter()
+        .filter_map(Value::as_str)
+        .map(|n| clean(n).into_owned())
+        .collect();
     match failed.as_slice() {
         [] => "-".to_owned(),
         [one] => format!("failed: {one}"),

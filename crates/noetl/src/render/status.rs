@@ -48,16 +48,7 @@ pub fn block(id: &str, answer: &Value) -> String {
         let _ = writeln!(out, "{RED}Error:{RED:#}     {}", super::clean_lines(error));
     }
     out.push_str(&cancellation(answer));
-    if status == "CANCELLED" {
-        if let Some(quiesced) = answer.get("quiesced").and_then(Value::as_bool) {
-            let said = match document::text(answer, "quiesced_at") {
-                Some(at) if quiesced => format!("yes, since {}", clean(at)),
-                Some(_) | None if quiesced => "yes".to_owned(),
-                Some(_) | None => "not yet".to_owned(),
-            };
-            let _ = writeln!(out, "Quiesced:  {said}");
-        }
-    }
+    out.push_str(&quiesced(answer));
     out.push_str(&commands(answer));
     if !completed.is_empty() {
         out.push_str("\nCompleted steps:\n");
@@ -96,10 +87,26 @@ fn cancellation(answer: &Value) -> String {
     }
     let _ = writeln!(out, "Cancelled: by {by}");
     let requested = cancel.get("requested_execution_id").and_then(document::id);
-    if let Some(requested) = requested.filter(|requested| answer.get("execution_id").and_then(document::id).as_ref() != Some(requested)) {
+    if let Some(requested) =
+        requested.filter(|requested| answer.get("execution_id").and_then(document::id).as_ref() != Some(requested))
+    {
         let _ = writeln!(out, "           through {}", clean(&requested));
     }
     out
+}
+
+/// Says whether anything of a cancelled execution still runs.
+fn quiesced(answer: &Value) -> String {
+    if document::status(answer) != "CANCELLED" {
+        return String::new();
+    }
+    match (answer.get("quiesced").and_then(Value::as_bool), document::text(answer, "quiesced_at")) {
+        (Some(true), Some(at)) => format!("Quiesced:  yes, since {}\n", clean(at)),
+        (Some(true), None) => "Quiesced:  yes\n".to_owned(),
+        (Some(false), _) => "Quiesced:  not yet\n".to_owned(),
+        // An older server does not know.
+        (None, _) => String::new(),
+    }
 }
 
 /// Lists what is alive: while it runs, and after a cancel until it has quiesced.

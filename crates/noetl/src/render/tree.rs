@@ -20,7 +20,9 @@ pub fn tree(root: &str, executions: &[Value]) -> String {
     }
     for siblings in children.values_mut() {
         // Ids sort by time; as numbers, since they may differ in length.
-        siblings.sort_by_key(|child| child.get("execution_id").and_then(document::id).and_then(|id| id.parse::<i64>().ok()));
+        siblings.sort_by_key(|child| {
+            child.get("execution_id").and_then(document::id).and_then(|id| id.parse::<i64>().ok())
+        });
     }
     let mut out = match top {
         Some(execution) => format!("{}\n", node(execution)),
@@ -106,7 +108,8 @@ mod tests {
 
     #[test]
     fn a_cycle_in_an_answer_ends() {
-        let family = [member("1", None, "RUNNING"), member("2", Some("3"), "RUNNING"), member("3", Some("2"), "RUNNING")];
+        let family =
+            [member("1", None, "RUNNING"), member("2", Some("3"), "RUNNING"), member("3", Some("2"), "RUNNING")];
         assert_eq!(tree("2", &family).lines().count(), 2);
     }
 }
