@@ -5,7 +5,7 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 
 use super::codes;
-use super::model::{AdmitRule, Body, Cursor, Loop, LoopSource, Output, Step, StepSpec};
+use super::model::{AdmitRule, Body, Cursor, Loop, LoopSource, Output, Reads, Step, StepSpec};
 use super::policy;
 use super::reader::{Reader, Unreadable};
 use super::routing::{Bare, Outline, assignments, next};
@@ -86,7 +86,9 @@ pub(super) fn step(reader: &mut Reader<'_>, outline: &mut Outline<'_>, name: &Ar
         Some(looping) => Some(looping?),
         None => None,
     };
-    Some(Step { name: Arc::clone(name), description, input, admit, looping, body: body?, set, output, next, spec })
+    let body = body?;
+    let reads = Reads::of(&input, &body);
+    Some(Step { name: Arc::clone(name), description, input, admit, looping, body, set, output, next, spec, reads })
 }
 
 fn body(reader: &mut Reader<'_>, outline: &mut Outline<'_>, name: &str, node: &Node) -> Option<Body> {
