@@ -57,6 +57,8 @@ pub struct ToolboxConfig {
     pub supervisor: SupervisorCommand,
     /// Between the polite stop and the kill of a tool whose time is over.
     pub timeout_grace: Duration,
+    /// Whether to use control groups where the machine allows it. Without, killing is less sudden, not less sure.
+    pub cgroups: bool,
 }
 
 /// A kind of tool.
@@ -99,6 +101,7 @@ pub(crate) struct Settings {
     pub(crate) directory: PathBuf,
     pub(crate) supervisor: SupervisorCommand,
     pub(crate) timeout_grace: Duration,
+    pub(crate) cgroups: bool,
 }
 
 impl Toolbox {
@@ -118,6 +121,7 @@ impl Toolbox {
             directory,
             supervisor: config.supervisor,
             timeout_grace: config.timeout_grace,
+            cgroups: config.cgroups,
         };
         Ok(Toolbox { settings, slots: (0..config.slots).map(|_| Mutex::default()).collect() })
     }

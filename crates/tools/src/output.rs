@@ -147,11 +147,12 @@ impl Text {
         let mut look_from = self.kept.len();
         self.kept.extend_from_slice(keep);
         loop {
-            let end = self.kept[look_from..].iter().position(|byte| *byte == b'\n').map(|at| look_from + at);
+            let window_end = self.kept.len().min(self.passed_on + LINE_BYTES_MAX + 1);
+            let end = self.kept[look_from..window_end].iter().position(|byte| *byte == b'\n').map(|at| look_from + at);
             let line_end = match end {
-                Some(end) if end - self.passed_on <= LINE_BYTES_MAX => end,
-                None if self.kept.len() - self.passed_on <= LINE_BYTES_MAX => return,
-                Some(_) | None => self.cut_long_line(),
+                Some(end) => end,
+                None if window_end - self.passed_on <= LINE_BYTES_MAX => return,
+                None => self.cut_long_line(),
             };
             pass_on(&String::from_utf8_lossy(&self.kept[self.passed_on..line_end]));
             self.passed_on = if end == Some(line_end) { line_end + 1 } else { line_end };

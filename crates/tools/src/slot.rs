@@ -43,10 +43,7 @@ impl Slot {
     pub(crate) fn supervisor(&mut self, settings: &Settings) -> Result<&mut Supervisor, Failure> {
         match &mut self.supervisor {
             Some(supervisor) => Ok(supervisor),
-            empty @ None => {
-                let launched = Supervisor::launch(&settings.supervisor, &settings.env, &settings.directory);
-                Ok(empty.insert(launched.map_err(Failure::Unavailable)?))
-            }
+            empty @ None => Ok(empty.insert(Supervisor::launch(settings).map_err(Failure::Unavailable)?)),
         }
     }
 

@@ -29,6 +29,7 @@ fn worker(directory: &str, slots: &str, kind: &str, command: &str) -> ExitCode {
         directory: directory.into(),
         supervisor: SupervisorCommand::this_executable(["supervise"]),
         timeout_grace: TIMEOUT_GRACE,
+        cgroups: std::env::var_os("TESTBED_WITHOUT_CGROUPS").is_none(),
     });
     let Ok(toolbox) = toolbox.map(Arc::new) else { return ExitCode::from(2) };
     let Value::Object(config) = json!({"command": command, "code": command}) else { return ExitCode::from(2) };

@@ -45,15 +45,19 @@ impl Drop for Cgroup {
     }
 }
 
-/// Kills the members of the groups that a lost supervisor made under this name, and removes them.
-pub(crate) fn clear(names: &[String]) {
-    let Ok(mounts) = fs::read_to_string("/proc/self/mountinfo") else { return };
-    let Ok(membership) = fs::read_to_string("/proc/self/cgroup") else { return };
-    let Some(home) = home(&mounts, &membership) else { return };
-    for path in names.iter().map(|name| home.join(name)).filter(|path| path.exists()) {
-        let group = Cgroup { path };
+/// Kills the members of the groups that a lost supervisor made under these names, and removes them.
+///
+/// Returns whether they are gone; members may take a moment to die.
+pub(crate) fn clear(names: &[String]) -> bool {
+    let Ok(mounts) = fs::read_to_string("/proc/self/mountinfo") else { return true };
+    let Ok(membership) = fs::read_to_string("/proc/self/cgroup") else { return true };
+    let Some(home) = home(&mounts, &membership) else { return true };
+    let paths: Vec<PathBuf> = names.iter().map(|name| home.join(name)).filter(|path| path.exists()).collect();
+    for path in &paths {
+        let group = Cgroup { path: path.clone() };
         group.kill();
     }
+    !paths.iter().any(|path| path.exists())
 }
 
 /// Returns the directory of our own version 2 group: the mount's place plus our path in it.

@@ -25,24 +25,38 @@ pub(crate) struct Target<'a> {
     pub(crate) cgroup: Option<&'a Cgroup>,
 }
 
-/// Asks every process of the tree to end; returns how many there were.
+/// Asks every process of the tree to end, and notes them in `asked`.
 ///
-/// Each is asked once: what a process starts in answer (the cleanup of a shell's trap) is let alone until the
-/// kill. The leader's group is asked in one stroke, which nobody can slip through by forking.
-pub(crate) fn ask(target: Target<'_>) -> io::Result<u32> {
+/// Each is asked once: what a process starts in answer (the cleanup of a shell's trap) is let alone. The leader's
+/// group is asked in one stroke, which nobody can slip through by forking.
+pub(crate) fn ask(target: Target<'_>, asked: &mut HashSet<Pid>) -> io::Result<()> {
     signal_group(target.leader, Signal::TERM);
-    let mut asked = 0;
     tree::visit_descendants(target.spare, |pid, stat| {
-        asked += 1;
+        asked.insert(pid);
         if Pid::from_raw(stat.group) != target.leader {
             send(pid, Signal::TERM);
         }
-        // A halted process gets its signal only when it goes on.
-        if stat.is_halted() || tree::stat(pid).is_some_and(|stat| stat.is_halted()) {
-            send(pid, Signal::CONT);
+        wake(pid);
+    })
+}
+
+/// Asks those that were not asked before.
+///
+/// Race: a process may be forked just after everybody was asked, by one that then ends and leaves it behind.
+pub(crate) fn ask_newcomers(target: Target<'_>, asked: &mut HashSet<Pid>) -> io::Result<()> {
+    tree::visit_descendants(target.spare, |pid, _| {
+        if asked.insert(pid) {
+            send(pid, Signal::TERM);
+            wake(pid);
         }
-    })?;
-    Ok(asked)
+    })
+}
+
+/// Lets a halted process go on: it gets its signal only then.
+fn wake(pid: Pid) {
+    if tree::stat(pid).is_some_and(|stat| stat.is_halted()) {
+        send(pid, Signal::CONT);
+    }
 }
 
 /// Kills every process of the tree that can be seen, and returns whether there were new ones among them.

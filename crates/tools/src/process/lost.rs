@@ -26,8 +26,13 @@ pub(crate) async fn hunt(tree: String, sessions: Vec<i32>) -> Vec<i32> {
     let mut left = Vec::new();
     for _ in 0..SWEEPS_MAX {
         let (tree, sessions) = (tree.clone(), sessions.clone());
-        left = tokio::task::spawn_blocking(move || sweep(&tree, &sessions)).await.unwrap_or_default();
-        if left.is_empty() {
+        let swept = tokio::task::spawn_blocking(move || {
+            let cleared = cgroup::clear(&[cgroup_name(&tree, Role::Task), cgroup_name(&tree, Role::Resident)]);
+            (cleared, sweep(&tree, &sessions))
+        });
+        let (cleared, found) = swept.await.unwrap_or_default();
+        left = found;
+        if cleared && left.is_empty() {
             break;
         }
         tokio::time::sleep(SWEEP_PAUSE).await;
@@ -37,7 +42,6 @@ pub(crate) async fn hunt(tree: String, sessions: Vec<i32>) -> Vec<i32> {
 
 /// Kills every trace-bearing process that is seen; returns them.
 fn sweep(tree: &str, sessions: &[i32]) -> Vec<i32> {
-    cgroup::clear(&[cgroup_name(tree, Role::Task), cgroup_name(tree, Role::Resident)]);
     let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
     let pids = processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     pids.filter(|raw| {

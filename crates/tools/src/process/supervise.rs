@@ -9,6 +9,7 @@
 //! Whatever else is found below belongs to what runs now.
 
 use std::collections::HashSet;
+use std::env;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
@@ -41,6 +42,9 @@ const SWEEP_PAUSE_MAX: Duration = Duration::from_millis(50);
 /// Environment variable that names the supervisor's tree, for itself and for all below.
 pub(crate) const TREE_VARIABLE: &str = "NOETL_TREE";
 
+/// Environment variable that keeps a supervisor from making control groups, with the value `off`.
+pub(crate) const CGROUPS_VARIABLE: &str = "NOETL_CGROUPS";
+
 /// Runs this process as a supervisor until its worker is gone and nothing is left below it.
 ///
 /// To be called first thing in `main`, before any thread or runtime exists; stdin is the lifeline.
@@ -68,8 +72,11 @@ struct Main {
 struct Ending {
     role: Role,
     how: How,
-    leftovers: u32,
     kill_at: Instant,
+    /// Who was asked to end.
+    asked: HashSet<Pid>,
+    /// Whether what came after that was asked too, when the process itself had ended.
+    asked_again: bool,
     /// When force began.
     forced_at: Option<Instant>,
     struck: HashSet<Pid>,
@@ -98,7 +105,10 @@ impl Supervisor {
         rustix::thread::set_name(c"noetl-supervise").ok();
         // Without this file (CONFIG_PROC_CHILDREN) there would be no proof, so there is no supervisor.
         tree::own_children()?;
-        let group = |role| Cgroup::create(&cgroup_name(&std::env::var(TREE_VARIABLE).ok()?, role));
+        let group = |role| match env::var(CGROUPS_VARIABLE).as_deref() {
+            Ok("off") => None,
+            Ok(_) | Err(_) => Cgroup::create(&cgroup_name(&env::var(TREE_VARIABLE).ok()?, role)),
+        };
         Ok(Supervisor {
             lifeline: Lifeline::from_stdin()?,
             signals,
@@ -191,13 +201,27 @@ impl Supervisor {
             }
         }
         let Some(ending) = &self.ending else { return Ok(false) };
-        let (role, force) = (ending.role, ending.forced_at.is_some() || now >= ending.kill_at);
+        let role = ending.role;
         if self.nothing_left(role)? {
             self.finish(role, Vec::new())?;
-        } else if force {
-            self.force(now)?;
+            return Ok(true);
         }
-        Ok(self.ending.is_none())
+        let Some(mut ending) = self.ending.take() else { return Ok(false) };
+        if ending.forced_at.is_some() || now >= ending.kill_at {
+            let unconfirmed = self.force(&mut ending, now)?;
+            self.ending = Some(ending);
+            if !unconfirmed.is_empty() {
+                self.finish(role, unconfirmed)?;
+                return Ok(true);
+            }
+        } else {
+            if !ending.asked_again && self.main(role).is_some_and(|main| main.exit.is_some()) {
+                ending.asked_again = true;
+                kill::ask_newcomers(self.target(role), &mut ending.asked)?;
+            }
+            self.ending = Some(ending);
+        }
+        Ok(false)
     }
 
     fn begin(&mut self, role: Role, how: How, grace: Duration) -> io::Result<()> {
@@ -206,41 +230,37 @@ impl Supervisor {
         let mut ending = Ending {
             role,
             how,
-            leftovers: 0,
             kill_at: now + grace,
+            asked: HashSet::new(),
+            asked_again: false,
             forced_at: None,
             struck: HashSet::new(),
             pause: SWEEP_PAUSE_MIN,
         };
         if !grace.is_zero() && !self.nothing_left(role)? {
-            let asked = kill::ask(self.target(role))?;
-            ending.leftovers = if how == How::Finished { asked } else { 0 };
+            kill::ask(self.target(role), &mut ending.asked)?;
         }
         self.ending = Some(ending);
         Ok(())
     }
 
-    fn force(&mut self, now: Instant) -> io::Result<()> {
-        let Some(mut ending) = self.ending.take() else { return Ok(()) };
-        let role = ending.role;
+    /// Kills what is left; returns what has not ended although it was killed long ago.
+    fn force(&self, ending: &mut Ending, now: Instant) -> io::Result<Vec<i32>> {
+        let target = self.target(ending.role);
         let forced_at = *ending.forced_at.get_or_insert(now);
-        if now.duration_since(forced_at) > UNCONFIRMED_AFTER {
-            let mut unconfirmed = Vec::new();
-            tree::visit_descendants(self.spare(role), |pid, _| unconfirmed.push(pid.as_raw_nonzero().get()))?;
-            // Race: the last one may have ended since the look before; then the next look finds nothing.
-            if !unconfirmed.is_empty() {
-                self.ending = Some(ending);
-                return self.finish(role, unconfirmed);
-            }
-        }
-        let found_new = kill::force(self.target(role), &mut ending.struck)?;
+        let found_new = kill::force(target, &mut ending.struck)?;
         ending.pause = if found_new { SWEEP_PAUSE_MIN } else { (ending.pause * 2).min(SWEEP_PAUSE_MAX) };
         ending.how = match ending.how {
             How::Stopped => How::Killed,
             how @ (How::Finished | How::Killed | How::Unconfirmed) => how,
         };
-        self.ending = Some(ending);
-        Ok(())
+        let mut unconfirmed = Vec::new();
+        if now.duration_since(forced_at) > UNCONFIRMED_AFTER {
+            // Race: the last one may have ended since the look before; then nobody is named and the next look
+            // finds nothing.
+            tree::visit_descendants(target.spare, |pid, _| unconfirmed.push(pid.as_raw_nonzero().get()))?;
+        }
+        Ok(unconfirmed)
     }
 
     fn finish(&mut self, role: Role, unconfirmed: Vec<i32>) -> io::Result<()> {
@@ -252,7 +272,12 @@ impl Supervisor {
         }
         self.spent |= !unconfirmed.is_empty();
         let how = if unconfirmed.is_empty() { ending.how } else { How::Unconfirmed };
-        let ended = Ended { role, exit, how, leftovers: ending.leftovers, unconfirmed };
+        let leftovers = match ending.how {
+            // The process itself had ended, so whoever was met afterwards is a leftover.
+            How::Finished => ending.asked.union(&ending.struck).count(),
+            How::Stopped | How::Killed | How::Unconfirmed => 0,
+        };
+        let ended = Ended { role, exit, how, leftovers, unconfirmed };
         self.lifeline.report(&Report::Ended(ended))
     }
 

@@ -5,7 +5,7 @@ use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -16,8 +16,9 @@ use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 
 use super::lost;
-use super::supervise::TREE_VARIABLE;
+use super::supervise::{CGROUPS_VARIABLE, TREE_VARIABLE};
 use super::wire::{FRAME_BYTES_MAX, FRAME_FILES_MAX, Inbox, Order, Report, Role, Start, encode};
+use crate::Settings;
 
 /// How long a supervisor may take to clear up and leave when it is dismissed.
 const DISMISSAL: Duration = Duration::from_secs(5);
@@ -57,10 +58,10 @@ pub(crate) struct Supervisor {
 }
 
 impl Supervisor {
-    /// Starts a supervisor that sees `env` and nothing else of our environment.
+    /// Starts a supervisor that sees of our environment what tools see.
     ///
     /// (Tools run as the same user and may read their parent's environment from /proc.)
-    pub(crate) fn launch(command: &SupervisorCommand, env: &[(String, String)], directory: &Path) -> io::Result<Self> {
+    pub(crate) fn launch(settings: &Settings) -> io::Result<Self> {
         static LAUNCHED: AtomicU64 = AtomicU64::new(0);
         let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let count = LAUNCHED.fetch_add(1, Ordering::Relaxed);
@@ -70,12 +71,13 @@ impl Supervisor {
         // the half-born supervisor; it closes with the exec, and the supervisor sees the end of its lifeline.
         let (ours, theirs) = StdUnixStream::pair()?;
         ours.set_nonblocking(true)?;
-        let child = Command::new(&command.program)
-            .args(&command.args)
+        let child = Command::new(&settings.supervisor.program)
+            .args(&settings.supervisor.args)
             .env_clear()
-            .envs(env.iter().map(|(name, value)| (name, value)))
+            .envs(settings.env.iter().map(|(name, value)| (name, value)))
             .env(TREE_VARIABLE, &tree)
-            .current_dir(directory)
+            .env(CGROUPS_VARIABLE, if settings.cgroups { "on" } else { "off" })
+            .current_dir(&settings.directory)
             // Not in our group: a Ctrl-C at the terminal is for the worker.
             .process_group(0)
             .stdin(Stdio::from(OwnedFd::from(theirs)))

@@ -97,7 +97,7 @@ pub(crate) struct Ended {
     /// How far it had to go.
     pub(crate) how: How,
     /// Processes that were left behind by a process that ended by itself, and had to be ended.
-    pub(crate) leftovers: u32,
+    pub(crate) leftovers: usize,
     /// Processes that do not end although they were killed.
     pub(crate) unconfirmed: Vec<i32>,
 }

@@ -232,7 +232,9 @@ fn outcome(execution: Execution, brake: &Brake) -> ToolOutcome {
                 Some(cause) => cut_short(cause, ended),
                 None => vanished(ended),
             };
-            return ToolOutcome { stopped: stopped(ended), ..ToolOutcome::failed(error, Value::Null) };
+            // Without a cause nobody asked for this end, even if we had to clear up after it.
+            let stopped = if brake.cause().is_some() { stopped(ended) } else { stopped_unless_done(ended) };
+            return ToolOutcome { stopped, ..ToolOutcome::failed(error, Value::Null) };
         }
         (Some(Outcome::Started | Outcome::Interrupted) | None, None) => {
             let message = "the interpreter gave no answer";

@@ -17,24 +17,29 @@ use tempfile::TempDir;
 use tokio::sync::mpsc;
 
 /// No test waits longer for anything.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The executable that can be a supervisor.
-pub const TESTBED: &str = env!("CARGO_BIN_EXE_noetl-tools-testbed");
+pub(crate) const TESTBED: &str = env!("CARGO_BIN_EXE_noetl-tools-testbed");
 
 /// A toolbox, the directory it works in, and an innocent process that looks much like what it runs.
-pub struct Bench {
-    pub toolbox: Toolbox,
-    pub directory: TempDir,
+pub(crate) struct Bench {
+    pub(crate) toolbox: Toolbox,
+    pub(crate) directory: TempDir,
     bystander: Child,
 }
 
 impl Bench {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Bench::with(|_| {})
     }
 
-    pub fn with(change: impl FnOnce(&mut ToolboxConfig)) -> Self {
+    /// Every promise must hold without control groups: they are a shortcut.
+    pub(crate) fn with_and_without_cgroups() -> [Self; 2] {
+        [Bench::new(), Bench::with(|config| config.cgroups = false)]
+    }
+
+    pub(crate) fn with(change: impl FnOnce(&mut ToolboxConfig)) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let mut config = config(directory.path());
         change(&mut config);
@@ -43,36 +48,36 @@ impl Bench {
     }
 
     /// Runs a tool in slot 0 to its end.
-    pub async fn run(&self, call: ToolCall) -> ToolOutcome {
+    pub(crate) async fn run(&self, call: ToolCall) -> ToolOutcome {
         self.run_with(call, StopSignal::never(), &Lines::new().0).await
     }
 
-    pub async fn run_with(&self, call: ToolCall, stop: StopSignal, log: &dyn LogSink) -> ToolOutcome {
+    pub(crate) async fn run_with(&self, call: ToolCall, stop: StopSignal, log: &dyn LogSink) -> ToolOutcome {
         tokio::time::timeout(PATIENCE, self.toolbox.run(0, call, stop, log)).await.expect("the tool ends")
     }
 
-    pub async fn shell(&self, command: &str) -> ToolOutcome {
+    pub(crate) async fn shell(&self, command: &str) -> ToolOutcome {
         self.run(shell(command)).await
     }
 
-    pub async fn python(&self, code: &str) -> ToolOutcome {
+    pub(crate) async fn python(&self, code: &str) -> ToolOutcome {
         self.run(python(code)).await
     }
 
     /// Fails unless all that lives in the directory is supervisors and idle interpreters.
-    pub fn assert_nothing_runs(&mut self) {
+    pub(crate) fn assert_nothing_runs(&mut self) {
         let running: Vec<Process> =
             processes_in(self.directory.path()).into_iter().filter(|process| !process.is_ours()).collect();
         assert!(running.is_empty(), "left: {running:#?}");
         assert_eq!(self.bystander.try_wait().unwrap(), None, "the bystander was hit");
     }
 
-    pub fn supervisor(&self) -> Pid {
+    pub(crate) fn supervisor(&self) -> Pid {
         let processes = processes_in(self.directory.path());
         processes.iter().find(|process| process.name == "noetl-supervise").expect("a supervisor runs").pid
     }
 
-    pub fn interpreter(&self) -> Option<Pid> {
+    pub(crate) fn interpreter(&self) -> Option<Pid> {
         processes_in(self.directory.path()).iter().find(|process| process.is_interpreter()).map(|process| process.pid)
     }
 }
@@ -84,7 +89,7 @@ impl Drop for Bench {
     }
 }
 
-pub fn config(directory: &Path) -> ToolboxConfig {
+pub(crate) fn config(directory: &Path) -> ToolboxConfig {
     ToolboxConfig {
         slots: 2,
         python: "python3".to_owned(),
@@ -92,10 +97,11 @@ pub fn config(directory: &Path) -> ToolboxConfig {
         directory: directory.to_owned(),
         supervisor: SupervisorCommand { program: PathBuf::from(TESTBED), args: vec!["supervise".into()] },
         timeout_grace: Duration::from_millis(100),
+        cgroups: true,
     }
 }
 
-pub fn call(kind: &str, config: Value) -> ToolCall {
+pub(crate) fn call(kind: &str, config: Value) -> ToolCall {
     ToolCall {
         execution_id: ExecutionId(42),
         command_id: CommandId(43),
@@ -110,15 +116,15 @@ pub fn call(kind: &str, config: Value) -> ToolCall {
     }
 }
 
-pub fn shell(command: &str) -> ToolCall {
+pub(crate) fn shell(command: &str) -> ToolCall {
     call("shell", json!({"command": command}))
 }
 
-pub fn python(code: &str) -> ToolCall {
+pub(crate) fn python(code: &str) -> ToolCall {
     call("python", json!({"code": code}))
 }
 
-pub fn map(value: Value) -> Map<String, Value> {
+pub(crate) fn map(value: Value) -> Map<String, Value> {
     match value {
         Value::Object(map) => map,
         other => panic!("{other} is no mapping"),
@@ -126,18 +132,18 @@ pub fn map(value: Value) -> Map<String, Value> {
 }
 
 /// A log that can be waited for.
-pub struct Lines {
+pub(crate) struct Lines {
     sender: mpsc::UnboundedSender<String>,
     kept: Mutex<Vec<(Stream, String)>>,
 }
 
 impl Lines {
-    pub fn new() -> (Self, mpsc::UnboundedReceiver<String>) {
+    pub(crate) fn new() -> (Self, mpsc::UnboundedReceiver<String>) {
         let (sender, receiver) = mpsc::unbounded_channel();
         (Lines { sender, kept: Mutex::default() }, receiver)
     }
 
-    pub fn all(&self) -> Vec<(Stream, String)> {
+    pub(crate) fn all(&self) -> Vec<(Stream, String)> {
         self.kept.lock().unwrap().clone()
     }
 }
@@ -150,16 +156,16 @@ impl LogSink for Lines {
 }
 
 /// Waits until a tool has printed `line`.
-pub async fn printed(lines: &mut mpsc::UnboundedReceiver<String>, line: &str) {
+pub(crate) async fn printed(lines: &mut mpsc::UnboundedReceiver<String>, line: &str) {
     let wait = async { while lines.recv().await.expect("the tool prints the line") != line {} };
     tokio::time::timeout(PATIENCE, wait).await.expect("the tool prints the line in time");
 }
 
 #[derive(Debug)]
-pub struct Process {
-    pub pid: Pid,
-    pub name: String,
-    pub command_line: String,
+pub(crate) struct Process {
+    pub(crate) pid: Pid,
+    pub(crate) name: String,
+    pub(crate) command_line: String,
 }
 
 impl Process {
@@ -168,13 +174,13 @@ impl Process {
     }
 
     /// Whether it is part of the toolbox and not of what it runs.
-    pub fn is_ours(&self) -> bool {
+    pub(crate) fn is_ours(&self) -> bool {
         self.name == "noetl-supervise" || self.is_interpreter()
     }
 }
 
 /// Returns the living processes that work in the directory, or name it in their environment or command line.
-pub fn processes_in(directory: &Path) -> Vec<Process> {
+pub(crate) fn processes_in(directory: &Path) -> Vec<Process> {
     let own = std::process::id();
     let mark = directory.to_str().unwrap();
     let entries = fs::read_dir("/proc").unwrap().flatten();
@@ -196,7 +202,7 @@ pub fn processes_in(directory: &Path) -> Vec<Process> {
 }
 
 /// Waits until nothing lives in the directory.
-pub fn wait_until_empty(directory: &Path) {
+pub(crate) fn wait_until_empty(directory: &Path) {
     while let Some(process) = processes_in(directory).first() {
         if let Ok(handle) = pidfd_open(process.pid, PidfdFlags::empty()) {
             assert!(ends_within(&handle, PATIENCE), "still there: {process:?}");
@@ -205,11 +211,11 @@ pub fn wait_until_empty(directory: &Path) {
 }
 
 /// Waits for the end of a process; returns whether it came in time.
-pub fn ends_within(process: &OwnedFd, time: Duration) -> bool {
+pub(crate) fn ends_within(process: &OwnedFd, time: Duration) -> bool {
     let mut fds = [PollFd::new(process, PollFlags::IN)];
     poll(&mut fds, Some(&Timespec::try_from(time).unwrap())).unwrap() > 0
 }
 
-pub fn kill(pid: Pid, signal: Signal) {
+pub(crate) fn kill(pid: Pid, signal: Signal) {
     kill_process(pid, signal).unwrap();
 }
