@@ -46,13 +46,13 @@ pub(crate) async fn run(
 ) -> ToolOutcome {
     let plan = match plan(&call.config) {
         Ok(plan) => plan,
-        Err(error) => return ToolOutcome::failed(error, Value::Null),
+        Err(message) => return ToolOutcome::failed(config_error(message), Value::Null),
     };
     let code = match plan.source {
         Source::Text(code) => code,
         Source::File(path) => match read_script(&settings.directory.join(path)).await {
             Ok(code) => code,
-            Err(error) => return ToolOutcome::failed(error, Value::Null),
+            Err(message) => return ToolOutcome::failed(config_error(message), Value::Null),
         },
     };
     let args = if plan.args.is_empty() {
@@ -108,39 +108,39 @@ enum Source {
     File(PathBuf),
 }
 
-fn plan(config: &Map<String, Value>) -> Result<Plan, ToolError> {
+fn plan(config: &Map<String, Value>) -> Result<Plan, String> {
     let code = config.get("code").filter(|code| !code.is_null());
     let script = config.get("script").filter(|script| !script.is_null());
     let source = match (code, script) {
         (Some(Value::String(code)), None) => Source::Text(code.clone()),
-        (Some(_), None) => return Err(config_error("`code` must be a text")),
+        (Some(_), None) => return Err("`code` must be a text".to_owned()),
         (None, Some(script)) => script_source(script)?,
-        (Some(_), Some(_)) => return Err(config_error("`code` and `script` exclude each other: give one of them")),
-        (None, None) => return Err(config_error("`code` or `script` is missing: give the code to run")),
+        (Some(_), Some(_)) => return Err("`code` and `script` exclude each other: give one of them".to_owned()),
+        (None, None) => return Err("`code` or `script` is missing: give the code to run".to_owned()),
     };
     let args = match config.get("args") {
         None | Some(Value::Null) => Map::new(),
         Some(Value::Object(args)) => args.clone(),
-        Some(_) => return Err(config_error("`args` must be a mapping of names to values")),
+        Some(_) => return Err("`args` must be a mapping of names to values".to_owned()),
     };
     let (libs, wishes) = libraries(config.get("libs"))?;
     Ok(Plan { source, args, libs, wishes })
 }
 
-fn script_source(script: &Value) -> Result<Source, ToolError> {
+fn script_source(script: &Value) -> Result<Source, String> {
     let text = |value: Option<&Value>, key: &str| match value {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) => Ok(Some(text.clone())),
-        Some(_) => Err(config_error(format!("`{key}` must be a text"))),
+        Some(_) => Err(format!("`{key}` must be a text")),
     };
     let Value::Object(script) = script else {
-        return Err(config_error("`script` must be a mapping: {uri, source: {type: inline | file}}"));
+        return Err("`script` must be a mapping: {uri, source: {type: inline | file}}".to_owned());
     };
     let empty = Map::new();
     let source = match script.get("source") {
         None | Some(Value::Null) => &empty,
         Some(Value::Object(source)) => source,
-        Some(_) => return Err(config_error("`script.source` must be a mapping: {type: inline | file}")),
+        Some(_) => return Err("`script.source` must be a mapping: {type: inline | file}".to_owned()),
     };
     let uri = text(script.get("uri"), "script.uri")?;
     let code = text(source.get("code").or_else(|| script.get("code")), "script.source.code")?;
@@ -155,20 +155,20 @@ fn script_source(script: &Value) -> Result<Source, ToolError> {
     match kind.as_str() {
         "inline" => match code {
             Some(code) => Ok(Source::Text(code)),
-            None => Err(config_error("`script.source.code` is missing: an inline script needs its code")),
+            None => Err("`script.source.code` is missing: an inline script needs its code".to_owned()),
         },
         "file" => match uri {
             Some(uri) => Ok(Source::File(PathBuf::from(uri.strip_prefix("file://").unwrap_or(&uri)))),
-            None => Err(config_error("`script.uri` is missing: give the path of the file")),
+            None => Err("`script.uri` is missing: give the path of the file".to_owned()),
         },
-        other => Err(config_error(format!("scripts can not be loaded from `{other}` here: use inline or file"))),
+        other => Err(format!("scripts can not be loaded from `{other}` here: use inline or file")),
     }
 }
 
 type Libraries = (Vec<(String, Library)>, Vec<String>);
 
-fn libraries(libs: Option<&Value>) -> Result<Libraries, ToolError> {
-    let refuse = || config_error("`libs` must map aliases to modules or to {from, import}, or be a list of names");
+fn libraries(libs: Option<&Value>) -> Result<Libraries, String> {
+    let refuse = || "`libs` must map aliases to modules or to {from, import}, or be a list of names".to_owned();
     match libs {
         None | Some(Value::Null) => Ok((Vec::new(), Vec::new())),
         Some(Value::Object(libs)) => {
@@ -195,8 +195,8 @@ fn libraries(libs: Option<&Value>) -> Result<Libraries, ToolError> {
     }
 }
 
-async fn read_script(path: &Path) -> Result<String, ToolError> {
-    let refuse = |why: String| config_error(format!("script {} can not be used: {why}", path.display()));
+async fn read_script(path: &Path) -> Result<String, String> {
+    let refuse = |why: String| format!("script {} can not be used: {why}", path.display());
     let size = tokio::fs::metadata(path).await.map_err(|error| refuse(error.to_string()))?.len();
     if size > SCRIPT_BYTES_MAX {
         return Err(refuse(format!("{size} bytes exceed the limit of {SCRIPT_BYTES_MAX}")));
