@@ -499,6 +499,18 @@ fn a_step_may_be_called_like_a_path() {
 }
 
 #[test]
+fn merge_keys_and_aliases_are_read() {
+    let source = format!(
+        "{HEAD}workload: {{base: &base {{a: 1, b: 2}}, more: {{<<: *base, b: 3}}}}\nworkflow:\n- step: a\n  tool: &t {{kind: noop}}\n  \
+         next: b\n- step: b\n  tool: *t\n"
+    );
+    let playbook = compiled(&source).playbook;
+    let mut workload = source_of(&playbook.workload);
+    assert_eq!(workload["more"].take(), json!({"a": 1, "b": 3}));
+    assert_eq!(&*playbook.step(StepIx(1)).body.tasks[0].kind, "noop");
+}
+
+#[test]
 fn admission_rules_are_read() {
     let playbook = workflow(
         "- step: start\n  tool: {kind: noop}\n  next: end\n  spec:\n    policy:\n      admit:\n        mode: exclusive\n        \
@@ -792,6 +804,16 @@ fn findings_and_steps_are_bounded() {
     assert_eq!(found.len(), DIAGNOSTICS_MAX);
     let found = compile(&format!("{HEAD}workflow:\n{}", steps(STEPS_MAX + 1))).unwrap_err();
     assert_eq!(found.iter().map(|finding| finding.code).collect::<Vec<_>>(), ["NE0105"]);
+    let tasks = "{kind: noop}, ".repeat(TASKS_MAX + 1);
+    let found = compile(&format!("{HEAD}workflow: [{{step: a, tool: [{tasks}]}}]")).unwrap_err();
+    assert_eq!(found.iter().map(|finding| finding.code).collect::<Vec<_>>(), ["NE0307"]);
+    let arcs = "missing_step_with_a_name, ".repeat(20_000);
+    let found = compile(&format!(
+        "{HEAD}workflow:\n{}- {{step: x, tool: {{kind: noop}}, next: [{arcs}]}}",
+        steps(STEPS_MAX - 1)
+    ))
+    .unwrap_err();
+    assert_eq!(found.len(), DIAGNOSTICS_MAX);
 }
 
 #[test]
