@@ -388,7 +388,7 @@ async fn an_interpreter_that_was_asked_to_end_is_nudged_until_it_does() {
     // Python may enter a long system call between a signal and its own look at it. The moment can not be made to
     // order, but what helps can be seen.
     let bench = Bench::new();
-    let code = "import signal, time\nsignal.signal(signal.SIGURG, lambda *_: print('nudged'))\n\
+    let code = "import signal, time\nsignal.signal(signal.SIGURG, lambda *_: os.write(1, b'nudged\\n'))\n\
                 signal.signal(signal.SIGTERM, lambda *_: None)\nprint('ready')\ntime.sleep(1000)";
     let (log, mut lines) = Lines::new();
     let (handle, signal) = stop_line();
