@@ -1,1 +1,3 @@
-//! placeholder
+//! The stores of noetl.
+
+pub mod query;
