@@ -6,6 +6,7 @@ pub mod catalog;
 mod landing;
 pub mod memory;
 pub mod payload;
+pub mod query;
 pub mod sqlite;
 
 use std::fmt;
