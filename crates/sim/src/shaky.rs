@@ -10,7 +10,7 @@ use noetl_core::event::Recorded;
 use noetl_core::head::{CommandRow, Head, HeadView};
 use noetl_core::id::{CancellationId, ExecutionId, SessionId};
 use noetl_core::time::Timestamp;
-use noetl_store::catalog::{self, NewResource};
+use noetl_store::catalog;
 use noetl_store::{
     Cancellation, Chunk, ChunkDecide, EventQuery, ListQuery, Loaded, LockedDecide, Session, SqlLimits, SqlRows, Store,
     StoreError, TableSize,
