@@ -3,15 +3,25 @@
 //! [`evolve`](state::Execution::evolve) applies facts, [`Draft::decide`](draft::Draft) makes them. One file per input.
 
 pub mod draft;
+pub mod evolve;
 pub mod state;
+
+mod advance;
+mod child;
+mod command;
+mod exit;
+mod looping;
+mod names;
+mod report;
+mod start;
 
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use crate::expr::Library;
 use crate::head::{Holder, Status};
 use crate::id::{CatalogId, CommandId, ExecutionId, IdSource};
-use crate::expr::Library;
 use crate::playbook::Playbook;
 use crate::time::Timestamp;
 use crate::work::{ChildOutcome, Report};
@@ -22,8 +32,12 @@ pub const ADVANCE_STEPS_MAX: u32 = 64;
 pub const ADVANCE_BYTES_MAX: usize = 1024 * 1024;
 /// Live commands of one execution at most; the rest of a loop is a counter.
 pub const LIVE_COMMANDS_MAX: usize = 1000;
-/// Deepest family.
+/// Deepest family (`limits.max_depth`).
 pub const DEPTH_MAX: u32 = 64;
+/// Elements of one loop at most.
+pub const LOOP_ITEMS_MAX: usize = 1_000_000;
+/// A snapshot is written by the append that passes every so-manieth event.
+pub const SNAPSHOT_EVERY: u64 = 256;
 
 /// What happened to an execution.
 #[derive(Debug, Clone, PartialEq)]
@@ -95,8 +109,6 @@ pub enum Refusal {
     Stale,
     /// Something must be at hand first; the draft is spoiled: load, read the execution again, decide again.
     Needs(Needs),
-    /// It must be decided under the lock, with the command rows at hand.
-    NeedsLock,
 }
 
 /// What a decision lacked.

@@ -152,6 +152,9 @@ pub struct Done {
     /// How far stopping it had to go, if it was stopped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stopped: Option<Stopped>,
+    /// The worker's name; filled in by the server.
+    #[serde(skip)]
+    pub worker_id: Option<Arc<str>>,
 }
 
 /// A pipeline that waits.

@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use noetl_core::append::{Append, Due, Verdict};
 use noetl_core::event::Recorded;
 use noetl_core::head::{CommandRow, Head, HeadView, Status};
-use noetl_core::id::{CancellationId, CommandId, EventId, ExecutionId, SessionId};
+use noetl_core::id::{CancellationId, EventId, ExecutionId, SessionId};
 use noetl_core::playbook::CancelMode;
 use noetl_core::time::Timestamp;
 use serde::{Deserialize, Serialize};

@@ -3,15 +3,18 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use crate::event::{Event, Initialized, Recorded, Wait, Write};
-use crate::head::{FAILED_STEPS_MAX, Status};
+use crate::event::{Initialized, Wait};
+use crate::head::Status;
 use crate::id::{CommandId, ExecutionId};
 use crate::result::Bound;
 use crate::time::Timestamp;
-use crate::work::Shape;
+
+/// Variables under `ctx`: shared, so that a clone is cheap.
+pub type Ctx = Arc<IndexMap<Arc<str>, Arc<Value>>>;
 
 /// The whole state of one execution. A clone is cheap: large parts are shared.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -29,7 +32,7 @@ pub struct Execution {
     /// Version after the last decision.
     pub decided: u64,
     /// Variables under `ctx`.
-    pub ctx: Arc<Map<String, Value>>,
+    pub ctx: Ctx,
     /// What is known of each step that was ever reached.
     pub steps: BTreeMap<Arc<str>, StepState>,
     /// Arrivals that have not become visits yet, oldest first.
@@ -40,18 +43,16 @@ pub struct Execution {
     pub live: BTreeMap<CommandId, Live>,
     /// Lost attempts whose worker has not been heard of.
     pub lost: BTreeSet<(CommandId, u32)>,
-    /// Attempts claimed, as far as the fold has seen; not read by any decision.
-    #[serde(skip)]
-    pub claimed: BTreeSet<(CommandId, u32)>,
     /// The error that will fail the run once what runs has ended.
     pub failing: Option<Failure>,
     /// The step that finished last.
     pub last_finished: Option<Arc<str>>,
-    /// Steps entered.
-    pub steps_entered: u64,
+    /// Visits begun, for `limits.max_steps`.
+    pub begun: u64,
     /// Commands issued.
     pub commands_issued: u64,
-    /// Steps that failed with an error that nothing handled, each once, at most [`FAILED_STEPS_MAX`].
+    /// Steps that failed with an error that nothing handled, each once, at most
+    /// [`FAILED_STEPS_MAX`](crate::head::FAILED_STEPS_MAX).
     pub failed_steps: Vec<Arc<str>>,
     /// Why it failed.
     pub error: Option<Arc<Value>>,
@@ -66,9 +67,8 @@ pub struct StepState {
     pub visits: u32,
     /// The last visit's result.
     pub result: Option<Bound>,
-    /// What it is besides its data: error, labels.
-    #[serde(default)]
-    pub shape: Shape,
+    /// The last visit failed, with this error.
+    pub error: Option<Arc<Value>>,
 }
 
 /// An arrival at a step.
@@ -142,6 +142,8 @@ pub struct Live {
     pub epoch: u32,
     /// Attempts lost.
     pub losses: u32,
+    /// `command.started` of this attempt is in the log.
+    pub started: bool,
     /// Where it stands, as far as decisions know.
     pub state: LiveState,
 }
