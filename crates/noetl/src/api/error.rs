@@ -144,8 +144,7 @@ impl ApiError {
 
     /// Returns a 422 that lists everything wrong with a playbook.
     pub fn invalid_playbook(diagnostics: &[Diagnostic]) -> Self {
-        let errors: Vec<_> =
-            diagnostics.iter().filter(|diagnostic| diagnostic.severity == Severity::Error).collect();
+        let errors: Vec<_> = diagnostics.iter().filter(|diagnostic| diagnostic.severity == Severity::Error).collect();
         let first = errors.first().map_or_else(|| "unknown reason".to_owned(), ToString::to_string);
         let more = match errors.len() {
             0 | 1 => String::new(),

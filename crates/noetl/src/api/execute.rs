@@ -158,11 +158,9 @@ pub(super) async fn execute(
     IdempotencyKey(idempotency_key): IdempotencyKey,
     Body(request): Body<ExecuteRequest>,
 ) -> Result<Json<ExecuteReply>, ApiError> {
-    if let Some(kind) = request.resource_kind.as_deref() {
-        if !kind.eq_ignore_ascii_case("playbook") {
-            let message = format!("resource_kind: `{kind}` can not be executed; only `playbook` can");
-            return Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "unknown_kind", message));
-        }
+    if let Some(kind) = request.resource_kind.as_deref().filter(|kind| !kind.eq_ignore_ascii_case("playbook")) {
+        let message = format!("resource_kind: `{kind}` can not be executed; only `playbook` can");
+        return Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "unknown_kind", message));
     }
     let target = target(&request)?;
     let started = api

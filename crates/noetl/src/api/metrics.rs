@@ -70,8 +70,7 @@ impl Numbers {
 /// Counts a request.
 pub(super) async fn count(State(api): State<Api>, request: Request, next: Next) -> Response {
     let began = Instant::now();
-    let route =
-        request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
+    let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
     let method = method_word(request.method());
     let response = next.run(request).await;
     let status = response.status().as_u16();

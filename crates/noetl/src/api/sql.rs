@@ -156,7 +156,8 @@ mod tests {
 
     #[test]
     fn another_database_is_refused_by_name() {
-        let request = SqlRequest { query: Some("SELECT 1".into()), credential: Some("pg".into()), ..Default::default() };
+        let request =
+            SqlRequest { query: Some("SELECT 1".into()), credential: Some("pg".into()), ..Default::default() };
         assert_eq!(query(request).unwrap_err().body.field.as_deref(), Some("credential"));
     }
 }

@@ -1,9 +1,8 @@
 //! `GET /api/executions/{execution_id}/status`: where a run stands, without its log.
 
-use std::sync::Arc;
-
 use axum::Json;
 use axum::extract::State;
+use noetl_core::execution::state::Execution;
 use noetl_core::head::{CommandRow, Head, Status};
 use noetl_core::id::{CatalogId, CommandId, ExecutionId};
 use noetl_core::playbook::CancelMode;
@@ -232,7 +231,8 @@ fn reply(inspection: &Inspection, now: Timestamp, full: bool) -> StatusReply {
         .max_by_key(|(_, step)| step.visits)
         .filter(|(_, step)| step.visits > 0)
         .map(|(name, step)| VisitedStep { step: name.to_string(), visits: step.visits });
-    let omitted = !full && execution.ctx.iter().map(|(key, item)| key.len() + json_size(item)).sum::<usize>() > INLINE_BYTES_MAX;
+    let size: usize = execution.ctx.iter().map(|(key, item)| key.len() + json_size(item)).sum();
+    let omitted = !full && size > INLINE_BYTES_MAX;
     let cancelled = head.status == Status::Cancelled;
     StatusReply {
         execution_id: head.execution_id,
@@ -250,7 +250,7 @@ fn reply(inspection: &Inspection, now: Timestamp, full: bool) -> StatusReply {
         current_step: summary.current_step,
         completed_steps,
         failed_steps: summary.failed_steps,
-        variables: if omitted { Map::new() } else { Arc::unwrap_or_clone(Arc::clone(&execution.ctx)) },
+        variables: if omitted { Map::new() } else { variables(execution) },
         variables_omitted: omitted,
         progress,
         start_time: summary.start_time,
@@ -273,6 +273,10 @@ fn reply(inspection: &Inspection, now: Timestamp, full: bool) -> StatusReply {
         last_version: head.version,
         updated_at: summary.updated_at,
     }
+}
+
+fn variables(execution: &Execution) -> Map<String, Value> {
+    execution.ctx.iter().map(|(key, item)| (key.to_string(), item.as_ref().clone())).collect()
 }
 
 fn live(row: &CommandRow, head: &Head, now: Timestamp) -> LiveCommand {

@@ -133,7 +133,7 @@ pub(in crate::api) async fn step(
         status: status(&inspection.execution, &name),
         visits: state.map_or(0, |state| state.visits),
         result,
-        error: state.and_then(|state| state.shape.error.as_deref()).cloned().unwrap_or(Value::Null),
+        error: state.and_then(|state| state.error.as_deref()).cloned().unwrap_or(Value::Null),
         step: name,
     }))
 }
@@ -159,7 +159,7 @@ pub(in crate::api) fn status(execution: &Execution, name: &str) -> StepStatus {
     let waiting: BTreeSet<&str> = execution.tokens.iter().map(|token| &*token.step).collect();
     match execution.steps.get(name) {
         None => StepStatus::Pending,
-        Some(step) if step.shape.error.is_some() => StepStatus::Failed,
+        Some(step) if step.error.is_some() => StepStatus::Failed,
         Some(step) if step.result.is_some() || step.visits > 0 => StepStatus::Completed,
         Some(_) if waiting.contains(name) => StepStatus::Pending,
         Some(_) => StepStatus::Skipped,

@@ -24,7 +24,7 @@ use super::error::{ApiError, ErrorBody};
 use super::extract::{self, Body, PathId, Query};
 
 /// A worker's own words, read without a complaint about unknown keys: worker and server may differ in version.
-struct Said<T>(T);
+pub(super) struct Said<T>(T);
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Said<T> {
     type Rejection = ApiError;
@@ -46,10 +46,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Said<T> {
     post, path = "/api/worker/hello", tag = "worker", request_body = schema::Hello,
     responses((status = 200, body = schema::Welcome), (status = 400, body = ErrorBody))
 )]
-pub(super) async fn hello(
-    State(api): State<Api>,
-    Said(hello): Said<Hello>,
-) -> Result<Json<Welcome>, ApiError> {
+pub(super) async fn hello(State(api): State<Api>, Said(hello): Said<Hello>) -> Result<Json<Welcome>, ApiError> {
     Ok(Json(api.engine.hello(hello).await?))
 }
 
@@ -79,10 +76,7 @@ pub(super) async fn poll(State(api): State<Api>, Said(poll): Said<Poll>) -> Resu
         (status = 410, body = ErrorBody, description = "The session is over: stop what runs and say hello again"),
     )
 )]
-pub(super) async fn report(
-    State(api): State<Api>,
-    Said(reports): Said<Reports>,
-) -> Result<Json<Orders>, ApiError> {
+pub(super) async fn report(State(api): State<Api>, Said(reports): Said<Reports>) -> Result<Json<Orders>, ApiError> {
     if reports.reports.len() > REPORTS_MAX {
         return Err(ApiError::bad_field("reports", format!("must be at most {REPORTS_MAX}")));
     }
@@ -207,10 +201,10 @@ pub(super) async fn claim(
         None => session_of(&api, &body.worker_id).await?,
     };
     let assignment = api.engine.claim(Claim { session_id, id: event_id.0 }).await?;
-    Ok(Json(claimed(event_id, session_id, assignment, api.engine.options().lease_ms)))
+    Ok(Json(claimed(event_id, session_id, &assignment, api.engine.options().lease_ms)))
 }
 
-fn claimed(event_id: EventId, session_id: SessionId, assignment: Assignment, lease_ms: u64) -> CommandReply {
+fn claimed(event_id: EventId, session_id: SessionId, assignment: &Assignment, lease_ms: u64) -> CommandReply {
     CommandReply {
         status: "ok".to_owned(),
         event_id,
