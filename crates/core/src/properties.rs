@@ -266,7 +266,7 @@ fn certificate(member: &Member, found: &mut Found) {
     if head.status != Status::Cancelled {
         return;
     }
-    found.unless(head.quiesced_at.is_some() == !proofs.is_empty(), Property::TrueCertificate, || {
+    found.unless(head.quiesced_at.is_some() != proofs.is_empty(), Property::TrueCertificate, || {
         "the head and the log disagree on whether it has quiesced".into()
     });
     found.unless(head.in_flight > 0 || head.quiesced_at.is_some(), Property::TrueCertificate, || {
@@ -292,36 +292,25 @@ fn commands(member: &Member, found: &mut Found) {
     let mut claimed: BTreeSet<(CommandId, u32)> = BTreeSet::new();
     let mut outcomes: BTreeMap<CommandId, u32> = BTreeMap::new();
     for recorded in &member.events {
-        match &recorded.event {
-            Event::CommandIssued(issued) => {
-                let again = epochs.insert(issued.command_id, 1).is_some();
-                found.unless(!again, Property::ExclusiveEpochs, || {
-                    format!("command {} is issued twice", issued.command_id)
-                });
-            }
-            Event::CommandClaimed { command_id, epoch, .. } => {
-                found.unless(claimed.insert((*command_id, *epoch)), Property::ExclusiveEpochs, || {
-                    format!("command {command_id} is claimed twice under epoch {epoch}")
-                });
-                let known = epochs.get(command_id).copied().unwrap_or(0);
-                found.unless(known == *epoch, Property::ExclusiveEpochs, || {
-                    format!("command {command_id} is claimed under epoch {epoch}, which is not open (it is {known})")
-                });
-            }
-            Event::CommandLost { command_id, epoch, again: true, .. }
-            | Event::CommandReleased { command_id, epoch, .. } => {
-                epochs.insert(*command_id, epoch + 1);
-            }
-            Event::CommandSuspended(pause) => {
-                epochs.insert(pause.command_id, pause.epoch + 1);
-            }
-            Event::CommandResumed { command_id, epoch, .. } => {
-                epochs.insert(*command_id, *epoch);
-            }
-            Event::CommandDone(done) if !done.late => {
-                *outcomes.entry(done.command_id).or_default() += 1;
-            }
-            _ => {}
+        if let Some((command_id, epoch)) = opened_epoch(&recorded.event) {
+            let known = epochs.insert(command_id, epoch);
+            found.unless(known.is_none_or(|known| known < epoch), Property::ExclusiveEpochs, || {
+                format!("epoch {epoch} of command {command_id} is opened after {known:?}")
+            });
+        }
+        if let Event::CommandClaimed { command_id, epoch, .. } = &recorded.event {
+            found.unless(claimed.insert((*command_id, *epoch)), Property::ExclusiveEpochs, || {
+                format!("command {command_id} is claimed twice under epoch {epoch}")
+            });
+            let known = epochs.get(command_id).copied().unwrap_or(0);
+            found.unless(known == *epoch, Property::ExclusiveEpochs, || {
+                format!("command {command_id} is claimed under epoch {epoch}, which is not open (it is {known})")
+            });
+        }
+        if let Event::CommandDone(done) = &recorded.event
+            && !done.late
+        {
+            *outcomes.entry(done.command_id).or_default() += 1;
         }
     }
     for (command_id, count) in outcomes.into_iter().filter(|(_, count)| *count > 1) {
@@ -329,31 +318,45 @@ fn commands(member: &Member, found: &mut Found) {
     }
 }
 
+/// Returns the attempt that a fact opens.
+fn opened_epoch(event: &Event) -> Option<(CommandId, u32)> {
+    if let Event::CommandIssued(issued) = event {
+        return Some((issued.command_id, 1));
+    }
+    if let Event::CommandSuspended(pause) = event {
+        return Some((pause.command_id, pause.epoch + 1));
+    }
+    if let Event::CommandResumed { command_id, epoch, .. } = event {
+        return Some((*command_id, *epoch));
+    }
+    if let Event::CommandLost { command_id, epoch, again: true, .. }
+    | Event::CommandReleased { command_id, epoch, .. } = event
+    {
+        return Some((*command_id, epoch + 1));
+    }
+    None
+}
+
 fn loops(member: &Member, found: &mut Found) {
     let mut ended: BTreeMap<(String, u32), BTreeSet<u32>> = BTreeMap::new();
     for recorded in &member.events {
-        match &recorded.event {
-            Event::CallDone(call) => {
-                if let Some(index) = call.iteration {
-                    let first = ended.entry((call.step.to_string(), call.visit)).or_default().insert(index);
-                    found.unless(first, Property::WholeLoops, || {
-                        format!("iteration {index} of `{}` ended twice", call.step)
-                    });
-                }
-            }
-            Event::LoopDone { step, visit, total, result, .. } => {
-                let count = ended.get(&(step.to_string(), *visit)).map_or(0, BTreeSet::len);
-                found.unless(count == *total as usize, Property::WholeLoops, || {
-                    format!("`{step}` is done after {count} of {total} iterations")
+        if let Event::CallDone(call) = &recorded.event
+            && let Some(index) = call.iteration
+        {
+            let first = ended.entry((call.step.to_string(), call.visit)).or_default().insert(index);
+            found.unless(first, Property::WholeLoops, || format!("iteration {index} of `{}` ended twice", call.step));
+        }
+        if let Event::LoopDone { step, visit, total, result, .. } = &recorded.event {
+            let count = ended.get(&(step.to_string(), *visit)).map_or(0, BTreeSet::len);
+            found.unless(count == *total as usize, Property::WholeLoops, || {
+                format!("`{step}` is done after {count} of {total} iterations")
+            });
+            if let crate::result::Bound::Inline(data) = result {
+                let results = data.get("results").and_then(Value::as_array).map_or(0, Vec::len);
+                found.unless(results == *total as usize, Property::WholeLoops, || {
+                    format!("`{step}` has {results} results of {total} iterations")
                 });
-                if let crate::result::Bound::Inline(data) = result {
-                    let results = data.get("results").and_then(Value::as_array).map_or(0, Vec::len);
-                    found.unless(results == *total as usize, Property::WholeLoops, || {
-                        format!("`{step}` has {results} results of {total} iterations")
-                    });
-                }
             }
-            _ => {}
         }
     }
 }

@@ -119,7 +119,7 @@ impl ValueTemplate {
 
     fn render_within(&self, scope: &Scope<'_>, budget: &mut Budget) -> Result<Value, ExprError> {
         match &self.0.node {
-            Node::Literal(value) => json::copy(value, budget).map_err(failed),
+            Node::Literal(value) => json::copy(value, budget).map_err(ExprError::from),
             Node::Template(template) => template.render_within(scope, budget),
             Node::List(items) => {
                 let mut out = Vec::with_capacity(items.len());
@@ -168,10 +168,12 @@ impl From<Template> for ValueTemplate {
     }
 }
 
-fn failed(stop: Stop) -> ExprError {
-    match stop {
-        Stop::Needed => ExprError::Needs,
-        Stop::Deep | Stop::Large | Stop::Other(_) => ExprError::Failed { message: stop.to_string() },
+impl From<Stop> for ExprError {
+    fn from(stop: Stop) -> Self {
+        match stop {
+            Stop::Needed => ExprError::Needs,
+            Stop::Deep | Stop::Large | Stop::Other(_) => ExprError::Failed { message: stop.to_string() },
+        }
     }
 }
 
@@ -182,6 +184,6 @@ fn within<T>(budget: &mut Budget, inner: impl FnOnce(&mut Budget) -> Result<T, E
             done = inner(budget);
             Ok(())
         })
-        .map_err(failed)?;
+        .map_err(ExprError::from)?;
     done
 }

@@ -1,0 +1,3 @@
+//! Tests of the world around the engine, and of the repository's own rules.
+
+mod tidy;
