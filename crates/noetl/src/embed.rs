@@ -287,7 +287,7 @@ impl Drop for Owned {
     fn drop(&mut self) {
         // While the lock is still held, so it can not be somebody else's.
         if let Ok(socket) = self.dir.socket() {
-            let _ = std::fs::remove_file(socket.path());
+            std::fs::remove_file(socket.path()).ok();
         }
     }
 }

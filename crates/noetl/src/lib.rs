@@ -3,3 +3,9 @@
 //! `main.rs` and the command line stand on it; so do the tests.
 
 pub mod api;
+pub mod clock;
+pub mod embed;
+pub mod http_transport;
+pub mod server;
+pub mod telemetry;
+pub mod tools;

@@ -35,11 +35,12 @@ pub fn init(options: LogOptions) -> Result<(), String> {
         && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(ansi).with_span_events(FmtSpan::NONE);
     // A second call finds a subscriber already there: tests do that, and nothing is wrong.
-    let _ = match (options.file, options.json) {
+    let begun = match (options.file, options.json) {
         (Some(file), true) => builder.json().with_writer(Mutex::new(file)).finish().try_init(),
         (Some(file), false) => builder.with_writer(Mutex::new(file)).finish().try_init(),
         (None, true) => builder.json().with_writer(std::io::stderr).finish().try_init(),
         (None, false) => builder.with_writer(std::io::stderr).finish().try_init(),
     };
+    begun.ok();
     Ok(())
 }

@@ -12,6 +12,7 @@ pub mod executions;
 pub mod extract;
 pub mod health;
 mod metrics;
+pub mod owner;
 pub mod page;
 pub mod sql;
 pub mod suggest;
@@ -41,6 +42,7 @@ use utoipa_axum::routes;
 use self::docs::Served;
 use self::error::ApiError;
 use self::metrics::Numbers;
+use crate::embed::Role;
 
 /// Largest request body where nothing larger is meant, in bytes.
 pub const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -61,13 +63,28 @@ pub struct Api {
     numbers: Arc<Numbers>,
     started: Instant,
     stopping: CancellationToken,
+    role: Role,
+    leaving: CancellationToken,
 }
 
 impl Api {
     /// Returns what handlers use. `stopping` ends everything that hangs.
     pub fn new(engine: Arc<Engine>, stopping: CancellationToken) -> Self {
         let numbers = Arc::new(Numbers::new(&engine));
-        Api { engine, numbers, started: Instant::now(), stopping }
+        Api {
+            engine,
+            numbers,
+            started: Instant::now(),
+            stopping,
+            role: Role::Server,
+            leaving: CancellationToken::new(),
+        }
+    }
+
+    /// Says what the owner is there for, and how it hears that a server wants its place.
+    #[must_use]
+    pub fn leaving_by(self, role: Role, leaving: CancellationToken) -> Self {
+        Api { role, leaving, ..self }
     }
 
     pub(in crate::api) fn store(&self) -> &dyn Store {
@@ -123,6 +140,7 @@ fn quick() -> OpenApiRouter<Api> {
         .routes(routes!(health::pool))
         .routes(routes!(metrics::show))
         .routes(routes!(db::init))
+        .routes(routes!(owner::leave))
 }
 
 /// Routes that take large bodies.

@@ -44,7 +44,9 @@ pub enum DoorsError {
         problem: String,
     },
     /// The token is too short.
-    #[error("{origin}: a token needs at least {TOKEN_BYTES_MIN} characters; `head -c 32 /dev/urandom | base64` makes one")]
+    #[error(
+        "{origin}: a token needs at least {TOKEN_BYTES_MIN} characters; `head -c 32 /dev/urandom | base64` makes one"
+    )]
     ShortToken {
         /// Where it stands.
         origin: String,
@@ -192,7 +194,11 @@ impl Doors {
     fn check_host(&self, headers: &HeaderMap, version: Version) -> Result<(), ApiError> {
         let Some(host) = headers.get(HOST) else {
             // Old health checkers send none; browsers always do.
-            return if version == Version::HTTP_10 { Ok(()) } else { Err(ApiError::bad_request("the request has no Host")) };
+            return if version == Version::HTTP_10 {
+                Ok(())
+            } else {
+                Err(ApiError::bad_request("the request has no Host"))
+            };
         };
         let host = host.to_str().unwrap_or_default();
         let name = host_name(host).to_lowercase();
@@ -201,7 +207,8 @@ impl Doors {
         if is_address || self.hosts.contains(&name) {
             return Ok(());
         }
-        let message = format!("this server is not called `{name}`: start it with --allowed-host {name} if it should be");
+        let message =
+            format!("this server is not called `{name}`: start it with --allowed-host {name} if it should be");
         Err(ApiError::new(StatusCode::FORBIDDEN, "foreign_host", message))
     }
 
@@ -218,7 +225,8 @@ impl Doors {
         if own && !host.is_empty() {
             return Ok(());
         }
-        let message = format!("pages from `{text}` may not use this server: start it with --cors-origin if they should");
+        let message =
+            format!("pages from `{text}` may not use this server: start it with --cors-origin if they should");
         Err(ApiError::new(StatusCode::FORBIDDEN, "foreign_origin", message))
     }
 

@@ -116,11 +116,11 @@ async fn connection(stream: Stream, router: Router, stopping: CancellationToken)
     match stream {
         Stream::Tcp(stream, from) => {
             // An answer is one write; waiting to fill a packet only delays it.
-            let _ = stream.set_nodelay(true);
+            stream.set_nodelay(true).ok();
             requests(stream, Peer::Tcp(from), router, stopping).await;
         }
         Stream::Tls(stream, from, config) => {
-            let _ = stream.set_nodelay(true);
+            stream.set_nodelay(true).ok();
             let handshake = TlsAcceptor::from(config.0).accept(stream);
             match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await {
                 Ok(Ok(stream)) => requests(stream, Peer::Tcp(from), router, stopping).await,

@@ -41,3 +41,9 @@ pub fn load(certificate: &Path, key: &Path) -> Result<TlsConfig, TlsError> {
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(TlsConfig(Arc::new(config)))
 }
+
+/// Chooses the one provider of cryptography for this process. To be called first thing in `main`; again does nothing.
+pub fn install_provider() {
+    // An error says that one is installed already.
+    rustls::crypto::ring::default_provider().install_default().ok();
+}
