@@ -9,6 +9,8 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
 use noetl_core::tool::{ErrorKind, Stopped, ToolCall, ToolError, ToolOutcome};
@@ -89,7 +91,14 @@ pub fn kinds() -> &'static [KindInfo] {
 #[derive(Debug)]
 pub struct Toolbox {
     settings: Settings,
-    slots: Vec<Mutex<Slot>>,
+    slots: Vec<Place>,
+}
+
+#[derive(Debug)]
+struct Place {
+    slot: Mutex<Slot>,
+    /// The slot's own, readable while it is in use.
+    running: Arc<AtomicI32>,
 }
 
 /// What the tools themselves need to know.
@@ -102,6 +111,13 @@ pub(crate) struct Settings {
     pub(crate) supervisor: SupervisorCommand,
     pub(crate) timeout_grace: Duration,
     pub(crate) cgroups: bool,
+}
+
+impl Place {
+    fn new() -> Self {
+        let running = Arc::default();
+        Place { slot: Mutex::new(Slot::new(&running)), running }
+    }
 }
 
 impl Toolbox {
@@ -123,7 +139,7 @@ impl Toolbox {
             timeout_grace: config.timeout_grace,
             cgroups: config.cgroups,
         };
-        Ok(Toolbox { settings, slots: (0..config.slots).map(|_| Mutex::default()).collect() })
+        Ok(Toolbox { settings, slots: (0..config.slots).map(|_| Place::new()).collect() })
     }
 
     /// Runs one tool in a slot and returns when nothing of it runs any more.
@@ -135,7 +151,7 @@ impl Toolbox {
             let message = format!("there is no slot {slot}: the toolbox has {}", self.slots.len());
             return ToolOutcome::failed(ToolError::hard(ErrorKind::Config, "NO_SLOT", message), Value::Null);
         };
-        let mut place = place.lock().await;
+        let mut home = place.slot.lock().await;
         if stop.current().is_some() {
             let error = ToolError::soft(ErrorKind::Cancelled, "CANCELLED", "stopped before it began");
             return ToolOutcome { stopped: Some(Stopped::Stopped), ..ToolOutcome::failed(error, Value::Null) };
@@ -144,7 +160,7 @@ impl Toolbox {
         let mut brake = Brake::new(stop, call.timeout_ms, settings.timeout_grace);
         // Taken out while it is used: if this future is dropped half-way, so is the slot's supervisor, with
         // everything below it.
-        let mut slot = std::mem::take(&mut *place);
+        let mut slot = std::mem::replace(&mut *home, Slot::new(&place.running));
         let outcome = match &*call.kind {
             "noop" => noop::run(&call),
             "python" => python::run(&mut slot, settings, &call, &mut brake, log).await,
@@ -155,15 +171,22 @@ impl Toolbox {
                 ToolOutcome::failed(ToolError::hard(ErrorKind::Config, "UNKNOWN_KIND", message), Value::Null)
             }
         };
-        *place = slot;
+        slot.running.store(0, Ordering::Relaxed);
+        *home = slot;
         outcome
+    }
+
+    /// Returns the process that leads what runs in a slot now.
+    pub fn running_pid(&self, slot: usize) -> Option<i32> {
+        let pid = self.slots.get(slot)?.running.load(Ordering::Relaxed);
+        (pid != 0).then_some(pid)
     }
 
     /// Ends everything that is still kept warm, and waits for it.
     pub async fn close(&self) {
         for place in &self.slots {
-            let slot = std::mem::take(&mut *place.lock().await);
-            slot.close().await;
+            let mut home = place.slot.lock().await;
+            std::mem::replace(&mut *home, Slot::new(&place.running)).close().await;
         }
     }
 }

@@ -1,6 +1,8 @@
 //! One place where a tool can run: its supervisor, and its warm interpreter.
 
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
 
 use noetl_core::tool::{ErrorKind, Stopped, ToolError, ToolOutcome};
 use serde_json::Value;
@@ -13,10 +15,12 @@ use crate::python::Interpreter;
 use crate::stop::{Brake, Cause};
 
 /// A supervisor and what it keeps warm. Runs one command at a time.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Slot {
     supervisor: Option<Supervisor>,
     pub(crate) interpreter: Option<Interpreter>,
+    /// Leader of what runs now; 0 for nothing.
+    pub(crate) running: Arc<AtomicI32>,
 }
 
 /// Why a process can not be brought to an ordinary end.
@@ -39,6 +43,12 @@ pub(crate) struct Finished {
 }
 
 impl Slot {
+    /// Returns an empty slot, which tells in `running` what runs.
+    pub(crate) fn new(running: &Arc<AtomicI32>) -> Self {
+        running.store(0, Ordering::Relaxed);
+        Slot { supervisor: None, interpreter: None, running: Arc::clone(running) }
+    }
+
     /// Returns the supervisor, started if there is none.
     pub(crate) fn supervisor(&mut self, settings: &Settings) -> Result<&mut Supervisor, Failure> {
         match &mut self.supervisor {
@@ -59,8 +69,10 @@ impl Slot {
         let supervisor = self.supervisor(settings)?;
         let started = supervisor.start(start, &write_ends.files()).await.map_err(Failure::Lost)?;
         drop(write_ends);
-        started.map_err(Failure::Refused)?;
+        let pid = started.map_err(Failure::Refused)?;
+        self.running.store(pid, Ordering::Relaxed);
 
+        let supervisor = self.supervisor(settings)?;
         let ended = until_ended(supervisor, Role::Task, &mut capture, brake, log).await.map_err(Failure::Lost)?;
         let (stdout, stderr) = capture.finish(log);
         self.part_if_spent(&ended);

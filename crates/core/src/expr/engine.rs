@@ -12,8 +12,9 @@ use std::sync::LazyLock;
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Rest, ValueKind, from_args};
-use minijinja::{Environment, Error, ErrorKind, Output, State, UndefinedBehavior, Value};
+use minijinja::{Environment, Error, ErrorKind, Expression, Output, State, UndefinedBehavior, Value};
 
+use super::path::Called;
 use super::{TemplateError, json};
 
 /// Most work one template may do, in the engine's unit: one instruction, or 64 bytes made.
@@ -49,6 +50,20 @@ pub(super) static ENGINE: LazyLock<Environment<'static>> = LazyLock::new(|| {
     engine.add_filter("tojson", tojson);
     engine
 });
+
+/// Returns whether the engine has a filter or test of that name.
+pub(super) fn knows(called: Called, name: &str) -> bool {
+    static ASK: LazyLock<[Option<Expression<'static, 'static>>; 2]> =
+        LazyLock::new(|| ["name is filter", "name is test"].map(|ask| ENGINE.compile_expression(ask).ok()));
+    let [filter, test] = &*ASK;
+    let ask = match called {
+        Called::Filter => filter,
+        Called::Test => test,
+    };
+    let answer = ask.as_ref().and_then(|ask| ask.eval(Value::from_pairs([("name", name)])).ok());
+    // Should it not answer, an unknown name is an error when the template runs.
+    answer.is_none_or(|answer| answer.is_true())
+}
 
 /// Turns the engine's refusal into ours; `offset` is where the text it saw starts in the template.
 pub(super) fn refuse(error: &Error, offset: usize) -> TemplateError {

@@ -33,6 +33,23 @@ pub(super) struct Rewritten {
     pub(super) source: String,
     /// The paths, each once.
     pub(super) paths: Vec<Path>,
+    /// Names of filters and tests, and where they stand.
+    pub(super) called: Vec<(Called, String, usize)>,
+}
+
+/// What a name calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Called {
+    Filter,
+    Test,
+}
+
+/// What the next word of an expression can be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    Anything,
+    Attribute,
+    Called(Called),
 }
 
 /// Words that are no names.
@@ -51,6 +68,17 @@ pub(super) fn slot_number(name: &str) -> Option<usize> {
     name.strip_prefix(SLOT)?.parse().ok()
 }
 
+impl Rewritten {
+    /// Returns the names that are looked into with brackets.
+    ///
+    /// The engine's own list of names forgets what is sliced (`rows[1:]`). Local names of a program may be among these.
+    pub(super) fn indexed_names(&self) -> impl Iterator<Item = Arc<str>> {
+        let indexed = |n: usize| self.source.contains(&format!("{}[", slot(n)));
+        let paths = self.paths.iter().enumerate();
+        paths.filter(move |(n, _)| indexed(*n)).map(|(_, path)| Arc::clone(&path.root))
+    }
+}
+
 impl Path {
     /// Reads an expression that is nothing but a path.
     pub(super) fn parse(source: &str) -> Option<Path> {
@@ -64,21 +92,21 @@ pub(super) fn rewrite(source: &str) -> Rewritten {
     let bytes = source.as_bytes();
     let mut out = String::with_capacity(source.len());
     let mut paths: Vec<Path> = Vec::new();
+    let mut called = Vec::new();
     let mut at = 0;
-    // Whether the next word is the name of an attribute, filter or test.
-    let mut named = false;
+    let mut expected = Next::Anything;
     while at < bytes.len() {
         let byte = bytes[at];
         if byte == b'\'' || byte == b'"' {
             let end = skip_string(bytes, at, byte).unwrap_or(bytes.len());
             out.push_str(&source[at..end]);
-            (at, named) = (end, false);
+            (at, expected) = (end, Next::Anything);
             continue;
         }
         if byte.is_ascii_digit() {
             let end = at + number_len(&bytes[at..]);
             out.push_str(&source[at..end]);
-            (at, named) = (end, false);
+            (at, expected) = (end, Next::Anything);
             continue;
         }
         let word = word_len(&source[at..]);
@@ -86,7 +114,11 @@ pub(super) fn rewrite(source: &str) -> Rewritten {
             let end = at + source[at..].chars().next().map_or(1, char::len_utf8);
             out.push_str(&source[at..end]);
             if !byte.is_ascii_whitespace() {
-                named = matches!(byte, b'.' | b'|');
+                expected = match byte {
+                    b'.' => Next::Attribute,
+                    b'|' => Next::Called(Called::Filter),
+                    _ => Next::Anything,
+                };
             }
             at = end;
             continue;
@@ -94,38 +126,34 @@ pub(super) fn rewrite(source: &str) -> Rewritten {
         let text = &source[at..at + word];
         let next = source[at + word..].trim_start().as_bytes();
         let keyword_argument = next.first() == Some(&b'=') && next.get(1) != Some(&b'=');
-        if named && text == "not" {
+        let call = next.first() == Some(&b'(');
+        match expected {
             // `is not`: the name of the test is still to come.
-            out.push_str(text);
-            at += word;
-        } else if named || KEYWORDS.contains(&text) || keyword_argument || next.first() == Some(&b'(') {
-            out.push_str(text);
-            at += word;
-            named = !named && text == "is";
-        } else if let Some((path, end)) = read_path(source, at) {
-            let n = paths.iter().position(|known| *known == path).unwrap_or_else(|| {
-                paths.push(path);
-                paths.len() - 1
-            });
-            // Writing to a string can not fail.
-            let _ = write!(out, "{}", slot(n));
-            at = end;
-        } else {
-            out.push_str(text);
-            at += word;
+            Next::Called(Called::Test) if text == "not" => {}
+            Next::Called(what) => {
+                called.push((what, text.to_owned(), at));
+                expected = Next::Anything;
+            }
+            Next::Attribute => expected = Next::Anything,
+            Next::Anything if text == "is" => expected = Next::Called(Called::Test),
+            Next::Anything if KEYWORDS.contains(&text) || keyword_argument || call => {}
+            Next::Anything => {
+                if let Some((path, end)) = read_path(source, at) {
+                    let n = paths.iter().position(|known| *known == path).unwrap_or_else(|| {
+                        paths.push(path);
+                        paths.len() - 1
+                    });
+                    // Writing to a string can not fail.
+                    let _ = write!(out, "{}", slot(n));
+                    at = end;
+                    continue;
+                }
+            }
         }
+        out.push_str(text);
+        at += word;
     }
-    Rewritten { source: out, paths }
-}
-
-/// Returns the names that a program looks into with brackets.
-///
-/// The engine's own list of names forgets what is sliced (`rows[1:]`). Local names of the program may be among these.
-pub(super) fn indexed_names(source: &str) -> Vec<Arc<str>> {
-    let rewritten = rewrite(source);
-    let indexed = |n: usize| rewritten.source.contains(&format!("{}[", slot(n)));
-    let paths = rewritten.paths.iter().enumerate();
-    paths.filter(|(n, _)| indexed(*n)).map(|(_, path)| Arc::clone(&path.root)).collect()
+    Rewritten { source: out, paths, called }
 }
 
 /// Reads the longest path at `at`: where it starts and what it is; stops before a call.
@@ -244,6 +272,13 @@ mod tests {
         ] {
             assert_eq!(Path::parse(source).as_ref().map(show).as_deref(), expected, "{source}");
         }
+    }
+
+    #[test]
+    fn filters_and_tests_are_found() {
+        let found: Vec<_> = rewrite("a.upper | default(b | int) is not none and c is divisibleby 3").called;
+        let show: Vec<_> = found.iter().map(|(what, name, at)| format!("{what:?} {name} {at}")).collect();
+        assert_eq!(show, ["Filter default 10", "Filter int 22", "Test none 34", "Test divisibleby 48"]);
     }
 
     #[test]

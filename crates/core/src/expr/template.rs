@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::engine::{self, ENGINE};
 use super::json::{self, Budget, Stop};
-use super::path::{self, Path};
+use super::path::{self, Called, Path};
 use super::scan::{self, Piece, Scan};
 use super::view::{Data, View};
 use super::{ExprError, Scope, TemplateError};
@@ -192,6 +192,7 @@ fn compile_part(piece: Piece<'_>, roots: &mut BTreeSet<Arc<str>>) -> Result<Part
     let written = ENGINE.compile_expression_owned(piece.text.to_owned()).map_err(refuse)?;
     roots.extend(written.undeclared_variables(false).into_iter().map(Arc::from));
     let rewritten = path::rewrite(piece.text);
+    check_called(&rewritten.called, piece.start)?;
     roots.extend(rewritten.paths.iter().map(|path| Arc::clone(&path.root)));
     // What the engine accepted it accepts with other names; should it not, the expression runs as written.
     let compiled = match ENGINE.compile_expression_owned(rewritten.source) {
@@ -199,6 +200,24 @@ fn compile_part(piece: Piece<'_>, roots: &mut BTreeSet<Arc<str>>) -> Result<Part
         Err(_) => Compiled { expression: written, paths: Arc::from([]) },
     };
     Ok(Part::Expression(compiled))
+}
+
+/// Refuses filters and tests that the engine does not have; it would only say so when the template runs.
+fn check_called(called: &[(Called, String, usize)], offset: usize) -> Result<(), TemplateError> {
+    match called.iter().find(|(what, name, _)| !engine::knows(*what, name)) {
+        Some((what, name, at)) => {
+            let what = match what {
+                Called::Filter => "filter",
+                Called::Test => "test",
+            };
+            let start = offset + at;
+            Err(TemplateError {
+                message: format!("there is no {what} `{name}`"),
+                range: Some(start..start + name.len()),
+            })
+        }
+        None => Ok(()),
+    }
 }
 
 impl Program {
@@ -210,7 +229,12 @@ impl Program {
         engine.add_template_owned(Program::NAME, source.to_owned()).map_err(refuse)?;
         let names = engine.get_template(Program::NAME).map_err(refuse)?.undeclared_variables(false);
         roots.extend(names.into_iter().map(Arc::from));
-        roots.extend(insides.iter().flat_map(|inside| path::indexed_names(inside)));
+        for inside in insides {
+            let start = inside.as_ptr() as usize - source.as_ptr() as usize;
+            let rewritten = path::rewrite(inside);
+            check_called(&rewritten.called, start)?;
+            roots.extend(rewritten.indexed_names());
+        }
         Ok(Program { engine })
     }
 

@@ -107,6 +107,7 @@ fn a_lone_expression_keeps_its_type() {
             ("{{ token('alias') }}", json!(null)),
             ("{{ m.items }}", json!(null)),
             ("{{ s[0] }}", json!("x")),
+            ("{{ s[0][-1] }}", json!("x")),
             ("{{ l[5] }}", json!(null)),
             ("{{ n.a.b }}", json!(null)),
             ("{{ s.data }}", json!(null)),
@@ -556,6 +557,9 @@ fn what_does_not_parse_is_refused_with_its_place() {
         ("{% if %}x{% endif %}", "%}"),
         ("{% nope %}", "nope"),
         ("{{ a.. }}", "."),
+        ("{{ a | tojsn }}", "tojsn"),
+        ("x {{ a | int }} {{ a is difined }}", "difined"),
+        ("{% if a is nice %}{{ a }}{% endif %}", "nice"),
     ] {
         let error = Template::compile(template).unwrap_err();
         let range = error.range.clone().unwrap();

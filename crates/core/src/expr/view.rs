@@ -124,7 +124,8 @@ impl View {
             View::Result(result) if result.partial => return result.need(),
             View::Result(result) => &result.place,
             View::Needed => return View::Needed,
-            View::Undefined | View::Text(_) | View::Labels(_) | View::Group(..) => return View::Undefined,
+            View::Text(text) => return nth_char(text, index),
+            View::Undefined | View::Labels(_) | View::Group(..) => return View::Undefined,
         };
         match place.value() {
             Value::Array(items) if position(items.len(), index).is_some() => {
@@ -277,13 +278,13 @@ impl Place {
                 View::Data(Place { root: self.root, path, from: 0 })
             }
             // A character of a string is no part of the JSON value.
-            None => match (&segments[at..], &segments[segments.len() - 1]) {
-                ([.., _], Segment::Index(index)) => match walk(start, &segments[at..segments.len() - 1]) {
-                    Some(Value::String(text)) => nth_char(text, *index),
-                    _ => View::Undefined,
-                },
-                _ => View::Undefined,
-            },
+            None if segments[at..].iter().any(|segment| matches!(segment, Segment::Index(_))) => {
+                segments[at..].iter().fold(View::Data(self), |view, segment| match segment {
+                    Segment::Key(key) => view.attribute(key),
+                    Segment::Index(index) => view.element(*index),
+                })
+            }
+            None => View::Undefined,
         }
     }
 }

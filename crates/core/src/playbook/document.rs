@@ -38,7 +38,7 @@ pub(super) fn read(source: &str, root: &Node) -> (Option<Playbook>, Vec<Diagnost
     duplicate_keys(&mut reader, root);
     if !root.is_map() {
         let hint = "a playbook starts with `apiVersion: noetl.io/v2` and `kind: Playbook`";
-        reader.error(codes::WRONG_KIND, root.span, format!("a playbook is a mapping, not {}", root.kind()), hint);
+        reader.error(codes::WRONG_KIND, root.place(), format!("a playbook is a mapping, not {}", root.kind()), hint);
         return (None, reader.into_findings());
     }
     let playbook = document(&mut reader, root);
@@ -112,7 +112,12 @@ fn header(reader: &mut Reader<'_>, root: &Node) {
             "write `apiVersion: noetl.io/v2`",
         ),
         None => {
-            reader.error(codes::API_VERSION, root.span, "`apiVersion` is missing", "write `apiVersion: noetl.io/v2`");
+            reader.error(
+                codes::API_VERSION,
+                root.place(),
+                "`apiVersion` is missing",
+                "write `apiVersion: noetl.io/v2`",
+            );
         }
     }
     match root.get("kind") {
@@ -120,7 +125,7 @@ fn header(reader: &mut Reader<'_>, root: &Node) {
         Some(node) => {
             reader.error(codes::DOCUMENT_KIND, node.span, "this `kind` is not known", "write `kind: Playbook`");
         }
-        None => reader.error(codes::DOCUMENT_KIND, root.span, "`kind` is missing", "write `kind: Playbook`"),
+        None => reader.error(codes::DOCUMENT_KIND, root.place(), "`kind` is missing", "write `kind: Playbook`"),
     }
     for (key, _) in root.entries() {
         if key.text == "vars" {
@@ -134,7 +139,7 @@ type Metadata = (Option<Arc<str>>, Option<Arc<str>>, Option<String>, Map<String,
 
 fn metadata(reader: &mut Reader<'_>, root: &Node) -> Metadata {
     let Some(node) = root.get("metadata").filter(|node| node.is_map()) else {
-        let span = root.get("metadata").map_or(root.span, |node| node.span);
+        let span = root.get("metadata").map_or(root.place(), Node::place);
         reader.error(
             codes::NO_PATH,
             span,
@@ -156,7 +161,7 @@ fn metadata(reader: &mut Reader<'_>, root: &Node) -> Metadata {
     let (path, name) = (text("path"), text("name"));
     let written = |key: &str| node.get(key).is_some_and(|node| !node.is_null());
     if !written("path") && !written("name") {
-        let span = node.entries().first().map_or(node.span, |(key, _)| key.span);
+        let span = node.place();
         reader.error(
             codes::NO_PATH,
             span,
@@ -213,7 +218,7 @@ fn items<'n>(reader: &mut Reader<'_>, node: &'n Node, what: &str) -> Vec<&'n Nod
 fn read_keychain(reader: &mut Reader<'_>, node: &Node) -> Vec<KeychainEntry> {
     let mut out: Vec<KeychainEntry> = Vec::new();
     for item in items(reader, node, "`keychain`") {
-        let span = item.entries().first().map_or(item.span, |(key, _)| key.span);
+        let span = item.place();
         let Some(name) = item.get("name").and_then(|name| reader.text(name, "`name`")) else {
             reader.error(
                 codes::WRONG_KIND,
@@ -242,7 +247,7 @@ fn read_keychain(reader: &mut Reader<'_>, node: &Node) -> Vec<KeychainEntry> {
 fn read_workbook<'n>(reader: &mut Reader<'_>, node: &'n Node) -> IndexMap<&'n str, &'n Node> {
     let mut out = IndexMap::new();
     for item in items(reader, node, "`workbook`") {
-        let span = item.entries().first().map_or(item.span, |(key, _)| key.span);
+        let span = item.place();
         match (item.get("name").and_then(Node::as_str), item.get("tool")) {
             (Some(name), Some(tool)) => {
                 if out.insert(name, tool).is_some() {
@@ -262,7 +267,7 @@ fn read_workbook<'n>(reader: &mut Reader<'_>, node: &'n Node) -> IndexMap<&'n st
 fn step_nodes<'n>(reader: &mut Reader<'_>, root: &'n Node) -> Vec<&'n Node> {
     let nodes = root.get("workflow").map(|workflow| items(reader, workflow, "`workflow`")).unwrap_or_default();
     if nodes.is_empty() {
-        let span = root.get("workflow").map_or(root.span, |workflow| workflow.span);
+        let span = root.get("workflow").map_or(root.place(), Node::place);
         reader.error(
             codes::NO_STEPS,
             span,
@@ -272,7 +277,12 @@ fn step_nodes<'n>(reader: &mut Reader<'_>, root: &'n Node) -> Vec<&'n Node> {
     }
     if nodes.len() > STEPS_MAX {
         let message = format!("the playbook has {} steps, more than {STEPS_MAX}", nodes.len());
-        reader.error(codes::TOO_MANY_STEPS, nodes[STEPS_MAX].span, message, "loop over data, or call other playbooks");
+        reader.error(
+            codes::TOO_MANY_STEPS,
+            nodes[STEPS_MAX].place(),
+            message,
+            "loop over data, or call other playbooks",
+        );
         return Vec::new();
     }
     nodes
@@ -297,7 +307,7 @@ fn step_names(reader: &mut Reader<'_>, nodes: &[&Node]) -> Vec<Arc<str>> {
             }
             Some((_, None)) => format!("step_{at}"),
             None => {
-                let span = node.entries().first().map_or(node.span, |(key, _)| key.span);
+                let span = node.place();
                 reader.error(codes::NO_STEP_NAME, span, "a step has no name", "write `step: name`");
                 format!("step_{at}")
             }

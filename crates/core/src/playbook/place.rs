@@ -36,6 +36,10 @@ fn chars(text: &str) -> u32 {
 /// Returns the offset in `scalar` of the character at `offset` of `text`.
 fn align(scalar: &str, text: &str, offset: usize) -> Option<usize> {
     let double_quoted = scalar.starts_with('"');
+    // Blank lines at the start of a block are outside of its span.
+    let blank =
+        if scalar.starts_with(char::is_whitespace) { 0 } else { text.len() - text.trim_start_matches('\n').len() };
+    let (text, offset) = (&text[blank..], offset.saturating_sub(blank));
     let mut source = scalar.char_indices().peekable();
     if double_quoted || scalar.starts_with('\'') {
         source.next();

@@ -35,7 +35,7 @@ pub(super) fn rules(reader: &mut Reader<'_>, outline: &mut Outline<'_>, node: &N
         }
         None => {
             let hint = "write `policy: {rules: [{when: …, then: {do: retry}}]}`";
-            reader.error(codes::NO_RULES, node.span, "a policy has no `rules`", hint);
+            reader.error(codes::NO_RULES, node.place(), "a policy has no `rules`", hint);
             return Vec::new();
         }
     };
@@ -46,7 +46,7 @@ pub(super) fn rules(reader: &mut Reader<'_>, outline: &mut Outline<'_>, node: &N
             let hint = "the first rule that matches decides; put the `else` last";
             reader.warn(
                 codes::UNREACHABLE_RULE,
-                item.span,
+                item.place(),
                 "this rule is never reached: the one before always matches",
                 hint,
             );
@@ -81,7 +81,7 @@ pub(super) fn conclusion<'n>(reader: &mut Reader<'_>, node: &'n Node) -> Option<
     let then = node.get("then").filter(|then| !then.is_null());
     match (node.get("when"), node.get("else")) {
         (Some(_), Some(other)) => {
-            reader.error(codes::BAD_RULE, other.span, "a rule has either `when` or `else`", "write two rules");
+            reader.error(codes::BAD_RULE, other.place(), "a rule has either `when` or `else`", "write two rules");
             None
         }
         (Some(when), None) => {
@@ -97,7 +97,7 @@ pub(super) fn conclusion<'n>(reader: &mut Reader<'_>, node: &'n Node) -> Option<
             let inline = node.get("do").or_else(|| node.get("set")).map(|_| node);
             if then.or(inline).is_none() {
                 let hint = "write `{when: …, then: {do: …}}` or `{else: {then: {do: …}}}`";
-                reader.error(codes::BAD_RULE, node.span, "a rule has neither `when` nor `else`", hint);
+                reader.error(codes::BAD_RULE, node.place(), "a rule has neither `when` nor `else`", hint);
                 return None;
             }
             Some((None, then.or(inline)))

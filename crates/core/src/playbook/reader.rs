@@ -101,7 +101,7 @@ impl<'s> Reader<'s> {
     /// Notes that `node` should be something else.
     pub(super) fn wrong_kind(&mut self, node: &Node, what: &str, expected: &str) {
         let message = format!("{what} has to be {expected}, not {}", node.kind());
-        self.error(codes::WRONG_KIND, node.span, message, "");
+        self.error(codes::WRONG_KIND, node.place(), message, "");
     }
 
     /// Returns text, also when it is written as a number or boolean.

@@ -154,7 +154,7 @@ fn router(reader: &mut Reader<'_>, outline: &mut Outline<'_>, node: &Node) -> Ne
             Vec::new()
         }
         None => {
-            reader.error(codes::BAD_ARC, node.span, "`next` has no `arcs`", "write `next: {arcs: [{step: name}]}`");
+            reader.error(codes::BAD_ARC, node.place(), "`next` has no `arcs`", "write `next: {arcs: [{step: name}]}`");
             Vec::new()
         }
     };
@@ -214,7 +214,7 @@ fn arc(reader: &mut Reader<'_>, outline: &mut Outline<'_>, node: &Node) -> Optio
     let Some(target) = node.get("step") else {
         reader.error(
             codes::BAD_ARC,
-            node.span,
+            node.place(),
             "an arc has no `step`",
             "write `step: name` of the step that comes next",
         );

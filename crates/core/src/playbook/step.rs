@@ -5,7 +5,7 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 
 use super::codes;
-use super::model::{AdmitRule, Body, Cursor, Loop, LoopSource, Output, Step, StepSpec};
+use super::model::{AdmitRule, Body, Cursor, Loop, LoopSource, Output, Reads, Step, StepSpec};
 use super::policy;
 use super::reader::{Reader, Unreadable};
 use super::routing::{Bare, Outline, assignments, next};
@@ -86,14 +86,16 @@ pub(super) fn step(reader: &mut Reader<'_>, outline: &mut Outline<'_>, name: &Ar
         Some(looping) => Some(looping?),
         None => None,
     };
-    Some(Step { name: Arc::clone(name), description, input, admit, looping, body: body?, set, output, next, spec })
+    let body = body?;
+    let reads = Reads::of(&input, &body);
+    Some(Step { name: Arc::clone(name), description, input, admit, looping, body, set, output, next, spec, reads })
 }
 
 fn body(reader: &mut Reader<'_>, outline: &mut Outline<'_>, name: &str, node: &Node) -> Option<Body> {
     match node.get("tool") {
         Some(tool) => task::body(reader, outline, name, tool),
         None => {
-            let span = node.entries().first().map_or(node.span, |(key, _)| key.span);
+            let span = node.place();
             let hint = "write `tool: {kind: noop}` for a step that does nothing";
             reader.error(codes::NO_TOOL, span, format!("step `{name}` has no `tool`"), hint);
             None
@@ -149,7 +151,7 @@ fn read_spec(reader: &mut Reader<'_>, node: &Node) -> (StepSpec, Vec<AdmitRule>)
     if let Some(policy) = node.get("policy").filter(|policy| !policy.is_null()) {
         if let Some(rules) = policy.get("rules") {
             let hint = "rules on the outcome of a task belong under `tool: {spec: {policy: …}}`";
-            reader.error(codes::LEGACY_KEY, rules.span, "`policy.rules` is no part of a step's `spec`", hint);
+            reader.error(codes::LEGACY_KEY, rules.place(), "`policy.rules` is no part of a step's `spec`", hint);
         }
         reader.unknown_keys(policy, "`spec.policy` of a step", &["admit", "lifecycle", "failure", "emit", "rules"]);
         admit = policy.get("admit").map(|admit| admission(reader, admit)).unwrap_or_default();
@@ -160,7 +162,7 @@ fn read_spec(reader: &mut Reader<'_>, node: &Node) -> (StepSpec, Vec<AdmitRule>)
 fn admission(reader: &mut Reader<'_>, node: &Node) -> Vec<AdmitRule> {
     let Some(Node { yaml: Yaml::List(rules), .. }) = node.get("rules") else {
         let hint = "write `admit: {rules: [{when: …, then: {allow: true}}, {else: {then: {allow: false}}}]}`";
-        reader.error(codes::NO_RULES, node.span, "`admit` has no list of `rules`", hint);
+        reader.error(codes::NO_RULES, node.place(), "`admit` has no list of `rules`", hint);
         return Vec::new();
     };
     reader.unknown_keys(node, "`admit`", &["mode", "rules"]);
@@ -172,7 +174,7 @@ fn admission(reader: &mut Reader<'_>, node: &Node) -> Vec<AdmitRule> {
                 Some(allow) => out.push(AdmitRule { when, allow }),
                 None => reader.error(
                     codes::BAD_RULE,
-                    rule.span,
+                    rule.place(),
                     "an admission rule does not say `allow`",
                     "write `then: {allow: true}`",
                 ),
@@ -236,7 +238,7 @@ enum Mode {
 
 fn iterator(reader: &mut Reader<'_>, node: &Node) -> Option<String> {
     let Some(named) = node.get("iterator").or_else(|| node.get("element")) else {
-        let span = node.entries().first().map_or(node.span, |(key, _)| key.span);
+        let span = node.place();
         reader.error(
             codes::BAD_ITERATOR,
             span,
@@ -264,14 +266,14 @@ fn source(reader: &mut Reader<'_>, node: &Node, cursor: Option<&Node>, spec: Opt
         (Some(_), Some(cursor)) => {
             reader.error(
                 codes::BAD_LOOP_SOURCE,
-                cursor.span,
+                cursor.place(),
                 "a loop has either `in` or `cursor`",
                 "remove one of them",
             );
             None
         }
         (None, None) => {
-            let span = node.entries().first().map_or(node.span, |(key, _)| key.span);
+            let span = node.place();
             let hint = "write `in: \"{{ list }}\"`";
             reader.error(
                 codes::BAD_LOOP_SOURCE,
@@ -289,7 +291,7 @@ fn read_cursor(reader: &mut Reader<'_>, node: &Node, spec: Option<&Node>) -> Opt
         reader.wrong_kind(node, "`cursor`", "a mapping with `kind`, `auth` and `claim`");
         return None;
     }
-    let span = node.entries().first().map_or(node.span, |(key, _)| key.span);
+    let span = node.place();
     let Some(written) = node.get("kind") else {
         reader.error(codes::BAD_LOOP_SOURCE, span, "a cursor has no `kind`", "add `kind: postgres`");
         return None;

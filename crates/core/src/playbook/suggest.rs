@@ -8,7 +8,8 @@ pub(super) fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) 
     if given.is_empty() || given.len() > WORD_CHARS_MAX {
         return None;
     }
-    let allowed = (given.len() / 3).clamp(1, 3);
+    // One letter for another is no mistake in a short word, but another word.
+    let allowed = (given.len() / 3).min(3);
     known
         .into_iter()
         .filter_map(|candidate| {

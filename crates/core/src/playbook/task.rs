@@ -175,7 +175,7 @@ fn task(reader: &mut Reader<'_>, outline: &mut Outline<'_>, item: &Item<'_>, pla
 
 fn kind(reader: &mut Reader<'_>, node: &Node) -> Option<String> {
     let Some(written) = node.get("kind").or_else(|| node.get("spec")?.get("kind")) else {
-        let span = node.entries().first().map_or(node.span, |(key, _)| key.span);
+        let span = node.place();
         let hint = match node.get("type") {
             Some(_) => "write `kind` instead of `type`".to_owned(),
             None => format!("add `kind:`, one of {}", TOOL_KINDS.join(", ")),
@@ -330,7 +330,7 @@ fn from_workbook(
 ) -> Option<Task> {
     let named = ["task", "workbook", "name"].iter().find_map(|key| item.node.get(key));
     let Some(named) = named else {
-        let span = item.node.entries().first().map_or(item.node.span, |(key, _)| key.span);
+        let span = item.node.place();
         reader.error(codes::UNKNOWN_WORKBOOK_TASK, span, "a `workbook` tool does not say which task", "add `name:`");
         return None;
     };

@@ -56,6 +56,15 @@ impl Node {
         self.entries().iter().rev().find(|(known, _)| known.text == key).map(|(_, node)| node)
     }
 
+    /// Returns what to point at: a mapping is shown by its first key, a list without brackets by its first item.
+    pub(super) fn place(&self) -> Span {
+        match &self.yaml {
+            Yaml::Map(entries) => entries.first().map_or(self.span, |(key, _)| key.span),
+            Yaml::List(items) if self.span.start == self.span.end => items.first().map_or(self.span, Node::place),
+            Yaml::Null | Yaml::Bool(_) | Yaml::Number(_) | Yaml::Text(_) | Yaml::List(_) => self.span,
+        }
+    }
+
     /// Returns the entries of a map; nothing for other values.
     pub(super) fn entries(&self) -> &[(Key, Node)] {
         match &self.yaml {

@@ -22,7 +22,7 @@ use rustix::process::{Pid, WaitId, WaitIdOptions, WaitIdStatus, getpid, set_chil
 use super::cgroup::Cgroup;
 use super::kill::{self, Target};
 use super::lifeline::Lifeline;
-use super::spawn::{ChildSignals, spawn};
+use super::spawn::{ChildSignals, keep_files_from_children, spawn};
 use super::tree;
 use super::wire::{Ended, Exit, How, Order, Report, Role, Start};
 
@@ -101,6 +101,7 @@ struct Supervisor {
 impl Supervisor {
     fn prepare() -> io::Result<Self> {
         let signals = ChildSignals::block_all_and_listen()?;
+        keep_files_from_children();
         set_child_subreaper(Some(getpid()))?;
         rustix::thread::set_name(c"noetl-supervise").ok();
         // Without this file (CONFIG_PROC_CHILDREN) there would be no proof, so there is no supervisor.
@@ -299,16 +300,30 @@ impl Supervisor {
         }
     }
 
-    /// Returns whether everything that `role` covers is gone, except ended processes that we keep unreaped.
+    /// Returns whether everything that `role` covers is dead.
+    ///
+    /// Dead processes that are not reaped may be left: our own, on purpose, and those that a debugger holds.
     fn nothing_left(&mut self, role: Role) -> io::Result<bool> {
-        self.reap()?;
         let spare = self.spare(role);
-        let ended = [&self.task, &self.resident].map(|main| {
-            let ended = main.as_ref().filter(|main| main.exit.is_some());
-            ended.map(|main| main.pid)
-        });
-        let mut children = tree::own_children()?.into_iter();
-        Ok(children.all(|child| Some(child) == spare || ended.contains(&Some(child))))
+        let mut dead_before = Vec::new();
+        loop {
+            self.reap()?;
+            let ended = [&self.task, &self.resident].map(|main| {
+                let ended = main.as_ref().filter(|main| main.exit.is_some());
+                ended.map(|main| main.pid)
+            });
+            let mut others = tree::own_children()?;
+            others.retain(|child| Some(*child) != spare && !ended.contains(&Some(*child)));
+            if others.iter().any(|child| tree::stat(*child).is_some_and(|stat| !stat.is_dead())) {
+                return Ok(false);
+            }
+            // Race: one that died since the reaping may have handed us children after the list was read. The
+            // dead hand over nobody any more, so a list that stays the same is the whole truth.
+            if others == dead_before {
+                return Ok(true);
+            }
+            dead_before = others;
+        }
     }
 
     /// Notes which of our processes ended, and reaps adopted ones.

@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::pin::pin;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -47,6 +48,7 @@ const READ_BYTES: usize = 64 << 10;
 /// A running interpreter.
 #[derive(Debug)]
 pub(crate) struct Interpreter {
+    pid: i32,
     control: UnixStream,
     inbox: Inbox,
     capture: Capture,
@@ -58,6 +60,8 @@ pub(crate) struct Interpreter {
 pub(super) struct Execution {
     /// What the runner answered; `None` if it could not.
     pub(super) outcome: Option<Outcome>,
+    /// Whether a request to end met the code while it ran.
+    pub(super) interrupted: bool,
     /// How the interpreter ended, if it did not stay.
     pub(super) ended: Option<Ended>,
     pub(super) stdout: String,
@@ -71,7 +75,7 @@ struct Reply {
     /// Why the interpreter is to be replaced.
     #[serde(default)]
     dirty: Option<String>,
-    /// Whether it was told to end, and will.
+    /// Whether a request to end met the code while it ran; the interpreter ends then.
     #[serde(default)]
     interrupted: bool,
 }
@@ -109,6 +113,7 @@ pub(super) async fn execute(
     loop {
         let reused = awaken(slot, settings).await?;
         let Some(mut interpreter) = slot.interpreter.take() else { continue };
+        slot.running.store(interpreter.pid, Ordering::Relaxed);
         let supervisor = slot.supervisor(settings)?;
         let (started, execution) =
             converse(&mut interpreter, supervisor, &frame, brake, log).await.map_err(Failure::Lost)?;
@@ -148,7 +153,7 @@ async fn awaken(slot: &mut Slot, settings: &Settings) -> Result<bool, Failure> {
     let [stdout, stderr] = write_ends.files();
     let supervisor = slot.supervisor(settings)?;
     let started = supervisor.start(start, &[theirs.as_fd(), stdout, stderr]).await.map_err(Failure::Lost)?;
-    started.map_err(|mut refusal| {
+    let pid = started.map_err(|mut refusal| {
         refusal.message = format!("python ({}) could not be started: {}", settings.python, refusal.message);
         Failure::Refused(refusal)
     })?;
@@ -156,7 +161,7 @@ async fn awaken(slot: &mut Slot, settings: &Settings) -> Result<bool, Failure> {
     let runner = [&u32::try_from(RUNNER.len()).unwrap_or(u32::MAX).to_be_bytes(), RUNNER.as_bytes()].concat();
     // It fits into the socket's buffer; if the interpreter died at once, the command will find out.
     control.write_all(&runner).await.ok();
-    slot.interpreter = Some(Interpreter { control, inbox: Inbox::default(), capture, commands_run: 0 });
+    slot.interpreter = Some(Interpreter { pid, control, inbox: Inbox::default(), capture, commands_run: 0 });
     Ok(false)
 }
 
@@ -168,7 +173,7 @@ async fn converse(
     brake: &mut Brake,
     log: &dyn LogSink,
 ) -> io::Result<(bool, Execution)> {
-    let Interpreter { control, inbox, capture, commands_run } = interpreter;
+    let Interpreter { control, inbox, capture, commands_run, .. } = interpreter;
     *commands_run += 1;
     let mut started = false;
     let mut ended = None;
@@ -212,14 +217,14 @@ async fn converse(
         tracing::debug!(why, leftovers = ended.leftovers, "replacing a python interpreter");
     }
     let (stdout, stderr) = capture.finish(log);
-    let outcome = match reply {
-        Ok(reply) => Some(reply.outcome),
+    let (outcome, interrupted) = match reply {
+        Ok(reply) => (Some(reply.outcome), reply.interrupted),
         Err(error) => {
             tracing::debug!(%error, "no answer from a python interpreter");
-            None
+            (None, false)
         }
     };
-    Ok((started, Execution { outcome, ended, stdout, stderr }))
+    Ok((started, Execution { outcome, interrupted, ended, stdout, stderr }))
 }
 
 /// Asks the supervisor whether the idle interpreter is all there is; if not, it ends, with the rest.

@@ -205,54 +205,49 @@ async fn read_script(path: &Path) -> Result<String, String> {
 }
 
 fn outcome(execution: Execution, brake: &Brake) -> ToolOutcome {
-    let Execution { outcome, ended, stdout, stderr } = execution;
-    let (error, data) = match (outcome, &ended) {
-        (Some(Outcome::Value(value)), _) => match serde_json::from_str(value.get()) {
-            Ok(data) => (None, data),
+    let Execution { outcome, interrupted, ended, stdout, stderr } = execution;
+    let answered = !matches!(outcome, None | Some(Outcome::Started | Outcome::Interrupted));
+    let made = match outcome {
+        Some(Outcome::Value(value)) => match serde_json::from_str(value.get()) {
+            Ok(data) => ToolOutcome::ok(data),
             Err(error) => {
                 let message = format!("the result can not be kept as JSON: {error}");
-                (Some(ToolError::soft(ErrorKind::Schema, "RESULT_NOT_JSON", message)), Value::Null)
+                ToolOutcome::failed(ToolError::soft(ErrorKind::Schema, "RESULT_NOT_JSON", message), Value::Null)
             }
         },
-        (Some(Outcome::Printed), _) => (None, json!({"stdout": stdout, "stderr": stderr})),
-        (Some(Outcome::Raised { exception_type, message, exit_code }), _) => {
-            let error = ToolError::soft(ErrorKind::Code, "PYTHON_EXCEPTION", message);
-            let error = error.with("exception_type", exception_type.as_str());
-            let error = exit_code.map_or(error.clone(), |exit_code| error.with("exit_code", exit_code));
+        Some(Outcome::Printed) => ToolOutcome::ok(json!({"stdout": stdout, "stderr": stderr})),
+        Some(Outcome::Raised { exception_type, message, exit_code }) => {
+            let mut error = ToolError::soft(ErrorKind::Code, "PYTHON_EXCEPTION", message)
+                .with("exception_type", exception_type.as_str());
+            if let Some(exit_code) = exit_code {
+                error = error.with("exit_code", exit_code);
+            }
             let py = Some(json!({"exception_type": exception_type}));
-            let outcome = ToolOutcome { py, ..ToolOutcome::failed(error, Value::Null) };
-            return ToolOutcome { stopped: ended.as_ref().and_then(stopped_unless_done), ..outcome };
+            ToolOutcome { py, ..ToolOutcome::failed(error, Value::Null) }
         }
-        (Some(Outcome::Refused { code, message }), _) => {
+        Some(Outcome::Refused { code, message }) => {
             let kind = if code == "RESULT_TOO_LARGE" { ErrorKind::Limit } else { ErrorKind::Schema };
-            (Some(ToolError::soft(kind, code, message)), Value::Null)
+            ToolOutcome::failed(ToolError::soft(kind, code, message), Value::Null)
         }
-        (Some(Outcome::Started | Outcome::Interrupted) | None, Some(ended)) => {
-            let error = match brake.cause() {
-                Some(cause) => cut_short(cause, ended),
-                None => vanished(ended),
-            };
-            // Without a cause nobody asked for this end, even if we had to clear up after it.
-            let stopped = if brake.cause().is_some() { stopped(ended) } else { stopped_unless_done(ended) };
-            return ToolOutcome { stopped, ..ToolOutcome::failed(error, Value::Null) };
-        }
-        (Some(Outcome::Started | Outcome::Interrupted) | None, None) => {
-            let message = "the interpreter gave no answer";
-            (Some(ToolError::soft(ErrorKind::Unknown, "PYTHON_SILENT", message)), Value::Null)
+        Some(Outcome::Started | Outcome::Interrupted) | None => {
+            ToolOutcome::failed(vanished(ended.as_ref()), Value::Null)
         }
     };
-    ToolOutcome { error, stopped: ended.as_ref().and_then(stopped_unless_done), ..ToolOutcome::ok(data) }
-}
-
-/// The code was done before it heard of any order; what ended afterwards is its interpreter.
-fn stopped_unless_done(ended: &Ended) -> Option<noetl_core::tool::Stopped> {
-    if ended.unconfirmed.is_empty() { None } else { stopped(ended) }
+    match (brake.cause(), &ended) {
+        // It was told to end before it was done. What it still returned on its way out is kept.
+        (Some(cause), Some(ended)) if interrupted || !answered => {
+            ToolOutcome { stopped: stopped(ended), ..ToolOutcome::failed(cut_short(cause, ended), made.data) }
+        }
+        // It was done before it heard of any order; what ended afterwards is its interpreter.
+        (_, Some(ended)) if !ended.unconfirmed.is_empty() => ToolOutcome { stopped: stopped(ended), ..made },
+        (_, Some(_) | None) => made,
+    }
 }
 
 /// Returns the error of code that took its interpreter with it.
-fn vanished(ended: &Ended) -> ToolError {
+fn vanished(ended: Option<&Ended>) -> ToolError {
     let error = |message| ToolError::soft(ErrorKind::Code, "PYTHON_EXITED", message);
-    match ended.exit {
+    match ended.and_then(|ended| ended.exit) {
         Some(Exit::Status(status)) => {
             error(format!("the python process ended with status {status} before the code was done"))
                 .with("exit_code", status)
@@ -260,7 +255,7 @@ fn vanished(ended: &Ended) -> ToolError {
         Some(Exit::Signal(signal)) => {
             error(format!("the python process was ended by signal {signal}")).with("signal", signal)
         }
-        None => error("the python process does not end".to_owned()).with("pids", ended.unconfirmed.clone()),
+        None => error("the python process gave no answer and left no status".to_owned()),
     }
 }
 

@@ -340,12 +340,14 @@ class Interruption:
         self.busy = False  # a command is being worked on
         self.in_code = False  # and its own code is running
         self.came = False
+        self.hit_code = False
 
     def handle(self, *_):
         if not self.busy:
             os._exit(0)
         self.came = True
         if self.in_code:
+            self.hit_code = True
             raise KeyboardInterrupt("stopped on request")
 
 
@@ -376,7 +378,7 @@ def run(command):
             return raised(error)
         return refused("RESULT_TOO_LARGE", "the result exceeds the limit of %d bytes" % RESULT_BYTES_MAX)
     except KeyboardInterrupt as error:
-        return b'"interrupted"' if interruption.came else raised(error)
+        return b'"interrupted"' if interruption.hit_code else raised(error)
     except BaseException as error:
         return raised(error)
     finally:
@@ -544,7 +546,7 @@ def serve(reader):
         linecache.cache.clear()
         dirty = baseline.why_dirty()
         flush()
-        facts = write_json({"dirty": dirty, "interrupted": interruption.came})[1:]
+        facts = write_json({"dirty": dirty, "interrupted": interruption.hit_code})[1:]
         send(control, b'{"outcome":' + outcome + b"," + facts.encode())
         del outcome
         # In this order: a SIGTERM before the first line is seen by the second, one after it ends us itself.

@@ -342,6 +342,28 @@ async fn an_interrupt_lets_the_code_clean_up() {
 }
 
 #[tokio::test]
+async fn what_interrupted_code_still_returns_or_raises_does_not_hide_the_interrupt() {
+    let bench = Bench::new();
+    let wait = "import time\ntry:\n  print('ready')\n  time.sleep(1000)\nexcept KeyboardInterrupt:\n";
+    let table = [
+        ("  result = 'partial'", json!("partial")),
+        ("  raise ValueError", json!(null)),
+        ("  sys.exit(3)", json!(null)),
+    ];
+    for (last, data) in table {
+        let (log, mut lines) = Lines::new();
+        let (handle, signal) = stop_line();
+        let stop = async {
+            printed(&mut lines, "ready").await;
+            handle.order(StopOrder { grace_ms: 3_600_000 });
+        };
+        let (outcome, ()) = tokio::join!(bench.run_with(python(&format!("{wait}{last}")), signal, &log), stop);
+        assert_eq!((outcome.error.unwrap().kind, outcome.data), (ErrorKind::Cancelled, data), "{last}");
+        assert_eq!((outcome.stopped, outcome.py), (Some(Stopped::Stopped), None), "{last}");
+    }
+}
+
+#[tokio::test]
 async fn code_that_will_not_be_interrupted_is_killed() {
     let mut bench = Bench::new();
     let table = [

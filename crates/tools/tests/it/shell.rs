@@ -86,6 +86,34 @@ async fn a_command_starts_without_inherited_habits() {
 }
 
 #[tokio::test]
+async fn a_command_holds_no_file_of_the_worker() {
+    let bench = Bench::new();
+    // Like one that the worker itself inherited: it does not close on exec.
+    let inherited = std::fs::File::open("/dev/null").unwrap();
+    rustix::io::fcntl_setfd(&inherited, rustix::io::FdFlags::empty()).unwrap();
+    for _ in 0..2 {
+        assert_eq!(bench.shell("ls /proc/$$/fd").await.data["stdout"], "0\n1\n2\n");
+    }
+}
+
+#[tokio::test]
+async fn it_is_told_which_process_runs() {
+    let bench = Bench::new();
+    assert_eq!(bench.toolbox.running_pid(0), None);
+    let (log, mut lines) = Lines::new();
+    let look = async {
+        let pid = lines.recv().await.unwrap();
+        let seen = bench.toolbox.running_pid(0);
+        std::fs::write(bench.directory.path().join("go"), "").unwrap();
+        (pid, seen)
+    };
+    let command = shell("echo $$; until [ -e go ]; do sleep 0.01; done");
+    let (_, (pid, seen)) = tokio::join!(bench.run_with(command, noetl_tools::StopSignal::never(), &log), look);
+    assert_eq!(seen.unwrap().to_string(), pid);
+    assert_eq!((bench.toolbox.running_pid(0), bench.toolbox.running_pid(9)), (None, None));
+}
+
+#[tokio::test]
 async fn the_log_has_every_line_of_both_streams() {
     let (log, _lines) = Lines::new();
     let command = "echo out; echo err >&2; printf 'no end'";

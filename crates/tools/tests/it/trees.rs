@@ -6,7 +6,7 @@ use noetl_core::tool::{ErrorKind, StopOrder, Stopped, ToolCall, ToolOutcome};
 use noetl_tools::{StopHandle, stop_line};
 use serde_json::json;
 
-use crate::support::{Bench, Lines, call, printed, shell};
+use crate::support::{Bench, Lines, call, printed, shell, wait_until_empty};
 
 const LONG: u64 = 3_600_000;
 
@@ -199,4 +199,54 @@ async fn an_order_that_comes_too_late_changes_nothing() {
         bench.assert_nothing_runs();
     }
     assert_eq!(bench.shell("echo alive").await.data["stdout"], "alive\n");
+}
+
+/// A group of the old freezer, whose members not even a kill moves: the kernel's D state, made to order.
+struct Freezer(std::path::PathBuf);
+
+impl Freezer {
+    /// `None` where there is no such thing, or not for us.
+    fn new() -> Option<Self> {
+        let path = std::path::Path::new("/sys/fs/cgroup/freezer").join(format!("noetl-test-{}", std::process::id()));
+        std::fs::create_dir(&path).ok()?;
+        Some(Freezer(path))
+    }
+
+    fn freeze(&self, pid: &str) {
+        std::fs::write(self.0.join("cgroup.procs"), pid).unwrap();
+        std::fs::write(self.0.join("freezer.state"), "FROZEN").unwrap();
+    }
+
+    fn thaw(&self) {
+        std::fs::write(self.0.join("freezer.state"), "THAWED").unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_killed_is_named_and_watched_and_the_slot_serves_on() {
+    let Some(freezer) = Freezer::new() else {
+        eprintln!("not tested: this machine gives us no freezer group");
+        return;
+    };
+    let bench = Bench::new();
+    let (handle, signal) = stop_line();
+    let (log, mut lines) = Lines::new();
+    let stop = async {
+        let pid = lines.recv().await.unwrap();
+        freezer.freeze(&pid);
+        handle.order(StopOrder { grace_ms: 0 });
+        pid
+    };
+    let (outcome, pid) = tokio::join!(bench.run_with(shell("echo $$; while :; do :; done"), signal, &log), stop);
+    assert_eq!(outcome.stopped, Some(Stopped::Unconfirmed));
+    let error = outcome.error.unwrap();
+    assert_eq!((error.kind, &error.details["pids"]), (ErrorKind::Cancelled, &json!([pid.parse::<i32>().unwrap()])));
+    assert_eq!(bench.shell("echo served").await.data["stdout"], "served\n");
+
+    // As soon as it can die it does, and the supervisor that stayed for it leaves.
+    freezer.thaw();
+    bench.toolbox.close().await;
+    let directory = bench.directory.path().to_owned();
+    tokio::task::spawn_blocking(move || wait_until_empty(&directory)).await.unwrap();
+    std::fs::remove_dir(&freezer.0).unwrap();
 }
