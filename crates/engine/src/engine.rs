@@ -1,17 +1,27 @@
 //! The server side, assembled.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
-use noetl_core::id::ExecutionId;
+use noetl_core::id::{CommandId, ExecutionId, IdSource};
 use noetl_core::playbook::CancelMode;
-use noetl_core::work::Assignment;
-use noetl_store::Store;
+use noetl_core::time::Timestamp;
+use noetl_store::{Store, StoreError};
 use serde_json::{Map, Value};
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 
+use crate::batch::{self, Batcher};
+use crate::cache::Executions;
+use crate::cascade::Cascades;
+use crate::catalog::Shelf;
+use crate::clock::StoreClock;
+use crate::desk::Desk;
+use crate::lease::{self, Renewals};
+use crate::lru::Lru;
+use crate::mailbox::Mailboxes;
 use crate::metrics::Metrics;
-use crate::transport::{Claim, ClaimError, Hello, Orders, Poll, Reports, Welcome, WorkerError};
+use crate::watch::{Alarms, Watches};
+use crate::{claim, drive, hold, sweep};
 
 /// How an engine behaves.
 #[derive(Debug, Clone)]
@@ -57,10 +67,26 @@ impl Default for EngineOptions {
 
 /// The server side: takes inputs, has them decided, commits, and talks to workers.
 pub struct Engine {
-    store: Arc<dyn Store>,
-    options: EngineOptions,
-    metrics: Metrics,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) options: EngineOptions,
+    pub(crate) metrics: Metrics,
+    pub(crate) ids: Arc<Mutex<IdSource>>,
+    pub(crate) clock: StoreClock,
+    pub(crate) batcher: Batcher,
+    pub(crate) mailboxes: Mailboxes,
+    pub(crate) executions: Executions,
+    pub(crate) shelf: Shelf,
+    pub(crate) desk: Arc<Desk>,
+    pub(crate) renewals: Renewals,
+    pub(crate) watches: Watches,
+    pub(crate) alarms: Alarms,
+    pub(crate) cascades: Arc<Cascades>,
+    /// Commands offered, and whose they are.
+    pub(crate) offered: Mutex<Lru<CommandId, ExecutionId>>,
 }
+
+/// Offers that are remembered.
+const OFFERED_MAX: u64 = 10_000;
 
 impl fmt::Debug for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -72,25 +98,70 @@ impl fmt::Debug for Engine {
 #[derive(Debug)]
 #[must_use = "dropping it ends the engine's tasks"]
 pub struct Running {
+    engine: Arc<Engine>,
     tasks: JoinSet<()>,
+    batches: JoinHandle<()>,
 }
 
 impl Running {
-    /// Ends the tasks after what they have begun; what waits stays in the store.
+    /// Ends the tasks. What they have given to the store is still written; what waits stays in the tables, for this or
+    /// another server.
     pub async fn stop(mut self) {
+        self.engine.mailboxes.shut();
+        self.engine.renewals.shut();
         self.tasks.shutdown().await;
+        self.engine.batcher.close();
+        if let Err(error) = (&mut self.batches).await {
+            tracing::error!(%error, "the last batch was not written");
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.tasks.abort_all();
+        self.batches.abort();
+        // Whoever still waits is told that nothing will come.
+        self.engine.mailboxes.shut();
+        self.engine.renewals.shut();
+        self.engine.batcher.shut();
     }
 }
 
 impl Engine {
     /// Returns an engine over `store`; it does nothing by itself until [`Engine::spawn`].
     pub fn new(store: Arc<dyn Store>, options: EngineOptions) -> Arc<Engine> {
-        Arc::new(Engine { store, options, metrics: Metrics::default() })
+        Arc::new(Engine {
+            store,
+            metrics: Metrics::default(),
+            ids: Arc::new(Mutex::new(IdSource::new(options.node))),
+            clock: StoreClock::new(),
+            batcher: Batcher::new(),
+            mailboxes: Mailboxes::new(),
+            executions: Executions::new(options.cache_executions),
+            shelf: Shelf::new(options.cache_playbooks, options.cache_result_bytes),
+            desk: Desk::new(),
+            renewals: Renewals::new(),
+            watches: Watches::default(),
+            alarms: Alarms::default(),
+            cascades: Arc::default(),
+            offered: Mutex::new(Lru::new(OFFERED_MAX)),
+            options,
+        })
     }
 
-    /// Begins driving: inputs, timers, leases, cascades. Call it once.
+    /// Begins driving: inputs, timers, leases, cascades. Call it once; an engine that was stopped stays so.
     pub fn spawn(self: &Arc<Self>) -> Running {
-        unimplemented!()
+        let mut tasks = JoinSet::new();
+        tasks.spawn(drive::run(Arc::clone(self)));
+        tasks.spawn(sweep::run(Arc::clone(self)));
+        let engine = Arc::clone(self);
+        tasks.spawn(async move { claim::run(&engine).await });
+        let engine = Arc::clone(self);
+        tasks.spawn(async move { lease::run(&engine).await });
+        let engine = Arc::clone(self);
+        let batches = tokio::spawn(async move { batch::run(&engine).await });
+        Running { engine: Arc::clone(self), tasks, batches }
     }
 
     /// Returns the store.
@@ -110,31 +181,23 @@ impl Engine {
 
     /// Returns whether this process knows the execution to be over, without asking the store.
     pub fn has_ended(&self, execution_id: ExecutionId) -> bool {
-        let _ = execution_id;
-        unimplemented!()
+        self.executions.has_ended(execution_id)
     }
 
-    /// Begins a worker's session.
-    pub async fn hello(&self, hello: Hello) -> Result<Welcome, WorkerError> {
-        drop(hello);
-        unimplemented!()
+    /// Returns the store's clock, as far as it has been carried on here.
+    pub(crate) async fn now(&self) -> Result<Timestamp, StoreError> {
+        match self.clock.now() {
+            Some(now) => Ok(now),
+            None => {
+                let now = self.store.now().await?;
+                self.clock.note(now);
+                Ok(now)
+            }
+        }
     }
 
-    /// Answers a worker's poll, as soon as there is something to say.
-    pub async fn poll(&self, poll: Poll) -> Result<Orders, WorkerError> {
-        drop(poll);
-        unimplemented!()
-    }
-
-    /// Takes a worker's reports; answers when they are durable.
-    pub async fn report(&self, batch: Reports) -> Result<Orders, WorkerError> {
-        drop(batch);
-        unimplemented!()
-    }
-
-    /// Claims one command for a worker that chooses by itself.
-    pub async fn claim(&self, claim: Claim) -> Result<Assignment, ClaimError> {
-        let _ = claim;
-        unimplemented!()
+    /// Returns a new id.
+    pub(crate) fn next_id(&self, now: Timestamp) -> i64 {
+        hold(&self.ids).next(now)
     }
 }

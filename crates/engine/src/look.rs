@@ -11,8 +11,15 @@ use noetl_store::StoreError;
 use noetl_store::catalog::Resource;
 use serde_json::Value;
 use tokio::sync::watch;
+use tokio::time::{Duration, Instant, sleep_until};
 
 use crate::engine::Engine;
+
+/// How soon something that waits looks again although nobody told it to, in milliseconds: another server may have
+/// done what it waits for.
+const LOOK_AGAIN_MS: u64 = 50;
+/// The longest such pause.
+const LOOK_AGAIN_MS_MAX: u64 = 1_000;
 
 /// Everything about one execution.
 #[derive(Debug, Clone)]
@@ -51,8 +58,20 @@ impl WaitFor {
 impl Engine {
     /// Returns everything about an execution.
     pub async fn inspect(&self, execution_id: ExecutionId) -> Result<Option<Inspection>, StoreError> {
-        let _ = execution_id;
-        unimplemented!()
+        let Some(view) = self.store.view(execution_id).await? else { return Ok(None) };
+        let state = match self.executions.get(execution_id).filter(|state| state.version == view.head.version) {
+            Some(state) => Some(state),
+            None => self.load(execution_id).await?,
+        };
+        let Some(execution) = state else { return Ok(None) };
+        let entry = self.entry(view.head.catalog_id).await?;
+        Ok(Some(Inspection {
+            head: view.head,
+            execution,
+            resource: entry.as_ref().map(|entry| Arc::clone(&entry.resource)),
+            playbook: entry.and_then(|entry| entry.playbook.as_ref().ok().cloned()),
+            commands: view.commands,
+        }))
     }
 
     /// Returns the data of a result, loading a stored one.
@@ -66,11 +85,6 @@ impl Engine {
         }
     }
 
-    /// Returns a large result by its reference.
-    pub async fn stored_result(&self, reference: &str) -> Result<Option<Arc<Value>>, StoreError> {
-        self.store().result(reference).await
-    }
-
     /// Waits until an execution is where `until` says, at most `timeout_ms`; returns its head as it then stands.
     pub async fn wait(
         &self,
@@ -78,13 +92,28 @@ impl Engine {
         until: WaitFor,
         timeout_ms: u64,
     ) -> Result<Option<Head>, StoreError> {
-        let _ = (execution_id, until, timeout_ms);
-        unimplemented!()
+        let deadline = Instant::now().checked_add(Duration::from_millis(timeout_ms));
+        let mut milestones = self.watches.milestones(execution_id);
+        let mut pause = LOOK_AGAIN_MS;
+        loop {
+            milestones.mark_unchanged();
+            let Some(head) = self.store.head(execution_id).await? else { return Ok(None) };
+            let now = Instant::now();
+            if until.reached(&head) || deadline.is_some_and(|deadline| deadline <= now) {
+                return Ok(Some(head));
+            }
+            let again = now + Duration::from_millis(pause);
+            pause = (pause * 2).min(LOOK_AGAIN_MS_MAX);
+            tokio::select! {
+                biased;
+                Ok(()) = milestones.changed() => {}
+                () = sleep_until(deadline.map_or(again, |deadline| deadline.min(again))) => {}
+            }
+        }
     }
 
     /// Returns a receiver of the execution's version as this process sees it rise: a hint to read on.
     pub fn subscribe(&self, execution_id: ExecutionId) -> watch::Receiver<u64> {
-        let _ = execution_id;
-        unimplemented!()
+        self.watches.version(execution_id)
     }
 }

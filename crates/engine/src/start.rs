@@ -1,15 +1,24 @@
 //! Starting executions.
 
-use noetl_core::diag::Diagnostic;
-use noetl_core::head::Status;
-use noetl_core::id::{CatalogId, ExecutionId};
-use noetl_store::StoreError;
-use noetl_store::catalog::ResourceKey;
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 use std::sync::Arc;
 
+use noetl_core::append::{RefusedBy, Verdict};
+use noetl_core::diag::Diagnostic;
+use noetl_core::event::Parent;
+use noetl_core::execution::draft::{self, StartRefusal};
+use noetl_core::execution::{Env, Start, StartParent};
+use noetl_core::head::{Head, Status};
+use noetl_core::id::{CatalogId, ExecutionId};
+use noetl_core::playbook::Playbook;
+use noetl_store::StoreError;
+use noetl_store::catalog::{Resource, ResourceKey};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::catalog::Stock;
 use crate::engine::Engine;
+use crate::hold;
+use crate::landing::{Fold, Landing, Whose};
 
 /// What is to be started.
 #[derive(Debug, Clone)]
@@ -86,9 +95,150 @@ pub enum StartError {
 }
 
 impl Engine {
-    /// Starts an execution; it is durable when this returns.
+    /// Starts an execution; it is durable when this returns. The engine must have been spawned.
     pub async fn start(&self, request: StartRequest) -> Result<Started, StartError> {
-        drop(request);
-        unimplemented!()
+        let (resource, playbook) = self.target(&request.target).await?;
+        let now = self.now().await?;
+        let mut first = Started {
+            execution_id: ExecutionId(self.next_id(now)),
+            path: Arc::clone(&resource.path),
+            version: resource.version,
+            catalog_id: resource.catalog_id,
+            commands_generated: 0,
+            repeated: false,
+        };
+        let Some(key) = request.idempotency_key.as_deref().map(|key| format!("start/{key}")) else {
+            first.commands_generated = self.begin(&first, &playbook, &request).await?;
+            return Ok(first);
+        };
+        // The key is bound to an id before that id exists. Whoever repeats the request, after a crash in between or
+        // at the same time, starts the same execution, and only one start of it can land.
+        let kept = self.store.keep_answer(&key, json(&first)).await?;
+        let kept: Started = serde_json::from_value(kept)
+            .map_err(|error| StoreError::Corrupt(format!("the answer kept for {key}: {error}")))?;
+        if kept.execution_id != first.execution_id
+            && let Some(head) = self.store.head(kept.execution_id).await?
+        {
+            return Ok(Started { commands_generated: head.commands_issued, repeated: true, ..kept });
+        }
+        let (_, playbook) = self.target(&ResourceKey::Id(kept.catalog_id)).await?;
+        let repeated = kept.execution_id != first.execution_id;
+        let commands_generated = self.begin(&kept, &playbook, &request).await?;
+        Ok(Started { commands_generated, repeated, ..kept })
     }
+
+    async fn target(&self, key: &ResourceKey) -> Result<(Arc<Resource>, Arc<Playbook>), StartError> {
+        let entry = match key {
+            ResourceKey::Id(catalog_id) => self.entry(*catalog_id).await?,
+            ResourceKey::Latest(_) | ResourceKey::Version(..) => self.entry_named(key.clone()).await?,
+        };
+        let Some(entry) = entry else {
+            return Err(StartError::UnknownPlaybook(match key {
+                ResourceKey::Id(catalog_id) => catalog_id.to_string(),
+                ResourceKey::Latest(path) => path.to_string(),
+                ResourceKey::Version(path, version) => format!("{path} version {version}"),
+            }));
+        };
+        match &entry.playbook {
+            Ok(playbook) => Ok((Arc::clone(&entry.resource), Arc::clone(playbook))),
+            Err(diagnostics) => {
+                Err(StartError::Broken { path: Arc::clone(&entry.resource.path), diagnostics: diagnostics.clone() })
+            }
+        }
+    }
+
+    /// Starts the execution that `started` describes, unless it exists; returns how many commands that issued.
+    async fn begin(
+        &self,
+        started: &Started,
+        playbook: &Arc<Playbook>,
+        request: &StartRequest,
+    ) -> Result<u64, StartError> {
+        let parent = match request.parent_execution_id {
+            Some(parent) => Some(self.parent(parent).await?),
+            None => None,
+        };
+        let start = Start {
+            execution_id: started.execution_id,
+            catalog_id: started.catalog_id,
+            version: started.version,
+            payload: request.payload.clone(),
+            parent: parent.as_ref().map(|parent| StartParent {
+                parent: Parent { execution_id: parent.execution_id, command_id: None, return_step: None },
+                root_execution_id: parent.root_execution_id,
+                depth: parent.depth,
+            }),
+            started_by: request.started_by.clone(),
+            strict: request.strict,
+        };
+        let mut stock = Stock::default();
+        loop {
+            let now = self.now().await?;
+            let mut promise = self.desk.spare();
+            let mut hands = promise.hands();
+            let decided = {
+                let mut env = Env {
+                    playbook,
+                    now,
+                    ids: &mut hold(&self.ids),
+                    library: &stock.library,
+                    books: &stock.books,
+                    environment: &self.options.environment,
+                    hands: &mut hands,
+                };
+                draft::start(&start, &mut env)
+            };
+            let (execution, append) = match decided {
+                Ok(decided) => decided,
+                Err(StartRefusal::Needs(needs)) => {
+                    drop(promise);
+                    self.fetch(needs, &mut stock).await?;
+                    continue;
+                }
+                Err(StartRefusal::Workload { name, message }) => return Err(StartError::Workload { name, message }),
+                Err(StartRefusal::TooDeep { depth }) => return Err(StartError::TooDeep { depth }),
+            };
+            promise.keep_used(&hands);
+            let issued = append.head.commands_issued;
+            let whose = Whose::of_init(&execution.init);
+            let landing = Landing::of(&append, &whose, Fold::State(Box::new(execution))).with(promise);
+            match self.batcher.append(append, landing).await.0? {
+                Verdict::Landed { .. } => {
+                    self.metrics.started.add_one();
+                    return Ok(issued);
+                }
+                // The parent's head was held by another transaction.
+                Verdict::Busy | Verdict::Conflict => {}
+                // A request with the same key was faster.
+                Verdict::Refused(RefusedBy::Exists) => {
+                    let head = self.store.head(started.execution_id).await?;
+                    return Ok(head.map_or(0, |head| head.commands_issued));
+                }
+                Verdict::Refused(RefusedBy::ParentUnknown | RefusedBy::ParentEnded) => {
+                    if let Some(parent) = request.parent_execution_id {
+                        self.parent(parent).await?;
+                    }
+                }
+                Verdict::Refused(by @ (RefusedBy::Unknown | RefusedBy::Ended | RefusedBy::NotPending)) => {
+                    return Err(StoreError::BadData(format!("a start was refused: {by:?}")).into());
+                }
+            }
+        }
+    }
+
+    async fn parent(&self, execution_id: ExecutionId) -> Result<Head, StartError> {
+        let Some(head) = self.store.head(execution_id).await? else {
+            return Err(StartError::ParentUnknown(execution_id));
+        };
+        match head.status {
+            Status::Running => Ok(head),
+            ended @ (Status::Completed | Status::Failed | Status::Cancelled) => {
+                Err(StartError::ParentEnded(execution_id, ended))
+            }
+        }
+    }
+}
+
+fn json(started: &Started) -> Value {
+    serde_json::to_value(started).unwrap_or(Value::Null)
 }

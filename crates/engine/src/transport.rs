@@ -75,6 +75,9 @@ pub struct Poll {
     /// It takes nothing new; with nothing held this is goodbye.
     #[serde(default)]
     pub draining: bool,
+    /// Rises with everything that the worker says, because requests overtake each other; 0 = it does not count.
+    #[serde(default)]
+    pub serial: u64,
 }
 
 /// An attempt in a worker's hands.
