@@ -324,7 +324,7 @@ mod tests {
             ("SELECT * FROM t", Some(json!(7))),
             ("SELECT count(*) FROM t;", Some(json!(1))),
             ("SELECT 16.50::numeric", Some(json!(16.50))),
-            ("SELECT a = 'x' -- a comment\n", Some(json!(true))),
+            ("SELECT 'x' = 'x' -- a comment\n", Some(json!(true))),
             ("SELECT NULL", Some(json!(null))),
             ("SELECT '{\"k\": [1]}'::jsonb", Some(json!({"k": [1]}))),
             ("SELECT a FROM t WHERE z = 0", None),
