@@ -6,6 +6,8 @@ pub mod catalog;
 mod landing;
 pub mod memory;
 pub mod payload;
+pub mod query;
+pub mod sqlite;
 
 use std::fmt;
 use std::sync::Arc;
@@ -24,7 +26,7 @@ use serde_json::Value;
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
 /// Why a store could not do its work. Refusals are verdicts, not errors.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
     /// The disk is full, or a configured size limit is reached. Nothing was written.
     #[error("the store is full: {0}")]
