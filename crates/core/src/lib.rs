@@ -13,6 +13,7 @@ pub mod head;
 pub mod id;
 pub mod pipeline;
 pub mod playbook;
+pub mod properties;
 pub mod result;
 pub mod time;
 pub mod tool;

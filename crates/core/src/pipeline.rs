@@ -189,7 +189,7 @@ impl Pipeline {
                         Ok(Some(self.pause(place, Awaited::Child(request))))
                     }
                     Err(error) => {
-                        self.outcome = Some(failed(error));
+                        self.outcome = Some(failed(*error));
                         Ok(None)
                     }
                 }
@@ -428,14 +428,11 @@ fn child_request(
     config: &Map<String, Value>,
     input: Map<String, Value>,
     timeout_ms: Option<u64>,
-) -> Result<ChildRequest, ToolError> {
+) -> Result<ChildRequest, Box<ToolError>> {
+    let refuse = |code: &str, message: &str| Err(Box::new(ToolError::hard(ErrorKind::Config, code, message)));
     let text = |key: &str| config.get(key).and_then(Value::as_str).filter(|text| !text.is_empty());
     let Some(path) = text("path").or_else(|| text("catalog_path")) else {
-        return Err(ToolError::hard(
-            ErrorKind::Config,
-            "PLAYBOOK_PATH",
-            "a playbook task needs `path`, and here it is empty",
-        ));
+        return refuse("PLAYBOOK_PATH", "a playbook task needs `path`, and here it is empty");
     };
     let version = match config.get("version") {
         None | Some(Value::Null) => None,
@@ -444,12 +441,11 @@ fn child_request(
         Some(Value::String(text)) => match text.parse() {
             Ok(version) => Some(version),
             Err(_) => {
-                let message = format!("`version: {text}` is no number");
-                return Err(ToolError::hard(ErrorKind::Config, "PLAYBOOK_VERSION", message));
+                return refuse("PLAYBOOK_VERSION", &format!("`version: {text}` is no number"));
             }
         },
         Some(Value::Bool(_) | Value::Array(_) | Value::Object(_)) => {
-            return Err(ToolError::hard(ErrorKind::Config, "PLAYBOOK_VERSION", "`version` must be a number"));
+            return refuse("PLAYBOOK_VERSION", "`version` must be a number");
         }
     };
     Ok(ChildRequest { path: path.into(), version, input, return_step: text("return_step").map(Into::into), timeout_ms })

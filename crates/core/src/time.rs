@@ -22,11 +22,12 @@ impl Timestamp {
     }
 
     /// Returns the moment written as `2026-01-20T09:08:00.123Z`, which every table and answer uses.
+    ///
+    /// A moment beyond the calendar (a wait of ages) is written as the calendar's end.
     pub fn to_iso(self) -> String {
-        match jiff::Timestamp::from_millisecond(self.0) {
-            Ok(moment) => format!("{moment:.3}"),
-            Err(_) => format!("{}ms", self.0),
-        }
+        let (first, last) = (jiff::Timestamp::MIN, jiff::Timestamp::MAX);
+        let ms = self.0.clamp(first.as_millisecond(), last.as_millisecond());
+        format!("{:.3}", jiff::Timestamp::from_millisecond(ms).unwrap_or(last))
     }
 
     /// Reads what [`Timestamp::to_iso`] wrote, or any RFC 3339 time.
@@ -52,5 +53,13 @@ mod tests {
             assert_eq!(text.len(), "2026-01-20T09:08:00.123Z".len(), "{text}");
             assert_eq!(Timestamp::from_iso(&text), Some(Timestamp(ms)));
         }
+    }
+
+    #[test]
+    fn a_moment_beyond_the_calendar_is_its_end() {
+        let end = Timestamp(i64::MAX).to_iso();
+        assert_eq!(end, "9999-12-30T22:00:00.999Z");
+        assert!(Timestamp::from_iso(&end).is_some());
+        assert!(Timestamp::from_iso(&Timestamp(i64::MIN).to_iso()).is_some());
     }
 }

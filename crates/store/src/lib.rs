@@ -3,6 +3,11 @@
 //! The trait speaks the core's types. Which promises a store makes stands in `conformance`, which every store passes.
 
 pub mod catalog;
+mod landing;
+pub mod memory;
+pub mod payload;
+pub mod query;
+pub mod sqlite;
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,14 +16,17 @@ use async_trait::async_trait;
 use noetl_core::append::{Append, Due, Verdict};
 use noetl_core::event::Recorded;
 use noetl_core::head::{CommandRow, Head, HeadView, Status};
-use noetl_core::id::{CancellationId, CommandId, EventId, ExecutionId, SessionId};
+use noetl_core::id::{CancellationId, EventId, ExecutionId, SessionId};
 use noetl_core::playbook::CancelMode;
 use noetl_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+/// Where a store gets the time from.
+pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
 /// Why a store could not do its work. Refusals are verdicts, not errors.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
     /// The disk is full, or a configured size limit is reached. Nothing was written.
     #[error("the store is full: {0}")]
@@ -319,6 +327,19 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
 
     /// Flushes and closes; later calls fail.
     async fn close(&self) -> Result<(), StoreError>;
+}
+
+/// Returns whether `path` is what `pattern` says; `*` stands for any text, everything else for itself.
+pub(crate) fn path_matches(pattern: &str, path: &str) -> bool {
+    let Some((start, rest)) = pattern.split_once('*') else { return pattern == path };
+    let Some(mut path) = path.strip_prefix(start) else { return false };
+    let (middle, end) = rest.rsplit_once('*').unwrap_or(("", rest));
+    // Each piece at its first place: taking a later one leaves less for the others.
+    for piece in middle.split('*') {
+        let Some(at) = path.find(piece) else { return false };
+        path = &path[at + piece.len()..];
+    }
+    path.ends_with(end)
 }
 
 /// How much a table holds.

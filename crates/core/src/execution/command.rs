@@ -252,23 +252,29 @@ impl Draft {
             (Awaited::Worker | Awaited::Child(_), _) => (Wait::Until(env.now), None),
         };
         let for_worker = matches!(wait, Wait::Until(at) if at == env.now && until.is_none());
-        self.emit(
-            env,
-            Event::CommandSuspended(Box::new(Suspended {
-                command_id,
-                epoch,
-                step: Arc::clone(&run.step.name),
-                wait: wait.clone(),
-                continuation: Arc::clone(&continuation),
-                ctx,
-            })),
-        );
+        // What is suspended already goes straight to a worker.
+        let straight = for_worker && row == Some(CommandState::Suspended) && ctx.is_empty();
+        let epoch = epoch + 1;
+        if !straight {
+            self.emit(
+                env,
+                Event::CommandSuspended(Box::new(Suspended {
+                    command_id,
+                    epoch: epoch - 1,
+                    step: Arc::clone(&run.step.name),
+                    wait: wait.clone(),
+                    continuation: Arc::clone(&continuation),
+                    ctx,
+                })),
+            );
+        }
         if for_worker {
-            let epoch = epoch + 2;
+            let epoch = if straight { epoch } else { epoch + 1 };
             let step = Arc::clone(&run.step.name);
-            self.emit(env, Event::CommandResumed { command_id, epoch, step, continuation: None });
+            let resumed = straight.then(|| Arc::clone(&continuation));
+            self.emit(env, Event::CommandResumed { command_id, epoch, step, continuation: resumed });
             let previous = self.execution.visit(&run.step.name, run.visit).and_then(|visit| visit.from.clone());
-            let mut work = Work { ..self.work(run.step, work.iteration.clone(), previous.as_deref(), env) };
+            let mut work = self.work(run.step, work.iteration.clone(), previous.as_deref(), env);
             work.continuation = Some(continuation);
             self.insert_row(*run, Held { command_id, epoch, row: None }, &work, CommandState::Pending, None, env);
         } else {
@@ -276,7 +282,7 @@ impl Draft {
                 self.set_timer(command_id, at);
             }
             let empty = Work::default();
-            let held = Held { command_id, epoch: epoch + 1, row: None };
+            let held = Held { command_id, epoch, row: None };
             self.insert_row(*run, held, &empty, CommandState::Suspended, Some(wait), env);
         }
         Ok(None)

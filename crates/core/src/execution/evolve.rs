@@ -288,9 +288,10 @@ impl Execution {
     }
 
     fn command_done(&mut self, done: &CommandDone) {
-        self.lost.remove(&(done.command_id, done.epoch));
-        // Late: recorded as evidence after the end, or under an old epoch. It changes nothing.
-        if !done.late {
+        if done.late {
+            // Recorded as evidence, after the end or under an old epoch: it takes a lost attempt off the books, no more.
+            self.lost.remove(&(done.command_id, done.epoch));
+        } else {
             self.live.remove(&done.command_id);
             self.write(&done.ctx);
         }

@@ -94,11 +94,7 @@ impl Draft {
             let step = playbook.step(ix);
             let Some(looping) = &step.looping else { continue };
             let items = if has_room(state) { self.data(env, &state.items)? } else { continue };
-            loop {
-                let Some(state) = self.execution.visit(&step.name, number).and_then(|visit| visit.looping.as_ref())
-                else {
-                    break;
-                };
+            while let Some(state) = self.execution.visit(&step.name, number).and_then(|visit| visit.looping.as_ref()) {
                 let (index, total) = (state.next, state.total);
                 if !has_room(state) || self.execution.live.len() >= LIVE_COMMANDS_MAX || !self.may_advance() {
                     break;

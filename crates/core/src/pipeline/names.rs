@@ -53,7 +53,11 @@ impl<'a> PipelineNames<'a> {
     pub(super) fn context(&self, mentions: Option<&[Arc<str>]>, library: &Library) -> Result<Value, ExprError> {
         let mut flat = Map::new();
         let mut missing = Vec::new();
-        let wanted = |name: &str| mentions.is_none_or(|mentions| mentions.iter().any(|mention| &**mention == name));
+        // `result` in code is the variable that code assigns, not the data of the step before.
+        let wanted = |name: &str| {
+            !matches!(name, "result" | "response")
+                && mentions.is_none_or(|mentions| mentions.iter().any(|mention| &**mention == name))
+        };
         let mut add = |name: &str, bound: &Bound, flat: &mut Map<String, Value>| match bound {
             Bound::Inline(data) => {
                 flat.insert(name.to_owned(), (**data).clone());

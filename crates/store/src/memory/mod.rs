@@ -1,0 +1,492 @@
+//! A store that forgets: for the simulator, for tests, and as the plain reading of what a store promises.
+//!
+//! Deterministic: ordered maps, an injected clock, no threads. What it answers is what every store must answer.
+
+mod tables;
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use noetl_core::append::{Append, Due, Verdict};
+use noetl_core::event::Recorded;
+use noetl_core::event::row::{canonical_name, wire_name};
+use noetl_core::head::{CommandRow, CommandState, Head, HeadView};
+use noetl_core::id::{CancellationId, ExecutionId, SessionId};
+use noetl_core::time::Timestamp;
+use serde_json::Value;
+
+use self::tables::{Life, Tables};
+use crate::catalog::{NewResource, Resource, ResourceKey};
+use crate::landing::{self, Check, Landing};
+use crate::{
+    Cancellation, Chunk, ChunkDecide, Clock, EventQuery, ListQuery, Loaded, LockedDecide, LockedView, Session,
+    SqlLimits, SqlRows, Store, StoreError, TableSize, path_matches, payload,
+};
+
+/// The store in memory.
+pub struct MemoryStore {
+    clock: Clock,
+    /// `None` after [`Store::close`].
+    tables: Mutex<Option<Tables>>,
+}
+
+impl fmt::Debug for MemoryStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryStore").finish_non_exhaustive()
+    }
+}
+
+impl MemoryStore {
+    /// Returns an empty store that reads the time from `clock`.
+    pub fn new(clock: Clock) -> Self {
+        MemoryStore { clock, tables: Mutex::new(Some(Tables::default())) }
+    }
+
+    fn lock(&self) -> Result<Open<'_>, StoreError> {
+        // Nothing is half-written when a decision panics: it is made before the first write.
+        let guard = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        if guard.is_some() { Ok(Open(guard)) } else { Err(StoreError::Closed("it has been closed".into())) }
+    }
+}
+
+/// The tables of a store that has not been closed.
+struct Open<'a>(MutexGuard<'a, Option<Tables>>);
+
+impl std::ops::Deref for Open<'_> {
+    type Target = Tables;
+
+    fn deref(&self) -> &Tables {
+        self.0.as_ref().unwrap_or_else(|| unreachable!("checked when it was locked"))
+    }
+}
+
+impl std::ops::DerefMut for Open<'_> {
+    fn deref_mut(&mut self) -> &mut Tables {
+        self.0.as_mut().unwrap_or_else(|| unreachable!("checked when it was locked"))
+    }
+}
+
+impl Tables {
+    fn append(&mut self, append: Append, locked: bool) -> Result<Verdict, StoreError> {
+        match self.prepare(append, locked)? {
+            Prepared::Lands(append, landing) => {
+                let version = landing.head.version;
+                self.write(*append, *landing);
+                Ok(Verdict::Landed { version })
+            }
+            Prepared::Stays(verdict) => Ok(verdict),
+        }
+    }
+
+    fn prepare(&self, mut append: Append, locked: bool) -> Result<Prepared, StoreError> {
+        payload::scrub(&mut append)?;
+        match landing::check(&mut &*self, &append, locked)? {
+            Check::Lands(landing) => {
+                self.unique(&append)?;
+                Ok(Prepared::Lands(Box::new(append), landing))
+            }
+            Check::Stays(verdict) => Ok(Prepared::Stays(verdict)),
+        }
+    }
+}
+
+enum Prepared {
+    Lands(Box<Append>, Box<Landing>),
+    Stays(Verdict),
+}
+
+fn page<T>(all: impl Iterator<Item = T>, offset: u64, limit: u64) -> Vec<T> {
+    let (offset, limit) = (usize::try_from(offset), usize::try_from(limit));
+    all.skip(offset.unwrap_or(usize::MAX)).take(limit.unwrap_or(usize::MAX)).collect()
+}
+
+#[async_trait]
+impl Store for MemoryStore {
+    async fn now(&self) -> Result<Timestamp, StoreError> {
+        Ok((self.clock)())
+    }
+
+    async fn append(&self, batch: Vec<Append>) -> Vec<Result<Verdict, StoreError>> {
+        batch.into_iter().map(|append| self.lock()?.append(append, false)).collect()
+    }
+
+    async fn locked(
+        &self,
+        execution_id: ExecutionId,
+        tail_after: Option<u64>,
+        decide: LockedDecide,
+    ) -> Result<Option<Verdict>, StoreError> {
+        let mut tables = self.lock()?;
+        let Some(view) = tables.view(execution_id) else { return Ok(None) };
+        let tail = tail_after.map_or_else(Vec::new, |after| tables.tail(execution_id, after));
+        let version = view.head.version;
+        let locked = LockedView { now: (self.clock)(), view, tail };
+        match decide(&locked) {
+            None => Ok(Some(Verdict::Landed { version })),
+            Some(append) => {
+                landing::decided_under_lock(&append, execution_id)?;
+                tables.append(append, true).map(Some)
+            }
+        }
+    }
+
+    async fn head(&self, execution_id: ExecutionId) -> Result<Option<Head>, StoreError> {
+        Ok(self.lock()?.executions.get(&execution_id).map(|execution| execution.head.clone()))
+    }
+
+    async fn view(&self, execution_id: ExecutionId) -> Result<Option<HeadView>, StoreError> {
+        Ok(self.lock()?.view(execution_id))
+    }
+
+    async fn load(&self, execution_id: ExecutionId) -> Result<Option<Loaded>, StoreError> {
+        let tables = self.lock()?;
+        let Some(execution) = tables.executions.get(&execution_id) else { return Ok(None) };
+        let snapshot = execution.snapshots.last().cloned();
+        let tail = tables.tail(execution_id, snapshot.as_ref().map_or(0, |(version, _)| *version));
+        Ok(Some(Loaded { head: execution.head.clone(), snapshot, tail }))
+    }
+
+    async fn events(&self, query: EventQuery) -> Result<(Vec<Recorded>, u64), StoreError> {
+        let tables = self.lock()?;
+        let event_type = query.event_type.as_deref().map(canonical_name);
+        let matches = |recorded: &&Recorded| {
+            query.after_version.is_none_or(|after| recorded.version > after)
+                && query.since_event_id.is_none_or(|since| recorded.event_id > since)
+                && event_type.is_none_or(|name| wire_name(&recorded.event) == name)
+        };
+        let mut found: Vec<&Recorded> = match query.execution_id {
+            Some(id) => {
+                tables.executions.get(&id).map_or_else(Vec::new, |one| one.events.iter().filter(matches).collect())
+            }
+            None => {
+                let places = tables.event_ids.values();
+                let all = places.filter_map(|(id, version)| {
+                    let index = usize::try_from(version - 1).ok()?;
+                    tables.executions.get(id)?.events.get(index)
+                });
+                all.filter(matches).collect()
+            }
+        };
+        if query.newest_first {
+            found.reverse();
+        }
+        let total = found.len() as u64;
+        Ok((page(found.into_iter().cloned(), query.offset, query.limit), total))
+    }
+
+    async fn terminal_event(&self, execution_id: ExecutionId) -> Result<Option<Recorded>, StoreError> {
+        let tables = self.lock()?;
+        let Some(execution) = tables.executions.get(&execution_id) else { return Ok(None) };
+        Ok(execution.events.iter().rev().find(|recorded| recorded.event.is_terminal()).cloned())
+    }
+
+    async fn result(&self, reference: &str) -> Result<Option<Arc<Value>>, StoreError> {
+        Ok(self.lock()?.results.get(reference).map(|result| Arc::clone(&result.data)))
+    }
+
+    async fn executions(&self, query: ListQuery) -> Result<Vec<Head>, StoreError> {
+        let tables = self.lock()?;
+        let heads = tables.executions.values().rev().map(|execution| &execution.head);
+        let matches = |head: &&Head| {
+            (query.status.is_empty() || query.status.contains(&head.status))
+                && query.path.as_deref().is_none_or(|pattern| path_matches(pattern, &head.path))
+                && query.parent.is_none_or(|parent| head.parent_execution_id == Some(parent))
+                && query.root.is_none_or(|root| head.root_execution_id == root)
+                && query.started_before.is_none_or(|before| head.started_at < before)
+                && query.idle_since.is_none_or(|since| head.updated_at < since)
+                && (!query.unquiesced || !head.is_active() && head.in_flight > 0)
+                && query.before.is_none_or(|before| head.execution_id < before)
+        };
+        let mut found: Vec<&Head> = heads.filter(matches).collect();
+        if query.active_first {
+            // Stable, so that each half stays newest first.
+            found.sort_by_key(|head| !head.is_active());
+        }
+        Ok(page(found.into_iter().cloned(), query.offset, query.limit))
+    }
+
+    async fn candidates(&self, pools: &[Arc<str>], skip: u64, limit: u64) -> Result<Vec<CommandRow>, StoreError> {
+        let tables = self.lock()?;
+        let mut found: Vec<_> = tables.pending.iter().filter(|(pool, ..)| pools.contains(pool)).collect();
+        found.sort_by_key(|(_, priority, command_id, ..)| (*priority, *command_id));
+        let candidates = found.into_iter().filter_map(|(_, _, command_id, execution_id, epoch)| {
+            tables.commands.get(&(*execution_id, *command_id, *epoch)).cloned()
+        });
+        Ok(page(candidates, skip, limit))
+    }
+
+    async fn due(&self, limit: u64) -> Result<(Timestamp, Vec<Due>), StoreError> {
+        let now = (self.clock)();
+        let tables = self.lock()?;
+        let due = tables.due_at.iter().take_while(|(at, ..)| *at <= now);
+        let due = due.filter_map(|(_, execution_id, kind, key)| tables.due.get(&(*execution_id, *kind, *key)).cloned());
+        Ok((now, page(due, 0, limit)))
+    }
+
+    async fn forget_due(&self, met: Vec<Due>) -> Result<(), StoreError> {
+        let mut tables = self.lock()?;
+        for due in met {
+            let active = tables.executions.get(&due.execution_id).is_some_and(|execution| execution.head.is_active());
+            let key = (due.execution_id, due.kind.as_str(), due.key);
+            // Set anew in between: that one is not the one that was met.
+            if !active && tables.due.get(&key) == Some(&due) {
+                tables.clear_due(key);
+            }
+        }
+        Ok(())
+    }
+
+    async fn held(&self, session_id: SessionId) -> Result<Vec<CommandRow>, StoreError> {
+        let tables = self.lock()?;
+        let held = tables.held.iter().filter(|(holder, _)| *holder == session_id);
+        Ok(held.filter_map(|(_, key)| tables.commands.get(key).cloned()).collect())
+    }
+
+    async fn unquiesced(&self, limit: u64) -> Result<Vec<HeadView>, StoreError> {
+        let tables = self.lock()?;
+        Ok(page(tables.unquiesced.iter().filter_map(|id| tables.view(*id)), 0, limit))
+    }
+
+    async fn open_session(&self, session: Session) -> Result<Vec<Session>, StoreError> {
+        let now = (self.clock)();
+        let mut tables = self.lock()?;
+        let older = tables.sessions.values().filter(|life| {
+            let id = life.session.session_id;
+            life.session.worker_id == session.worker_id
+                && id != session.session_id
+                && (!life.closed && life.session.lease_until > now
+                    || tables.held.iter().any(|(holder, _)| *holder == id))
+        });
+        let older = older.map(|life| life.session.clone()).collect();
+        tables.sessions.insert(session.session_id, Life { session, closed: false });
+        Ok(older)
+    }
+
+    async fn renew_sessions(&self, sessions: &[SessionId], lease_ms: u64) -> Result<Vec<SessionId>, StoreError> {
+        let until = (self.clock)().plus_ms(lease_ms);
+        let mut tables = self.lock()?;
+        let mut unknown = Vec::new();
+        for id in sessions {
+            match tables.sessions.get_mut(id) {
+                // A lease never gets shorter by being renewed.
+                Some(life) if !life.closed => life.session.lease_until = life.session.lease_until.max(until),
+                Some(_) | None => unknown.push(*id),
+            }
+        }
+        Ok(unknown)
+    }
+
+    async fn expired_sessions(&self, limit: u64) -> Result<Vec<Session>, StoreError> {
+        let now = (self.clock)();
+        let tables = self.lock()?;
+        let mut found = Vec::new();
+        for life in tables.sessions.values().filter(|life| life.session.lease_until <= now) {
+            let id = life.session.session_id;
+            let mut rows =
+                tables.held.iter().filter(|(holder, _)| *holder == id).filter_map(|(_, key)| tables.commands.get(key));
+            let mut rows = rows.by_ref().peekable();
+            if rows.peek().is_some() {
+                let claims = rows.any(|row| row.state == CommandState::Claimed);
+                found.push((!claims, life.session.lease_until, id, &life.session));
+            }
+        }
+        found.sort_by_key(|(lost_only, until, id, _)| (*lost_only, *until, *id));
+        Ok(page(found.into_iter().map(|(.., session)| session.clone()), 0, limit))
+    }
+
+    async fn sessions(&self) -> Result<Vec<Session>, StoreError> {
+        let now = (self.clock)();
+        let tables = self.lock()?;
+        let alive = tables.sessions.values().filter(|life| !life.closed && life.session.lease_until > now);
+        Ok(alive.map(|life| life.session.clone()).collect())
+    }
+
+    async fn close_session(&self, session_id: SessionId) -> Result<(), StoreError> {
+        let now = (self.clock)();
+        if let Some(life) = self.lock()?.sessions.get_mut(&session_id) {
+            life.closed = true;
+            life.session.lease_until = life.session.lease_until.min(now);
+        }
+        Ok(())
+    }
+
+    async fn open_cancellation(&self, cancellation: Cancellation) -> Result<(), StoreError> {
+        let mut tables = self.lock()?;
+        let id = cancellation.cancellation_id;
+        if !tables.cancellations.contains_key(&id) {
+            tables.front.insert((id, cancellation.requested_execution_id));
+            tables.cancellations.insert(id, cancellation);
+        }
+        Ok(())
+    }
+
+    async fn cancel_chunk(
+        &self,
+        cancellation_id: CancellationId,
+        max: usize,
+        mut decide: ChunkDecide,
+    ) -> Result<Chunk, StoreError> {
+        let now = (self.clock)();
+        let mut tables = self.lock()?;
+        let first = (cancellation_id, ExecutionId(i64::MIN));
+        let last = (cancellation_id, ExecutionId(i64::MAX));
+        let ids: Vec<ExecutionId> = tables.front.range(first..=last).take(max).map(|(_, id)| *id).collect();
+        // Decided one by one and written together, so that an error leaves nothing behind. No visit reads what
+        // another one writes.
+        let mut visited = Vec::new();
+        let mut landings = Vec::new();
+        for id in &ids {
+            let Some(view) = tables.view(*id) else { continue };
+            visited.push(*id);
+            if let Some(append) = decide(&LockedView { now, view, tail: Vec::new() }) {
+                landing::decided_under_lock(&append, *id)?;
+                match tables.prepare(append, true)? {
+                    Prepared::Lands(append, landing) => landings.push((append, landing)),
+                    Prepared::Stays(verdict) => return Err(landing::stayed_under_lock(*id, &verdict)),
+                }
+            }
+        }
+        let cancelled = landings.len() as u64;
+        for (append, landing) in landings {
+            tables.write(*append, *landing);
+        }
+        for id in &ids {
+            tables.front.remove(&(cancellation_id, *id));
+        }
+        for id in &visited {
+            let children = tables.children.get(id).cloned().unwrap_or_default();
+            tables.front.extend(children.into_iter().map(|child| (cancellation_id, child)));
+        }
+        let done = tables.front.range(first..=last).next().is_none();
+        if let Some(cancellation) = tables.cancellations.get_mut(&cancellation_id) {
+            cancellation.cancelled += cancelled;
+            cancellation.visited += visited.len() as u64;
+            if done && cancellation.done_at.is_none() {
+                cancellation.done_at = Some(now);
+            }
+        }
+        Ok(Chunk { visited, done })
+    }
+
+    async fn open_cancellations(&self) -> Result<Vec<Cancellation>, StoreError> {
+        Ok(self.lock()?.cancellations.values().filter(|one| one.done_at.is_none()).cloned().collect())
+    }
+
+    async fn cancellation(&self, cancellation_id: CancellationId) -> Result<Option<Cancellation>, StoreError> {
+        Ok(self.lock()?.cancellations.get(&cancellation_id).cloned())
+    }
+
+    async fn register(&self, resource: NewResource) -> Result<Resource, StoreError> {
+        let created_at = (self.clock)();
+        let mut tables = self.lock()?;
+        if tables.catalog.contains_key(&resource.catalog_id) {
+            return Err(StoreError::BadData(format!("catalog entry {} exists already", resource.catalog_id)));
+        }
+        let versions = tables.catalog.values().filter(|entry| entry.path == resource.path).map(|entry| entry.version);
+        let entry = Resource {
+            catalog_id: resource.catalog_id,
+            version: versions.max().unwrap_or(0) + 1,
+            path: resource.path,
+            kind: resource.kind,
+            content: resource.content,
+            created_at,
+        };
+        tables.catalog.insert(entry.catalog_id, entry.clone());
+        Ok(entry)
+    }
+
+    async fn resource(&self, key: ResourceKey) -> Result<Option<Resource>, StoreError> {
+        let tables = self.lock()?;
+        let entry = match &key {
+            ResourceKey::Id(id) => tables.catalog.get(id),
+            ResourceKey::Latest(path) => {
+                tables.catalog.values().filter(|entry| entry.path == *path).max_by_key(|entry| entry.version)
+            }
+            ResourceKey::Version(path, version) => {
+                tables.catalog.values().find(|entry| entry.path == *path && entry.version == *version)
+            }
+        };
+        Ok(entry.cloned())
+    }
+
+    async fn resources(&self, kind: Option<&str>) -> Result<Vec<Resource>, StoreError> {
+        let tables = self.lock()?;
+        let entries = tables.catalog.values().rev();
+        Ok(entries.filter(|entry| kind.is_none_or(|kind| entry.kind.eq_ignore_ascii_case(kind))).cloned().collect())
+    }
+
+    async fn answer(&self, key: &str) -> Result<Option<Value>, StoreError> {
+        Ok(self.lock()?.answers.get(key).cloned())
+    }
+
+    async fn keep_answer(&self, key: &str, answer: Value) -> Result<Value, StoreError> {
+        Ok(self.lock()?.answers.entry(key.to_owned()).or_insert(answer).clone())
+    }
+
+    async fn sql(&self, _sql: &str, _limits: SqlLimits) -> Result<SqlRows, StoreError> {
+        Err(StoreError::Query("a store in memory has no SQL; use a store on disk".into()))
+    }
+
+    async fn validate(&self) -> Result<Vec<String>, StoreError> {
+        let tables = self.lock()?;
+        let mut wrong = Vec::new();
+        for (id, execution) in &tables.executions {
+            let head = &execution.head;
+            if head.version != execution.events.len() as u64 {
+                wrong.push(format!("execution {id}: version {} but {} events", head.version, execution.events.len()));
+            }
+            let terminal = execution.events.iter().filter(|recorded| recorded.event.is_terminal()).count();
+            if terminal != usize::from(!head.is_active()) {
+                wrong.push(format!("execution {id}: {} with {terminal} terminal events", head.status.as_str()));
+            }
+            let in_flight = tables.commands_of(*id).filter(|row| row.state.in_flight()).count();
+            if in_flight as u64 != u64::from(head.in_flight) {
+                wrong.push(format!("execution {id}: in_flight {} but {in_flight} commands in flight", head.in_flight));
+            }
+        }
+        Ok(wrong)
+    }
+
+    async fn size(&self) -> Result<Vec<TableSize>, StoreError> {
+        let tables = self.lock()?;
+        let rows = [
+            ("cancellation", tables.cancellations.len()),
+            ("cancellation_front", tables.front.len()),
+            ("catalog", tables.catalog.len()),
+            ("command", tables.commands.len()),
+            ("due", tables.due.len()),
+            ("event", tables.event_ids.len()),
+            ("execution", tables.executions.len()),
+            ("idempotency", tables.answers.len()),
+            ("result", tables.results.len()),
+            ("runtime", tables.sessions.len()),
+            ("snapshot", tables.executions.values().map(|execution| execution.snapshots.len()).sum()),
+        ];
+        let sizes = rows.map(|(table, rows)| TableSize { table: table.to_owned(), rows: rows as u64, bytes: None });
+        Ok(sizes.into())
+    }
+
+    async fn prune(&self, before: Timestamp, dry_run: bool) -> Result<u64, StoreError> {
+        let mut tables = self.lock()?;
+        let gone = tables.prunable(before);
+        if !dry_run {
+            for id in &gone {
+                tables.remove_execution(*id);
+            }
+            let gone: BTreeSet<ExecutionId> = gone.iter().copied().collect();
+            tables.cancellations.retain(|_, one| one.done_at.is_none() || !gone.contains(&one.requested_execution_id));
+        }
+        Ok(gone.len() as u64)
+    }
+
+    async fn backup(&self, _path: &std::path::Path) -> Result<(), StoreError> {
+        Err(StoreError::Unavailable("a store in memory has no file to copy".into()))
+    }
+
+    async fn close(&self) -> Result<(), StoreError> {
+        *self.tables.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        Ok(())
+    }
+}

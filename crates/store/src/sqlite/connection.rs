@@ -1,0 +1,69 @@
+//! Connections: `main` is empty and in memory, the file is attached as `noetl`.
+//!
+//! So `noetl.event` is the same text here and in PostgreSQL. PRAGMAs name the schema, because without it they speak of
+//! `main` and miss the file.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags};
+
+use super::SqliteOptions;
+use crate::StoreError;
+
+/// How long a statement waits for another process that holds the file.
+const BUSY_MS: u64 = 5_000;
+/// Prepared statements kept per connection.
+const STATEMENTS_KEPT: usize = 128;
+/// Page cache of the writer, in KiB.
+const WRITER_CACHE_KIB: i64 = 64 * 1024;
+/// Page cache of each reader, in KiB.
+const READER_CACHE_KIB: i64 = 4 * 1024;
+/// Pages in the log before a commit moves them into the file.
+const CHECKPOINT_PAGES: i64 = 4_000;
+/// What is kept of the log file after a burst, in bytes.
+const LOG_KEPT_BYTES: i64 = 64 * 1024 * 1024;
+
+/// Opens the file for the one writer; makes it when it is not there.
+pub(super) fn writer(options: &SqliteOptions) -> Result<Connection, StoreError> {
+    let connection = attach(&options.path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
+    let mode: String = connection.query_row("PRAGMA noetl.journal_mode = WAL", [], |row| row.get(0))?;
+    if mode != "wal" {
+        return Err(StoreError::Closed(format!("its journal stays in mode `{mode}`; is it on a network file system?")));
+    }
+    // FULL: an acknowledged commit survives a power cut. NORMAL would lose the last ones.
+    connection.pragma_update(Some("noetl"), "synchronous", "FULL")?;
+    connection.pragma_update(Some("noetl"), "cache_size", -WRITER_CACHE_KIB)?;
+    connection.pragma_update(Some("noetl"), "journal_size_limit", LOG_KEPT_BYTES)?;
+    connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
+    connection.pragma_update(None, "cell_size_check", true)?;
+    if let Some(bytes) = options.max_bytes {
+        let page: i64 = connection.query_row("PRAGMA noetl.page_size", [], |row| row.get(0))?;
+        let pages = i64::try_from(bytes).unwrap_or(i64::MAX) / page;
+        connection.pragma_update(Some("noetl"), "max_page_count", pages.max(1))?;
+    }
+    Ok(connection)
+}
+
+/// Opens the file for reading; it must be there.
+pub(super) fn reader(path: &Path) -> Result<Connection, StoreError> {
+    // Opened for writing all the same: a reader keeps its place in the log's shared index.
+    let connection = attach(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    connection.pragma_update(Some("noetl"), "cache_size", -READER_CACHE_KIB)?;
+    connection.pragma_update(None, "query_only", true)?;
+    Ok(connection)
+}
+
+fn attach(path: &Path, flags: OpenFlags) -> Result<Connection, StoreError> {
+    let file = std::path::absolute(path).map_err(|error| StoreError::Closed(format!("{}: {error}", path.display())))?;
+    let file = file.to_str().ok_or_else(|| StoreError::Closed(format!("{} is not UTF-8", path.display())))?;
+    let connection = Connection::open_in_memory_with_flags(flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
+    connection.busy_timeout(Duration::from_millis(BUSY_MS))?;
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
+    connection.execute("ATTACH DATABASE ?1 AS noetl", [file]).map_err(|error| match StoreError::from(error) {
+        StoreError::Closed(why) => StoreError::Closed(format!("{file}: {why}")),
+        other => other,
+    })?;
+    Ok(connection)
+}

@@ -1,0 +1,268 @@
+-- Every table that noetl keeps. Times are texts such as 2026-01-20T09:08:00.123Z, whose order is the order of time;
+-- JSON is text; truth values are 0 and 1. Every growing table carries the top of the family.
+--
+-- An index stands here only when a question needs it; the question stands beside it.
+
+-- The log. Ids rise with time, so rows are appended at the end of the table.
+CREATE TABLE noetl.event (
+    event_id            INTEGER PRIMARY KEY,
+    execution_id        INTEGER NOT NULL,
+    version             INTEGER NOT NULL,
+    parent_execution_id INTEGER,
+    root_execution_id   INTEGER NOT NULL,
+    catalog_id          INTEGER NOT NULL,
+    event_type          TEXT NOT NULL,
+    node_name           TEXT,
+    node_type           TEXT,
+    status              TEXT NOT NULL,
+    context             TEXT,
+    result              TEXT,
+    meta                TEXT,
+    error               TEXT,
+    worker_id           TEXT,
+    command_id          INTEGER,
+    attempt             INTEGER,
+    iteration           INTEGER,
+    duration            REAL,
+    created_at          TEXT NOT NULL,
+    schema_version      INTEGER NOT NULL,
+    node_id             TEXT GENERATED ALWAYS AS (node_name) VIRTUAL
+) STRICT;
+-- Reading one log; and no two decisions write the same version.
+CREATE UNIQUE INDEX noetl.event_log ON event (execution_id, version);
+-- One terminal event per execution, whatever the program does.
+CREATE UNIQUE INDEX noetl.event_one_end ON event (execution_id)
+    WHERE event_type IN ('playbook.completed', 'playbook.failed', 'execution.cancelled');
+-- One proof per execution.
+CREATE UNIQUE INDEX noetl.event_one_proof ON event (execution_id) WHERE event_type = 'execution.quiesced';
+-- The recursive query for a family over this table.
+CREATE INDEX noetl.event_parent ON event (parent_execution_id, execution_id) WHERE parent_execution_id IS NOT NULL;
+-- Who was cancelled, latest first.
+CREATE INDEX noetl.event_cancelled ON event (created_at) WHERE event_type = 'execution.cancelled';
+
+-- The heads: written with the events, derivable from them.
+CREATE TABLE noetl.execution (
+    execution_id        INTEGER PRIMARY KEY,
+    catalog_id          INTEGER NOT NULL,
+    path                TEXT NOT NULL,
+    playbook_version    INTEGER NOT NULL,
+    parent_execution_id INTEGER,
+    parent_command_id   INTEGER,
+    root_execution_id   INTEGER NOT NULL,
+    depth               INTEGER NOT NULL,
+    status              TEXT NOT NULL CHECK (status IN ('RUNNING', 'COMPLETED', 'FAILED', 'CANCELLED')),
+    version             INTEGER NOT NULL,
+    decided             INTEGER NOT NULL,
+    in_flight           INTEGER NOT NULL CHECK (in_flight >= 0),
+    runnable            INTEGER NOT NULL,
+    engine              INTEGER NOT NULL,
+    cancel_mode         TEXT,
+    cancel_grace_ms     INTEGER,
+    started_at          TEXT NOT NULL,
+    updated_at          TEXT NOT NULL,
+    ended_at            TEXT,
+    quiesced_at         TEXT,
+    current_step        TEXT,
+    steps_entered       INTEGER NOT NULL,
+    commands_issued     INTEGER NOT NULL,
+    failed_steps        TEXT,
+    error_detail        TEXT,
+    cancel              TEXT,
+    active              INTEGER GENERATED ALWAYS AS (status = 'RUNNING') VIRTUAL,
+    error               TEXT GENERATED ALWAYS AS (coalesce(error_detail ->> '$.message', error_detail ->> '$')) VIRTUAL,
+    reason              TEXT GENERATED ALWAYS AS (cancel ->> '$.reason') VIRTUAL,
+    cancelled_by        TEXT GENERATED ALWAYS AS (cancel ->> '$.cancelled_by') VIRTUAL,
+    CHECK ((ended_at IS NULL) = (status = 'RUNNING'))
+) STRICT;
+-- Children of one execution: the cascade.
+CREATE INDEX noetl.execution_parent ON execution (parent_execution_id) WHERE parent_execution_id IS NOT NULL;
+-- Members of one family, besides its top.
+CREATE INDEX noetl.execution_root ON execution (root_execution_id) WHERE parent_execution_id IS NOT NULL;
+-- What runs, what failed, newest first.
+CREATE INDEX noetl.execution_status ON execution (status);
+-- What has ended and still runs somewhere: cancels to push.
+CREATE INDEX noetl.execution_unquiesced ON execution (execution_id) WHERE ended_at IS NOT NULL AND in_flight > 0;
+
+-- Live commands only; a settled one leaves the table.
+CREATE TABLE noetl.command (
+    execution_id      INTEGER NOT NULL,
+    command_id        INTEGER NOT NULL,
+    epoch             INTEGER NOT NULL,
+    root_execution_id INTEGER NOT NULL,
+    state             TEXT NOT NULL CHECK (state IN ('pending', 'claimed', 'suspended', 'lost')),
+    step              TEXT NOT NULL,
+    visit             INTEGER NOT NULL,
+    iteration         INTEGER,
+    kind              TEXT NOT NULL,
+    pool              TEXT NOT NULL,
+    priority          INTEGER NOT NULL,
+    enters            INTEGER NOT NULL,
+    at_most_once      INTEGER NOT NULL,
+    losses            INTEGER NOT NULL,
+    losses_max        INTEGER NOT NULL,
+    grace_ms          INTEGER,
+    wait              TEXT,
+    issued_at         TEXT NOT NULL,
+    session_id        INTEGER,
+    worker_id         TEXT,
+    claimed_at        TEXT,
+    started           INTEGER NOT NULL,
+    work              TEXT NOT NULL,
+    PRIMARY KEY (execution_id, command_id, epoch),
+    CHECK (state NOT IN ('claimed', 'lost') OR session_id IS NOT NULL)
+) STRICT, WITHOUT ROWID;
+-- What a worker may take next.
+CREATE INDEX noetl.command_pending ON command (pool, priority DESC, command_id) WHERE state = 'pending';
+-- What a session holds.
+CREATE INDEX noetl.command_held ON command (session_id) WHERE session_id IS NOT NULL;
+
+-- Obligations: what has to happen later.
+CREATE TABLE noetl.due (
+    execution_id       INTEGER NOT NULL,
+    kind               TEXT NOT NULL,
+    key                INTEGER NOT NULL,
+    at                 TEXT NOT NULL,
+    child_execution_id INTEGER,
+    root_execution_id  INTEGER NOT NULL,
+    PRIMARY KEY (execution_id, kind, key)
+) STRICT, WITHOUT ROWID;
+-- What is due now.
+CREATE INDEX noetl.due_at ON due (at);
+
+-- Cancellations that take more than one commit, and the ids they have still to visit.
+CREATE TABLE noetl.cancellation (
+    cancellation_id        INTEGER PRIMARY KEY,
+    requested_execution_id INTEGER NOT NULL,
+    root_execution_id      INTEGER NOT NULL,
+    reason                 TEXT,
+    cancelled_by           TEXT NOT NULL,
+    requested_by           TEXT,
+    remote                 TEXT,
+    mode                   TEXT,
+    grace_ms               INTEGER,
+    idempotency_key        TEXT,
+    cancelled              INTEGER NOT NULL,
+    visited                INTEGER NOT NULL,
+    created_at             TEXT NOT NULL,
+    done_at                TEXT
+) STRICT;
+CREATE INDEX noetl.cancellation_open ON cancellation (cancellation_id) WHERE done_at IS NULL;
+CREATE INDEX noetl.cancellation_requested ON cancellation (requested_execution_id);
+
+CREATE TABLE noetl.cancellation_front (
+    cancellation_id   INTEGER NOT NULL,
+    execution_id      INTEGER NOT NULL,
+    root_execution_id INTEGER NOT NULL,
+    PRIMARY KEY (cancellation_id, execution_id)
+) STRICT, WITHOUT ROWID;
+
+-- Folded states, the newest two of each execution.
+CREATE TABLE noetl.snapshot (
+    execution_id      INTEGER NOT NULL,
+    version           INTEGER NOT NULL,
+    root_execution_id INTEGER NOT NULL,
+    engine            INTEGER NOT NULL,
+    state             TEXT NOT NULL,
+    PRIMARY KEY (execution_id, version)
+) STRICT;
+
+-- Large results, beside the log.
+CREATE TABLE noetl.result (
+    reference         TEXT NOT NULL PRIMARY KEY,
+    execution_id      INTEGER NOT NULL,
+    root_execution_id INTEGER NOT NULL,
+    store             TEXT NOT NULL,
+    bytes             INTEGER NOT NULL,
+    data              TEXT NOT NULL,
+    created_at        TEXT NOT NULL
+) STRICT;
+CREATE INDEX noetl.result_execution ON result (execution_id);
+
+-- Playbooks by path and version.
+CREATE TABLE noetl.catalog (
+    catalog_id INTEGER PRIMARY KEY,
+    path       TEXT NOT NULL,
+    version    INTEGER NOT NULL,
+    kind       TEXT NOT NULL,
+    content    TEXT NOT NULL,
+    meta       TEXT,
+    created_at TEXT NOT NULL,
+    UNIQUE (path, version)
+) STRICT;
+
+-- Encrypted secrets.
+CREATE TABLE noetl.credential (
+    id             INTEGER PRIMARY KEY,
+    name           TEXT NOT NULL UNIQUE,
+    type           TEXT NOT NULL,
+    data_encrypted TEXT NOT NULL,
+    meta           TEXT,
+    tags           TEXT,
+    description    TEXT,
+    created_at     TEXT NOT NULL,
+    updated_at     TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE noetl.keychain (
+    cache_key         TEXT NOT NULL PRIMARY KEY,
+    keychain_name     TEXT NOT NULL,
+    catalog_id        INTEGER NOT NULL,
+    credential_type   TEXT NOT NULL,
+    cache_type        TEXT NOT NULL,
+    scope_type        TEXT NOT NULL,
+    execution_id      INTEGER,
+    root_execution_id INTEGER,
+    data_encrypted    TEXT NOT NULL,
+    expires_at        TEXT NOT NULL,
+    created_at        TEXT NOT NULL,
+    accessed_at       TEXT,
+    access_count      INTEGER NOT NULL DEFAULT 0,
+    auto_renew        INTEGER NOT NULL DEFAULT 0,
+    renew_config      TEXT
+) STRICT;
+CREATE INDEX noetl.keychain_execution ON keychain (execution_id) WHERE execution_id IS NOT NULL;
+CREATE INDEX noetl.keychain_expires ON keychain (expires_at);
+
+-- One row per life of a worker: its lease.
+CREATE TABLE noetl.runtime (
+    runtime_id    INTEGER PRIMARY KEY,
+    name          TEXT NOT NULL,
+    kind          TEXT NOT NULL,
+    status        TEXT NOT NULL CHECK (status IN ('ready', 'closed')),
+    capacity      INTEGER NOT NULL,
+    pools         TEXT NOT NULL,
+    runtime       TEXT NOT NULL,
+    lease_ends_at TEXT NOT NULL,
+    heartbeat_at  TEXT NOT NULL,
+    started_at    TEXT NOT NULL
+) STRICT;
+CREATE INDEX noetl.runtime_name ON runtime (name);
+CREATE INDEX noetl.runtime_lease ON runtime (lease_ends_at);
+
+-- Executions that start by the clock.
+CREATE TABLE noetl.schedule (
+    schedule_id      INTEGER PRIMARY KEY,
+    playbook_path    TEXT NOT NULL,
+    playbook_version INTEGER,
+    cron             TEXT,
+    interval_seconds INTEGER,
+    enabled          INTEGER NOT NULL DEFAULT 1,
+    timezone         TEXT NOT NULL DEFAULT 'UTC',
+    next_run_at      TEXT,
+    last_run_at      TEXT,
+    last_status      TEXT,
+    input_payload    TEXT,
+    meta             TEXT,
+    created_at       TEXT NOT NULL,
+    updated_at       TEXT NOT NULL,
+    CHECK ((cron IS NULL) <> (interval_seconds IS NULL))
+) STRICT;
+CREATE INDEX noetl.schedule_next ON schedule (next_run_at) WHERE enabled = 1;
+
+-- The first answer to each idempotency key.
+CREATE TABLE noetl.idempotency (
+    key        TEXT NOT NULL PRIMARY KEY,
+    answer     TEXT NOT NULL,
+    created_at TEXT NOT NULL
+) STRICT;
+CREATE INDEX noetl.idempotency_created ON idempotency (created_at);
