@@ -213,6 +213,8 @@ pub struct Initialized {
     pub path: Arc<str>,
     /// Catalog version.
     pub version: i64,
+    /// The step it begins with.
+    pub entry: Arc<str>,
     /// Who started it, when an execution did.
     pub parent: Option<Parent>,
     /// Top of the family; itself without a parent.
@@ -279,9 +281,12 @@ pub struct Call {
     pub error: Option<Arc<Value>>,
     /// The error fails the run unless an arc catches it.
     pub hard: bool,
-    /// A policy of the playbook chose this outcome (`do: fail` or `do: continue`), so it counts as handled.
-    #[serde(default)]
+    /// A policy of the playbook chose this outcome, so it counts as handled.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub handled: bool,
+    /// `ctx.` writes, when no command carries them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ctx: Vec<Write>,
 }
 
 /// `command.completed` or `command.failed`.

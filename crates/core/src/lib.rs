@@ -4,12 +4,17 @@
 //! the simulator, every store and production run the same decisions.
 
 pub mod append;
+pub mod control;
 pub mod diag;
 pub mod event;
+pub mod execution;
 pub mod expr;
 pub mod head;
 pub mod id;
+pub mod pipeline;
 pub mod playbook;
+pub mod properties;
 pub mod result;
 pub mod time;
 pub mod tool;
+pub mod work;

@@ -105,6 +105,17 @@ pub fn bind(
     (Bound::Stored(Arc::new(stored)), Some(large))
 }
 
+/// Returns a stored result as plain data: its summary, and where the rest is.
+pub fn stored_value(stored: &StoredRef) -> Value {
+    let mut map = match &stored.summary {
+        Value::Object(map) => map.clone(),
+        _ => Map::new(),
+    };
+    map.insert("_ref".into(), stored.reference.clone().into());
+    map.insert("_store".into(), stored.store.clone().into());
+    Value::Object(map)
+}
+
 /// Returns how many bytes `value` takes as compact JSON, without writing it. Escapes count as one byte.
 pub fn json_size(value: &Value) -> usize {
     match value {

@@ -8,6 +8,7 @@ pub mod conformance;
 mod landing;
 pub mod memory;
 pub mod payload;
+pub mod query;
 pub mod sqlite;
 
 use std::fmt;
@@ -17,7 +18,7 @@ use async_trait::async_trait;
 use noetl_core::append::{Append, Due, Verdict};
 use noetl_core::event::Recorded;
 use noetl_core::head::{CommandRow, Head, HeadView, Status};
-use noetl_core::id::{CancellationId, CommandId, EventId, ExecutionId, SessionId};
+use noetl_core::id::{CancellationId, EventId, ExecutionId, SessionId};
 use noetl_core::playbook::CancelMode;
 use noetl_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -121,17 +122,6 @@ pub struct ListQuery {
     pub offset: u64,
     /// How many at most.
     pub limit: u64,
-}
-
-/// A command that could be claimed, read without a lock: a hint.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Candidate {
-    /// Whose.
-    pub execution_id: ExecutionId,
-    /// Which.
-    pub command_id: CommandId,
-    /// Attempt.
-    pub epoch: u32,
 }
 
 /// A worker's session: one life of one worker. The lease is the session's.
@@ -256,8 +246,8 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     /// Lists executions.
     async fn executions(&self, query: ListQuery) -> Result<Vec<Head>, StoreError>;
 
-    /// Returns pending commands of `pools`, by priority and age, skipping `skip`: an unlocked read.
-    async fn candidates(&self, pools: &[Arc<str>], skip: u64, limit: u64) -> Result<Vec<Candidate>, StoreError>;
+    /// Returns pending commands of `pools`, by priority and age, skipping `skip`: an unlocked read, so a hint.
+    async fn candidates(&self, pools: &[Arc<str>], skip: u64, limit: u64) -> Result<Vec<CommandRow>, StoreError>;
 
     /// Returns the store's clock and obligations that are due, oldest first.
     async fn due(&self, limit: u64) -> Result<(Timestamp, Vec<Due>), StoreError>;

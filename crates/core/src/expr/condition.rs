@@ -4,57 +4,75 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::template::Template;
+use super::template::{self, Template};
 use super::{ExprError, Scope, TemplateError};
 
 /// A condition. Cheap to clone.
+///
+/// False are: undefined, null, false, zero, an empty list or map, and the texts `false`, `0`, `no`, `none`, `null`,
+/// `off`, `{}`, `[]` and the empty one, in any case and with white space around them. All else is true.
 #[derive(Debug, Clone)]
-pub struct Condition {
-    template: Arc<Template>,
+pub struct Condition(Kind);
+
+#[derive(Debug, Clone)]
+enum Kind {
+    Always { holds: bool, source: Arc<str> },
+    Template(Template),
 }
 
 impl Condition {
     /// Compiles a boolean, or text that is a template.
     pub fn compile(value: &Value) -> Result<Self, TemplateError> {
-        let source = match value {
-            Value::String(text) => text.clone(),
-            other => other.to_string(),
-        };
-        Ok(Condition { template: Arc::new(Template::compile(&source)?) })
+        match value {
+            Value::String(text) if super::is_template(text) => Template::compile(text).map(Condition::of),
+            Value::String(text) => {
+                Ok(Condition(Kind::Always { holds: template::is_true(value), source: Arc::from(text.as_str()) }))
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
+                Ok(Condition(Kind::Always { holds: template::is_true(value), source: Arc::from(value.to_string()) }))
+            }
+        }
     }
 
     /// Compiles an expression without braces around it.
     pub fn compile_raw(expression: &str) -> Result<Self, TemplateError> {
-        Condition::compile(&Value::from(format!("{{{{ {expression} }}}}")))
+        Template::compile_raw(expression).map(Condition::of)
     }
 
     /// Returns whether the condition is true in `scope`.
     pub fn holds(&self, scope: &Scope<'_>) -> Result<bool, ExprError> {
-        self.template.render(scope).map(|value| is_true(&value))
+        match &self.0 {
+            Kind::Always { holds, .. } => Ok(*holds),
+            Kind::Template(template) => template.holds(scope),
+        }
     }
 
     /// Returns the condition as written.
     pub fn source(&self) -> &str {
-        self.template.source()
+        match &self.0 {
+            Kind::Always { source, .. } => source,
+            Kind::Template(template) => template.source(),
+        }
     }
 
     /// Returns the names that the condition reads.
     pub fn roots(&self) -> impl Iterator<Item = &str> {
-        self.template.roots()
+        let template = match &self.0 {
+            Kind::Always { .. } => None,
+            Kind::Template(template) => Some(template),
+        };
+        template.into_iter().flat_map(Template::roots)
     }
-}
 
-/// Returns whether a condition with this value is true.
-fn is_true(value: &Value) -> bool {
-    match value {
-        Value::Null => false,
-        Value::Bool(flag) => *flag,
-        Value::Number(number) => number.as_f64() != Some(0.0),
-        Value::String(text) => !matches!(
-            text.trim().to_ascii_lowercase().as_str(),
-            "" | "false" | "0" | "no" | "none" | "null" | "off" | "{}" | "[]"
-        ),
-        Value::Array(items) => !items.is_empty(),
-        Value::Object(map) => !map.is_empty(),
+    /// Returns the answer when it does not depend on anything.
+    pub fn as_constant(&self) -> Option<bool> {
+        match self.0 {
+            Kind::Always { holds, .. } => Some(holds),
+            Kind::Template(_) => None,
+        }
+    }
+
+    fn of(template: Template) -> Self {
+        Condition(Kind::Template(template))
     }
 }

@@ -13,7 +13,7 @@ use serde_json::Value;
 /// new library and evaluates again.
 #[derive(Debug, Default)]
 pub struct Library {
-    loaded: BTreeMap<String, Arc<Value>>,
+    loaded: Mutex<BTreeMap<String, Arc<Value>>>,
     needs: Mutex<BTreeSet<String>>,
     misses: AtomicU64,
 }
@@ -26,12 +26,17 @@ impl Library {
 
     /// Returns a library of the given results by reference.
     pub fn with(loaded: BTreeMap<String, Arc<Value>>) -> Self {
-        Library { loaded, ..Library::default() }
+        Library { loaded: Mutex::new(loaded), ..Library::default() }
     }
 
     /// Returns a result that is at hand.
     pub fn get(&self, reference: &str) -> Option<Arc<Value>> {
-        self.loaded.get(reference).cloned()
+        self.loaded.lock().unwrap_or_else(PoisonError::into_inner).get(reference).cloned()
+    }
+
+    /// Puts a result at hand that is about to be stored.
+    pub fn insert(&self, reference: &str, data: Arc<Value>) {
+        self.loaded.lock().unwrap_or_else(PoisonError::into_inner).insert(reference.to_owned(), data);
     }
 
     /// Returns the references that were asked for in vain since the last call, each once, and forgets them.
@@ -39,9 +44,14 @@ impl Library {
         std::mem::take(&mut *self.noted()).into_iter().collect()
     }
 
+    /// Notes that a result is needed.
+    pub fn note(&self, reference: &str) {
+        self.noted().insert(reference.to_owned());
+    }
+
     /// Returns a result, or notes that it is needed.
     pub(super) fn get_or_note(&self, reference: &str) -> Option<Arc<Value>> {
-        let found = self.loaded.get(reference).cloned();
+        let found = self.get(reference);
         if found.is_none() {
             self.noted().insert(reference.to_owned());
             self.misses.fetch_add(1, Ordering::Relaxed);

@@ -1,9 +1,14 @@
 //! Expressions: templates in, native values out.
 
 mod condition;
+mod engine;
+mod json;
 mod library;
+mod path;
+mod scan;
 mod template;
 mod value;
+mod view;
 
 use std::fmt;
 use std::ops::Range;
@@ -13,7 +18,10 @@ use indexmap::IndexMap;
 use serde_json::Value;
 
 pub use self::condition::Condition;
+pub use self::engine::{FUNCTIONS, TEMPLATE_CALLS_MAX, TEMPLATE_FUEL};
+pub use self::json::{VALUE_BYTES_MAX, VALUE_DEPTH_MAX};
 pub use self::library::Library;
+pub use self::scan::{TEMPLATE_BRACKETS_MAX, TEMPLATE_OPERATORS_MAX, TEMPLATE_STATEMENTS_MAX};
 pub use self::template::Template;
 pub use self::value::ValueTemplate;
 use crate::result::Bound;
@@ -101,3 +109,6 @@ impl fmt::Debug for Scope<'_> {
 pub fn is_template(text: &str) -> bool {
     text.contains("{{") || text.contains("{%") || text.contains("{#")
 }
+
+#[cfg(test)]
+mod tests;

@@ -115,6 +115,48 @@ pub struct Step {
     pub next: Next,
     /// `spec`: where and how the body runs.
     pub spec: StepSpec,
+    /// What the body's templates and code mention; see [`Reads::of`].
+    pub reads: Reads,
+}
+
+/// The names that a command takes along, because its body mentions them.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Reads {
+    /// Each once.
+    pub names: Vec<Arc<str>>,
+    /// Code of the body may look at everything.
+    pub all: bool,
+}
+
+impl Reads {
+    /// Returns what the templates and the code of a step's body mention.
+    pub fn of(input: &IndexMap<Arc<str>, ValueTemplate>, body: &Body) -> Self {
+        let mut names = indexmap::IndexSet::new();
+        let mut all = false;
+        let mut add = |template: &ValueTemplate| names.extend(template.roots().map(Arc::from));
+        input.values().for_each(&mut add);
+        for task in &body.tasks {
+            task.config.values().chain(task.input.values()).chain(&task.timeout).for_each(&mut add);
+            task.set.iter().for_each(|assignment| add(&assignment.value));
+            for rule in &task.policy {
+                rule.set.iter().for_each(|assignment| add(&assignment.value));
+                if let Action::Retry(retry) = &rule.action {
+                    add(&retry.attempts);
+                    retry.delay.iter().for_each(&mut add);
+                }
+            }
+        }
+        for task in &body.tasks {
+            for rule in &task.policy {
+                names.extend(rule.when.iter().flat_map(|when| when.roots().map(Arc::from)));
+            }
+            match &task.mentions {
+                Some(mentions) => names.extend(mentions.iter().cloned()),
+                None => all = true,
+            }
+        }
+        Reads { names: names.into_iter().collect(), all }
+    }
 }
 
 /// `step.spec` without admission.

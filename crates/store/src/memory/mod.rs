@@ -21,8 +21,8 @@ use self::tables::{Life, Tables};
 use crate::catalog::{NewResource, Resource, ResourceKey};
 use crate::landing::{self, Check, Landing};
 use crate::{
-    Cancellation, Candidate, Chunk, ChunkDecide, Clock, EventQuery, ListQuery, Loaded, LockedDecide, LockedView,
-    Session, SqlLimits, SqlRows, Store, StoreError, TableSize, path_matches, payload,
+    Cancellation, Chunk, ChunkDecide, Clock, EventQuery, ListQuery, Loaded, LockedDecide, LockedView, Session,
+    SqlLimits, SqlRows, Store, StoreError, TableSize, path_matches, payload,
 };
 
 /// The store in memory.
@@ -207,14 +207,12 @@ impl Store for MemoryStore {
         Ok(page(found.into_iter().cloned(), query.offset, query.limit))
     }
 
-    async fn candidates(&self, pools: &[Arc<str>], skip: u64, limit: u64) -> Result<Vec<Candidate>, StoreError> {
+    async fn candidates(&self, pools: &[Arc<str>], skip: u64, limit: u64) -> Result<Vec<CommandRow>, StoreError> {
         let tables = self.lock()?;
         let mut found: Vec<_> = tables.pending.iter().filter(|(pool, ..)| pools.contains(pool)).collect();
         found.sort_by_key(|(_, priority, command_id, ..)| (*priority, *command_id));
-        let candidates = found.into_iter().map(|(_, _, command_id, execution_id, epoch)| Candidate {
-            execution_id: *execution_id,
-            command_id: *command_id,
-            epoch: *epoch,
+        let candidates = found.into_iter().filter_map(|(_, _, command_id, execution_id, epoch)| {
+            tables.commands.get(&(*execution_id, *command_id, *epoch)).cloned()
         });
         Ok(page(candidates, skip, limit))
     }

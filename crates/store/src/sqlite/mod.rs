@@ -38,7 +38,7 @@ use self::tables::Tables;
 use self::writer::Writer;
 use crate::catalog::{NewResource, Resource, ResourceKey};
 use crate::{
-    Cancellation, Candidate, Chunk, ChunkDecide, Clock, EventQuery, ListQuery, Loaded, LockedDecide, Session,
+    Cancellation, Chunk, ChunkDecide, Clock, EventQuery, ListQuery, Loaded, LockedDecide, Session,
     SqlLimits, SqlRows, Store, StoreError, TableSize,
 };
 
@@ -229,7 +229,7 @@ impl Store for SqliteStore {
         self.readers.ask(move |connection| read::executions(connection, &query)).await
     }
 
-    async fn candidates(&self, pools: &[Arc<str>], skip: u64, limit: u64) -> Result<Vec<Candidate>, StoreError> {
+    async fn candidates(&self, pools: &[Arc<str>], skip: u64, limit: u64) -> Result<Vec<CommandRow>, StoreError> {
         let pools = pools.to_vec();
         self.readers.ask(move |connection| read::candidates(connection, &pools, skip, limit)).await
     }

@@ -79,6 +79,7 @@ pub(super) struct InitializedContext {
     pub(super) path: Option<Arc<str>>,
     #[serde(default = "one")]
     pub(super) version: i64,
+    pub(super) entry: Arc<str>,
     #[serde(default)]
     pub(super) workload: Arc<Value>,
     #[serde(default, skip_serializing_if = "is_zero")]

@@ -120,6 +120,7 @@ fn event<J: ReadJson>(mut row: EventRow<J>) -> Result<Event, String> {
                 error: result.error,
                 hard: meta.hard,
                 handled: meta.handled,
+                ctx: exit(&mut row)?.ctx,
             })))
         }
         "command.completed" | "command.failed" => Ok(Event::CommandDone(Box::new(CommandDone {
@@ -245,6 +246,7 @@ fn initialized<J: ReadJson>(mut row: EventRow<J>) -> Result<Event, String> {
             None => node(&row)?,
         },
         version: context.version,
+        entry: context.entry,
         parent: row.parent_execution_id.map(|execution_id| Parent {
             execution_id,
             command_id: context.parent_command_id,

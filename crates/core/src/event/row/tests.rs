@@ -44,6 +44,7 @@ fn samples() -> Vec<Event> {
             catalog_id: CONTEXT.catalog_id,
             path: "flows/fetch".into(),
             version: 3,
+            entry: "start".into(),
             parent: None,
             root_execution_id: CONTEXT.root_execution_id,
             depth: 0,
@@ -57,6 +58,7 @@ fn samples() -> Vec<Event> {
             catalog_id: CONTEXT.catalog_id,
             path: "flows/fetch".into(),
             version: 1,
+            entry: "start".into(),
             parent: Some(Parent {
                 execution_id: ExecutionId(700),
                 command_id: Some(command_id),
@@ -74,6 +76,7 @@ fn samples() -> Vec<Event> {
             catalog_id: CONTEXT.catalog_id,
             path: "flows/fetch".into(),
             version: 1,
+            entry: "start".into(),
             parent: Some(Parent { execution_id: ExecutionId(700), command_id: None, return_step: None }),
             root_execution_id: CONTEXT.root_execution_id,
             depth: 1,
@@ -130,6 +133,7 @@ fn samples() -> Vec<Event> {
             error: None,
             hard: false,
             handled: false,
+            ctx: Vec::new(),
         })),
         Event::CallDone(Box::new(Call {
             command_id: None,
@@ -141,6 +145,7 @@ fn samples() -> Vec<Event> {
             error: Some(error()),
             hard: true,
             handled: true,
+            ctx: writes(),
         })),
         Event::CallDone(Box::new(Call {
             command_id: None,
@@ -152,6 +157,7 @@ fn samples() -> Vec<Event> {
             error: Some(Arc::new(Value::Null)),
             hard: false,
             handled: false,
+            ctx: Vec::new(),
         })),
         Event::CommandDone(Box::new(CommandDone {
             command_id,

@@ -124,6 +124,7 @@ pub fn columns<J: WriteJson>(event: &Event) -> Columns<J> {
             context: Some(J::write(&InitializedContext {
                 path: Some(Arc::clone(&init.path)),
                 version: init.version,
+                entry: Arc::clone(&init.entry),
                 workload: Arc::clone(&init.workload),
                 depth: init.depth,
                 parent_command_id: init.parent.as_ref().and_then(|parent| parent.command_id),
@@ -172,6 +173,7 @@ pub fn columns<J: WriteJson>(event: &Event) -> Columns<J> {
         },
         Event::CallDone(call) => Columns {
             node_name: Some(Arc::clone(&call.step)),
+            context: writes_context(&call.ctx),
             result: result(row.status, Some(&call.result), call.error.as_ref()),
             meta: meta(&Meta { hard: call.hard, handled: call.handled, ..Meta::of_visit(call.visit) }),
             error: call.error.as_deref().map(error_text),

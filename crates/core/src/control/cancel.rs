@@ -1,0 +1,270 @@
+//! Cancelling: one execution, or one member of a cascade.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::append::{Append, CommandChange, Due, DueChange, DueKind, Guard, HeadChange, NewEvent};
+use crate::event::{AttemptEnd, Cancelled, Ended, Escalated, Event};
+use crate::head::{CancelInfo, CommandRow, CommandState, Head, HeadView, Status};
+use crate::id::{CommandId, EventId, ExecutionId, IdSource};
+use crate::playbook::CancelMode;
+use crate::time::Timestamp;
+
+/// Longest reason, in bytes.
+pub const REASON_BYTES_MAX: usize = 4096;
+/// Grace of an interrupt when neither request, step nor playbook names one, in milliseconds.
+pub const GRACE_MS_DEFAULT: u64 = 10_000;
+
+/// Who wants what, for one execution or a family.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    /// The execution that the request named.
+    pub requested_execution_id: ExecutionId,
+    /// Free text.
+    pub reason: Option<String>,
+    /// The authenticated identity, else `api`, `cli`, `timeout`, `parent`, `cleanup`, `concurrency`.
+    pub cancelled_by: String,
+    /// Self-declared.
+    pub requested_by: Option<String>,
+    /// Where the request came from.
+    pub remote: Option<String>,
+    /// Descendants too.
+    pub cascade: bool,
+    /// An explicit mode; else each execution's own, else [`Request::default_mode`].
+    pub mode: Option<CancelMode>,
+    /// The server's setting.
+    pub default_mode: CancelMode,
+    /// Grace of an interrupt, in milliseconds, when the request says.
+    pub grace_ms: Option<u64>,
+    /// `Idempotency-Key`.
+    pub idempotency_key: Option<String>,
+}
+
+/// A command held by a worker at the decision.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InFlight {
+    /// Which.
+    pub command_id: CommandId,
+    /// Whose.
+    pub execution_id: ExecutionId,
+    /// Step name.
+    pub step: Arc<str>,
+    /// Attempt.
+    pub epoch: u32,
+    /// The worker's name.
+    pub worker: Option<Arc<str>>,
+    /// Tool kind.
+    pub tool: Arc<str>,
+    /// Whether an interrupt can end it.
+    pub stoppable: bool,
+}
+
+/// What cancelling one execution means now.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Answer {
+    /// It is cancelled by this append.
+    Cancelled {
+        /// To be written.
+        append: Box<Append>,
+        /// What workers hold.
+        in_flight: Vec<InFlight>,
+        /// Nothing runs: the append holds the proof too.
+        quiesced: bool,
+        /// The mode that holds for this execution.
+        mode: CancelMode,
+    },
+    /// It was cancelled before and has not quiesced; this append stops it harder.
+    Escalated {
+        /// To be written.
+        append: Box<Append>,
+        /// What workers hold.
+        in_flight: Vec<InFlight>,
+    },
+    /// It had ended; nothing is written.
+    AlreadyEnded,
+    /// The same idempotency key cancelled it; nothing is written.
+    Repeated {
+        /// What workers still hold.
+        in_flight: Vec<InFlight>,
+    },
+}
+
+/// Decides a cancel of the execution under `view`.
+///
+/// | the execution is | the request | answer |
+/// | --- | --- | --- |
+/// | running | any | cancelled by this append; quiesced too when nothing is in flight |
+/// | cancelled, not quiesced | `mode: interrupt` where the present mode is `finish`, or a shorter grace | escalated |
+/// | cancelled, not quiesced | the same idempotency key | repeated: the first answer again |
+/// | ended | any other | already ended; nothing is written, ever |
+pub fn decide(view: &HeadView, request: &Request, now: Timestamp, ids: &mut IdSource) -> Answer {
+    match view.head.status {
+        Status::Running => cancel(view, request, now, ids),
+        Status::Cancelled => again(view, request, now, ids),
+        Status::Completed | Status::Failed => Answer::AlreadyEnded,
+    }
+}
+
+fn cancel(view: &HeadView, request: &Request, now: Timestamp, ids: &mut IdSource) -> Answer {
+    let head = &view.head;
+    let mode = request.mode.or(head.cancel_mode).unwrap_or(request.default_mode);
+    let grace_ms = request.grace_ms.or(head.cancel_grace_ms).unwrap_or(GRACE_MS_DEFAULT);
+    let in_flight = in_flight(view);
+    // A lost attempt is silent for its whole lease already: it is listed, and nothing more can be learnt of it.
+    let quiesced = view.commands.iter().all(|row| row.state != CommandState::Claimed);
+    let mut ended = Vec::new();
+    let mut append = locked(view, now);
+    let mut emit = |event| append.events.push(NewEvent { event_id: EventId(ids.next(now)), event });
+    emit(Event::ExecutionCancelled(Box::new(Cancelled {
+        reason: request.reason.clone(),
+        cancelled_by: request.cancelled_by.clone(),
+        requested_by: request.requested_by.clone(),
+        remote: request.remote.clone(),
+        cascade: request.cascade,
+        mode,
+        grace_ms,
+        root_execution_id: head.root_execution_id,
+        requested_execution_id: request.requested_execution_id,
+        in_flight: in_flight.iter().map(|held| held.command_id).collect(),
+    })));
+    let mut commands = Vec::new();
+    let mut due = Vec::new();
+    for row in &view.commands {
+        match row.state {
+            // Runs nowhere, so it is over now: cancelled in the decision's own append. A claim that raced with this
+            // decision either stands here as claimed, or finds its row gone.
+            CommandState::Pending | CommandState::Suspended => {
+                emit(Event::CommandCancelled {
+                    command_id: row.command_id,
+                    epoch: row.epoch,
+                    step: Arc::clone(&row.step),
+                    reason: "execution cancelled".to_owned(),
+                    worker_id: None,
+                });
+                let (command_id, epoch, expect) = (row.command_id, row.epoch, row.state);
+                commands.push(CommandChange::Delete { command_id, epoch, expect });
+                if row.state == CommandState::Suspended {
+                    for kind in [DueKind::Timer, DueKind::ChildDone] {
+                        due.push(DueChange::Clear { execution_id: head.execution_id, kind, key: command_id.0 });
+                    }
+                }
+            }
+            CommandState::Lost => {
+                let (command_id, epoch, expect) = (row.command_id, row.epoch, row.state);
+                commands.push(CommandChange::Delete { command_id, epoch, expect });
+                let (step, end) = (Arc::clone(&row.step), AttemptEnd::Unreachable);
+                ended.push(Ended { command_id, epoch, step, end, pids: Vec::new() });
+            }
+            CommandState::Claimed => {}
+        }
+    }
+    if quiesced {
+        emit(Event::ExecutionQuiesced { commands: ended.clone() });
+    }
+    due.push(DueChange::Clear { execution_id: head.execution_id, kind: DueKind::Continue, key: 0 });
+    due.extend(child_done(view, now));
+    append.commands = commands;
+    append.due = due;
+    append.head = HeadChange {
+        status: Some(Status::Cancelled),
+        quiesced,
+        runnable: Some(false),
+        cancel: Some(CancelInfo {
+            reason: request.reason.clone(),
+            cancelled_by: request.cancelled_by.clone(),
+            requested_by: request.requested_by.clone(),
+            mode,
+            grace_ms,
+            since: now,
+            requested_execution_id: request.requested_execution_id,
+            idempotency_key: request.idempotency_key.clone(),
+            cascade: request.cascade,
+            ended,
+        }),
+        ..HeadChange::default()
+    };
+    Answer::Cancelled { append: Box::new(append), in_flight, quiesced, mode }
+}
+
+/// A cancelled execution is cancelled again: who, why and when are never rewritten.
+fn again(view: &HeadView, request: &Request, now: Timestamp, ids: &mut IdSource) -> Answer {
+    let Some(present) = &view.head.cancel else { return Answer::AlreadyEnded };
+    if request.idempotency_key.is_some() && request.idempotency_key == present.idempotency_key {
+        return Answer::Repeated { in_flight: in_flight(view) };
+    }
+    let grace_ms = request.grace_ms.or(view.head.cancel_grace_ms).unwrap_or(GRACE_MS_DEFAULT);
+    let harder = request.mode == Some(CancelMode::Interrupt)
+        && (present.mode == CancelMode::Finish || grace_ms < present.grace_ms);
+    if view.head.quiesced_at.is_some() || !harder {
+        return Answer::AlreadyEnded;
+    }
+    let mut append = locked(view, now);
+    append.events.push(NewEvent {
+        event_id: EventId(ids.next(now)),
+        event: Event::ExecutionCancelEscalated(Box::new(Escalated {
+            reason: request.reason.clone(),
+            cancelled_by: request.cancelled_by.clone(),
+            requested_by: request.requested_by.clone(),
+            mode: CancelMode::Interrupt,
+            grace_ms,
+        })),
+    });
+    append.head.cancel = Some(CancelInfo { mode: CancelMode::Interrupt, grace_ms, since: now, ..present.clone() });
+    Answer::Escalated { append: Box::new(append), in_flight: in_flight(view) }
+}
+
+/// Returns what workers hold, lost attempts included: they may still run.
+pub fn in_flight(view: &HeadView) -> Vec<InFlight> {
+    view.commands
+        .iter()
+        .filter(|row| row.state.in_flight())
+        .map(|row| InFlight {
+            command_id: row.command_id,
+            execution_id: row.execution_id,
+            step: Arc::clone(&row.step),
+            epoch: row.epoch,
+            worker: row.holder.as_ref().map(|holder| Arc::clone(&holder.worker_id)),
+            tool: Arc::clone(&row.kind),
+            stoppable: row.state == CommandState::Claimed,
+        })
+        .collect()
+}
+
+/// Returns the grace of an interrupt for one command: what the request named, else its step's own, else its
+/// execution's.
+pub fn grace_ms(head: &Head, row: &CommandRow) -> u64 {
+    let of_execution = head.cancel_grace_ms.unwrap_or(GRACE_MS_DEFAULT);
+    match &head.cancel {
+        Some(cancel) if cancel.grace_ms != of_execution => cancel.grace_ms,
+        Some(_) | None => row.grace_ms.unwrap_or(of_execution),
+    }
+}
+
+/// Tells a waiting parent, in the terminal append and without locking the parent.
+fn child_done(view: &HeadView, now: Timestamp) -> Option<DueChange> {
+    let head = &view.head;
+    Some(DueChange::Set(Due {
+        execution_id: head.parent_execution_id?,
+        kind: DueKind::ChildDone,
+        key: head.parent_command_id?.0,
+        at: now,
+        child: Some(head.execution_id),
+    }))
+}
+
+/// Returns an empty append under the lock of `view`'s head.
+pub(super) fn locked(view: &HeadView, now: Timestamp) -> Append {
+    Append {
+        execution_id: view.head.execution_id,
+        guard: Guard::Locked,
+        at: now,
+        events: Vec::new(),
+        head: HeadChange::default(),
+        commands: Vec::new(),
+        due: Vec::new(),
+        children: Vec::new(),
+        results: Vec::new(),
+        snapshot: None,
+    }
+}

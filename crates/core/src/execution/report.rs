@@ -1,0 +1,199 @@
+//! A worker says what became of a command; or the moment comes that a command waited for.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use crate::append::{CommandChange, DueKind};
+use crate::event::{Event, Wait};
+use crate::execution::Env;
+use crate::execution::command::{Going, Held, Run};
+use crate::execution::draft::{Draft, Halt};
+use crate::execution::state::LiveState;
+use crate::head::CommandState;
+use crate::id::CommandId;
+use crate::playbook::Step;
+use crate::result::Bound;
+use crate::tool::{ErrorKind, ToolError, ToolOutcome};
+use crate::work::{ChildOutcome, Done, Iteration, Report, Reported, Work};
+
+impl Draft {
+    /// Returns `false` for a report about an attempt that is over: a repeat, a late one, an old epoch.
+    pub(super) fn report(&mut self, report: &Report, worker_id: &Arc<str>, env: &mut Env<'_>) -> Result<bool, Halt> {
+        let command_id = report.command_id;
+        let Some(live) = self.execution.live.get(&command_id) else { return Ok(false) };
+        match live.state {
+            LiveState::Issued if live.epoch == report.epoch => {}
+            LiveState::Issued | LiveState::Suspended { .. } | LiveState::GivenUp => return Ok(false),
+        }
+        let epoch = report.epoch;
+        let (visit, iteration, started) = (live.visit, live.iteration, live.started);
+        let Some(step) = step(env, &live.step.clone()) else { return Ok(false) };
+        let held = Held { command_id, epoch, row: Some(CommandState::Claimed) };
+        let mut run = Run { step, visit, iteration, command: Some(held) };
+        match &report.outcome {
+            Reported::Started { at } => {
+                if started {
+                    return Ok(false);
+                }
+                self.started(step, command_id, epoch, worker_id, *at, env);
+                self.change(CommandChange::Started { command_id, epoch });
+            }
+            Reported::Done(done) => {
+                if let Some(at) = done.started_at.filter(|_| !started) {
+                    self.started(step, command_id, epoch, worker_id, at, env);
+                }
+                let done = Done { worker_id: Some(Arc::clone(worker_id)), ..(**done).clone() };
+                self.end_body(run, done, env)?;
+            }
+            Reported::Suspended(pause) => {
+                let item = self.iteration(step, visit, iteration, env)?;
+                let work = Work { iteration: item, ..Work::default() };
+                let continuation = Arc::new(pause.continuation.clone());
+                if let Some((error, writes)) = self.pause(&mut run, &work, (**pause).clone(), env)? {
+                    // The child can not be started. The pipeline goes on with that, here as far as it can.
+                    let previous = self.previous(step, visit);
+                    let mut work = self.work(step, work.iteration, previous.as_deref(), env);
+                    work.continuation = Some(continuation);
+                    let outcome = Some(ToolOutcome::failed(error, Value::Null));
+                    self.serve(run, Going { work: Arc::new(work), outcome, writes }, env)?;
+                }
+            }
+            Reported::Cancelled { .. } => {
+                // Of an execution that goes on: the worker was stopped by something else than a cancel of the run.
+                let error = ToolError::soft(ErrorKind::Cancelled, "CANCELLED", "the command was cancelled");
+                self.end_body(run, failed(error, Some(Arc::clone(worker_id))), env)?;
+            }
+            // Needs the command's row: decided by `control::settle` under the lock.
+            Reported::Released => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    fn started(
+        &mut self,
+        step: &Step,
+        command_id: CommandId,
+        epoch: u32,
+        worker_id: &Arc<str>,
+        started_at: crate::time::Timestamp,
+        env: &mut Env<'_>,
+    ) {
+        let (step, worker_id) = (Arc::clone(&step.name), Arc::clone(worker_id));
+        self.emit(env, Event::CommandStarted { command_id, epoch, step, worker_id, started_at, late: false });
+    }
+
+    /// A moment has come: a delay is over, a child took too long, or a command was given up.
+    pub(super) fn timer(&mut self, command_id: CommandId, env: &mut Env<'_>) -> Result<bool, Halt> {
+        let Some(live) = self.execution.live.get(&command_id).cloned() else { return Ok(false) };
+        let Some(step) = step(env, &live.step) else { return Ok(false) };
+        let run = |row| Run {
+            step,
+            visit: live.visit,
+            iteration: live.iteration,
+            command: Some(Held { command_id, epoch: live.epoch, row }),
+        };
+        match &live.state {
+            LiveState::Issued => return Ok(false),
+            LiveState::GivenUp => {
+                self.clear_due(DueKind::Timer, command_id.0);
+                let message = format!("the worker of `{}` was lost {} time(s)", step.name, live.losses);
+                let error = ToolError::hard(ErrorKind::WorkerLost, "WORKER_LOST", message);
+                self.end_body(run(None), failed(error, None), env)?;
+            }
+            LiveState::Suspended { wait: Wait::Until(at), continuation } => {
+                if *at > env.now {
+                    return Ok(false);
+                }
+                self.clear_due(DueKind::Timer, command_id.0);
+                self.resume(run(Some(CommandState::Suspended)), continuation, None, None, env)?;
+            }
+            LiveState::Suspended { wait: Wait::Child { execution_id, path }, continuation } => {
+                self.clear_due(DueKind::Timer, command_id.0);
+                let message = format!("child execution {execution_id} of `{path}` took too long");
+                let error = ToolError::soft(ErrorKind::Timeout, "CHILD_TIMEOUT", message)
+                    .with("execution_id", execution_id.to_string());
+                let data = serde_json::json!({ "execution_id": execution_id.to_string(), "status": "timeout" });
+                let outcome = ToolOutcome::failed(error, data);
+                self.resume(run(Some(CommandState::Suspended)), continuation, None, Some(outcome), env)?;
+            }
+        }
+        Ok(true)
+    }
+
+    /// A child ended; `false` when nobody waits for it any more.
+    pub(super) fn child_ended(
+        &mut self,
+        command_id: CommandId,
+        child: &ChildOutcome,
+        env: &mut Env<'_>,
+    ) -> Result<bool, Halt> {
+        let Some(live) = self.execution.live.get(&command_id).cloned() else { return Ok(false) };
+        let LiveState::Suspended { wait: Wait::Child { execution_id, .. }, continuation } = &live.state else {
+            return Ok(false);
+        };
+        let Some(step) = step(env, &live.step) else { return Ok(false) };
+        if *execution_id != child.execution_id {
+            return Ok(false);
+        }
+        let data = self.data(env, &child.result)?;
+        let child = ChildOutcome { result: Bound::Inline(data), ..child.clone() };
+        self.clear_due(DueKind::ChildDone, command_id.0);
+        self.clear_due(DueKind::Timer, command_id.0);
+        let held = Held { command_id, epoch: live.epoch, row: Some(CommandState::Suspended) };
+        let run = Run { step, visit: live.visit, iteration: live.iteration, command: Some(held) };
+        self.resume(run, continuation, Some(child), None, env)?;
+        Ok(true)
+    }
+
+    /// Goes on with a suspended body, on the server as far as that goes.
+    fn resume(
+        &mut self,
+        run: Run<'_>,
+        continuation: &Arc<Value>,
+        child: Option<ChildOutcome>,
+        outcome: Option<ToolOutcome>,
+        env: &mut Env<'_>,
+    ) -> Result<(), Halt> {
+        let item = self.iteration(run.step, run.visit, run.iteration, env)?;
+        let previous = self.previous(run.step, run.visit);
+        let mut work = self.work(run.step, item, previous.as_deref(), env);
+        work.continuation = Some(Arc::clone(continuation));
+        work.child = child;
+        self.serve(run, Going { work: Arc::new(work), outcome, writes: Vec::new() }, env)
+    }
+
+    fn previous(&self, step: &Step, visit: u32) -> Option<Arc<str>> {
+        self.execution.visit(&step.name, visit).and_then(|visit| visit.from.clone())
+    }
+
+    /// Returns the loop element of an iteration.
+    fn iteration(&self, step: &Step, visit: u32, index: Option<u32>, env: &Env<'_>) -> Result<Option<Iteration>, Halt> {
+        let (Some(index), Some(looping)) = (index, &step.looping) else { return Ok(None) };
+        let Some(state) = self.execution.visit(&step.name, visit).and_then(|visit| visit.looping.as_ref()) else {
+            return Ok(None);
+        };
+        let items = self.data(env, &state.items)?;
+        let item = items.get(index as usize).cloned().unwrap_or(Value::Null);
+        Ok(Some(Iteration { iterator: Arc::clone(&looping.iterator), item, index, total: state.total }))
+    }
+}
+
+fn step<'a>(env: &Env<'a>, name: &str) -> Option<&'a Step> {
+    env.playbook.find(name).map(|ix| env.playbook.step(ix))
+}
+
+/// Returns the end of a body that failed without having run to one.
+fn failed(error: ToolError, worker_id: Option<Arc<str>>) -> Done {
+    let data = serde_json::json!({ "status": "error", "error": crate::event::error_value(&error) });
+    Done {
+        data,
+        error: Some(error),
+        handled: false,
+        ctx: Vec::new(),
+        started_at: None,
+        duration_ms: 0,
+        stopped: None,
+        worker_id,
+    }
+}

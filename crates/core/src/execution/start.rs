@@ -1,0 +1,194 @@
+//! Starting: the workload is fixed, the run exists, and (for a run that nobody's command waits for) it advances.
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use crate::append::{Append, Due, DueChange, DueKind, Guard};
+use crate::event::{Event, Initialized};
+use crate::execution::draft::{Draft, Halt};
+use crate::execution::state::Execution;
+use crate::execution::{DEPTH_MAX, Env, Needs, Start};
+use crate::expr::{Binding, Names, Scope};
+use crate::head::{ENGINE_VERSION, Head, Status};
+use crate::playbook::Playbook;
+use crate::time::Timestamp;
+
+/// Why an execution can not be started.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum StartRefusal {
+    /// Something must be at hand first.
+    #[error("something must be loaded first")]
+    Needs(Needs),
+    /// A workload default can not be rendered.
+    #[error("workload.{name}: {message}")]
+    Workload {
+        /// Which.
+        name: String,
+        /// Why.
+        message: String,
+    },
+    /// The family would become too deep.
+    #[error("the family is {depth} levels deep already (limits.max_depth)")]
+    TooDeep {
+        /// How deep the parent is.
+        depth: u32,
+    },
+}
+
+/// Decides the start of an execution, and advances it as far as one decision may. The guard is `New`.
+pub fn start(start: &Start, env: &mut Env<'_>) -> Result<(Execution, Append), StartRefusal> {
+    let (mut draft, head) = begin(start, env.playbook, env)?;
+    draft.advance(env).map_err(|Halt::Needs(needs)| StartRefusal::Needs(needs))?;
+    let (execution, mut append) = draft.finish();
+    append.guard = Guard::New(Box::new(head));
+    Ok((execution, append))
+}
+
+/// Decides the birth of a child: it exists and is runnable; whoever drives it advances it.
+pub(super) fn bear(start: &Start, playbook: &Playbook, env: &mut Env<'_>) -> Result<Append, StartRefusal> {
+    let (draft, mut head) = begin(start, playbook, env)?;
+    let (_, mut append) = draft.finish();
+    head.runnable = true;
+    append.head.runnable = Some(true);
+    append.due.push(DueChange::Set(Due {
+        execution_id: start.execution_id,
+        kind: DueKind::Continue,
+        key: 0,
+        at: env.now,
+        child: None,
+    }));
+    append.guard = Guard::New(Box::new(head));
+    Ok(append)
+}
+
+fn begin(start: &Start, playbook: &Playbook, env: &mut Env<'_>) -> Result<(Draft, Head), StartRefusal> {
+    let depth = start.parent.as_ref().map_or(0, |parent| parent.depth + 1);
+    if depth > DEPTH_MAX {
+        return Err(StartRefusal::TooDeep { depth: depth - 1 });
+    }
+    let init = Initialized {
+        catalog_id: start.catalog_id,
+        path: Arc::clone(&playbook.path),
+        version: start.version,
+        entry: Arc::clone(&playbook.step(playbook.entry).name),
+        parent: start.parent.as_ref().map(|parent| parent.parent.clone()),
+        root_execution_id: start.parent.as_ref().map_or(start.execution_id, |parent| parent.root_execution_id),
+        depth,
+        workload: Arc::new(Value::Object(workload(start, playbook, env)?)),
+        cancel_mode: playbook.executor.cancel_mode,
+        cancel_grace_ms: playbook.executor.cancel_grace_ms,
+        started_by: start.started_by.clone(),
+        strict: start.strict,
+    };
+    let head = head(start, &init, env.now);
+    let mut execution = Execution::begin(start.execution_id, Arc::new(init.clone()), env.now);
+    (execution.version, execution.decided) = (0, 0);
+    let mut draft = Draft::new(execution);
+    draft.out.at = env.now;
+    draft.emit(env, Event::PlaybookInitialized(Box::new(init)));
+    Ok((draft, head))
+}
+
+fn head(start: &Start, init: &Initialized, now: Timestamp) -> Head {
+    Head {
+        execution_id: start.execution_id,
+        catalog_id: init.catalog_id,
+        path: Arc::clone(&init.path),
+        playbook_version: init.version,
+        parent_execution_id: init.parent.as_ref().map(|parent| parent.execution_id),
+        parent_command_id: init.parent.as_ref().and_then(|parent| parent.command_id),
+        root_execution_id: init.root_execution_id,
+        depth: init.depth,
+        status: Status::Running,
+        version: 0,
+        decided: 0,
+        in_flight: 0,
+        runnable: false,
+        engine: ENGINE_VERSION,
+        cancel_mode: init.cancel_mode,
+        cancel_grace_ms: init.cancel_grace_ms,
+        started_at: now,
+        updated_at: now,
+        ended_at: None,
+        quiesced_at: None,
+        current_step: None,
+        steps_entered: 0,
+        commands_issued: 0,
+        failed_steps: Vec::new(),
+        error: None,
+        cancel: None,
+    }
+}
+
+/// Renders the defaults and lays the payload over them, shallowly. The payload is data and is never rendered.
+fn workload(start: &Start, playbook: &Playbook, env: &Env<'_>) -> Result<Map<String, Value>, StartRefusal> {
+    let mut workload = Map::new();
+    let payload = Arc::new(Value::Object(start.payload.clone()));
+    for (name, template) in &playbook.workload {
+        if let Some(given) = start.payload.get(&**name) {
+            workload.insert(name.to_string(), given.clone());
+            continue;
+        }
+        let names = WorkloadNames { start, playbook, payload: &payload, so_far: &workload, env };
+        let value = template
+            .render(&Scope { names: &names, library: env.library, now: env.now })
+            .map_err(|error| StartRefusal::Workload { name: name.to_string(), message: error.to_string() })?;
+        workload.insert(name.to_string(), value);
+    }
+    for (name, given) in &start.payload {
+        workload.entry(name.clone()).or_insert_with(|| given.clone());
+    }
+    Ok(workload)
+}
+
+/// The names that workload defaults see.
+struct WorkloadNames<'a> {
+    start: &'a Start,
+    playbook: &'a Playbook,
+    payload: &'a Arc<Value>,
+    /// Keys rendered so far.
+    so_far: &'a Map<String, Value>,
+    env: &'a Env<'a>,
+}
+
+impl Names for WorkloadNames<'_> {
+    fn lookup(&self, name: &str) -> Option<Binding> {
+        let data = |value: Value| Some(Binding::Data(Arc::new(value)));
+        let id = || Value::from(self.start.execution_id.to_string());
+        match name {
+            "execution_id" => return data(id()),
+            "catalog_id" => return data(self.start.catalog_id.to_string().into()),
+            "path" => return data(self.playbook.path.to_string().into()),
+            "version" => return data(self.start.version.into()),
+            "job" => return data(serde_json::json!({ "uuid": id(), "id": id(), "execution_id": id() })),
+            "env" => return Some(Binding::Data(Arc::clone(self.env.environment))),
+            _ => {}
+        }
+        if let Some(given) = self.start.payload.get(name).or_else(|| self.so_far.get(name)) {
+            return data(given.clone());
+        }
+        match name {
+            "payload" | "input" => return Some(Binding::Data(Arc::clone(self.payload))),
+            "workload" => {
+                let mut all: Map<String, Value> = self.literals().collect();
+                all.extend(self.so_far.clone());
+                all.extend(self.start.payload.clone());
+                return data(Value::Object(all));
+            }
+            _ => {}
+        }
+        // A key further down, when it needs no rendering itself.
+        let later = self.playbook.workload.get(name).and_then(|template| template.as_literal());
+        later.or_else(|| self.playbook.extras.get(name)).and_then(|value| data(value.clone()))
+    }
+}
+
+impl WorkloadNames<'_> {
+    fn literals(&self) -> impl Iterator<Item = (String, Value)> {
+        self.playbook
+            .workload
+            .iter()
+            .filter_map(|(name, template)| Some((name.to_string(), template.as_literal()?.clone())))
+    }
+}

@@ -1,0 +1,221 @@
+//! The names that a task's templates and code see.
+
+use std::cell::OnceCell;
+use std::sync::Arc;
+
+use indexmap::IndexMap;
+use serde_json::{Map, Value};
+
+use super::state::State;
+use crate::event::Write;
+use crate::execution::evolve::write;
+use crate::execution::state::Ctx;
+use crate::expr::{Binding, ExprError, Library, Names, ResultBinding};
+use crate::playbook::Step;
+use crate::result::Bound;
+use crate::work::{Named, Work};
+
+/// Names, from the innermost to the outermost: `output`, pipeline locals, the task's arguments, earlier tasks by
+/// label, the iteration, `ctx` with the pipeline's own writes, and what the command brought along.
+pub(super) struct PipelineNames<'a> {
+    work: &'a Work,
+    state: &'a State,
+    writes: &'a [Write],
+    step: &'a Step,
+    input: Option<&'a Map<String, Value>>,
+    output: Option<Binding>,
+    ctx: OnceCell<Ctx>,
+}
+
+impl<'a> PipelineNames<'a> {
+    pub(super) fn new(work: &'a Work, state: &'a State, writes: &'a [Write], step: &'a Step) -> Self {
+        PipelineNames { work, state, writes, step, input: None, output: None, ctx: OnceCell::new() }
+    }
+
+    pub(super) fn with_input(mut self, input: Option<&'a Map<String, Value>>) -> Self {
+        self.input = input;
+        self
+    }
+
+    /// `output` in a policy.
+    pub(super) fn with_envelope(mut self, envelope: Option<Value>) -> Self {
+        self.output = envelope.map(|envelope| Binding::Data(Arc::new(envelope)));
+        self
+    }
+
+    /// `output` in the task's own `set`: the data, with the helper attributes of a result.
+    pub(super) fn with_output(mut self, data: &Value) -> Self {
+        self.output = Some(Binding::Result(ResultBinding::ok(Bound::inline(data.clone()))));
+        self
+    }
+
+    /// Returns the flat names as one object: all of them, or those that `mentions` lists.
+    pub(super) fn context(&self, mentions: Option<&[Arc<str>]>, library: &Library) -> Result<Value, ExprError> {
+        let mut flat = Map::new();
+        let mut missing = Vec::new();
+        // `result` in code is the variable that code assigns, not the data of the step before.
+        let wanted = |name: &str| {
+            !matches!(name, "result" | "response")
+                && mentions.is_none_or(|mentions| mentions.iter().any(|mention| &**mention == name))
+        };
+        let mut add = |name: &str, bound: &Bound, flat: &mut Map<String, Value>| match bound {
+            Bound::Inline(data) => {
+                flat.insert(name.to_owned(), (**data).clone());
+            }
+            Bound::Stored(stored) => match library.get(&stored.reference) {
+                Some(data) => {
+                    flat.insert(name.to_owned(), (*data).clone());
+                }
+                None => missing.push(stored.reference.clone()),
+            },
+        };
+        for (name, named) in &self.work.names {
+            if wanted(name) {
+                add(name, &named.bound, &mut flat);
+            }
+        }
+        for (label, result) in &self.state.results {
+            if wanted(label) {
+                flat.insert(label.to_string(), (*result.data).clone());
+            }
+        }
+        for (name, value) in self.ctx().iter() {
+            if wanted(name) {
+                flat.insert(name.to_string(), (**value).clone());
+            }
+        }
+        for (name, value) in &self.state.locals {
+            if wanted(name) {
+                flat.insert(name.clone(), value.clone());
+            }
+        }
+        if missing.is_empty() {
+            return Ok(Value::Object(flat));
+        }
+        for reference in missing {
+            library.note(&reference);
+        }
+        Err(ExprError::Needs)
+    }
+
+    /// `ctx` as it stands for this pipeline: what the command brought, with the pipeline's own writes.
+    fn ctx(&self) -> &Ctx {
+        self.ctx.get_or_init(|| {
+            let mut ctx = Ctx::default();
+            if let Some(Named { bound: Bound::Inline(known), .. }) = self.work.names.get("ctx")
+                && let Value::Object(map) = &**known
+            {
+                let all = map.iter().map(|(name, value)| (Arc::from(name.as_str()), Arc::new(value.clone())));
+                ctx = Arc::new(all.collect());
+            }
+            write(&mut ctx, self.writes);
+            ctx
+        })
+    }
+
+    fn task(&self, label: &str) -> Option<Binding> {
+        let result = self.state.results.get(label)?;
+        Some(Binding::Result(ResultBinding {
+            bound: Bound::Inline(Arc::clone(&result.data)),
+            status: Some(if result.error.is_some() { "error" } else { "ok" }),
+            error: result.error.clone(),
+            labels: None,
+        }))
+    }
+
+    fn iteration(&self, name: &str) -> Option<Binding> {
+        let iteration = self.work.iteration.as_ref()?;
+        let data = |value: Value| Some(Binding::Data(Arc::new(value)));
+        match name {
+            "_index" | "loop_index" => data(iteration.index.into()),
+            "_total" => data(iteration.total.into()),
+            "loop" => data(serde_json::json!({
+                "index": iteration.index,
+                "index0": iteration.index,
+                "first": iteration.index == 0,
+                "last": iteration.index + 1 == iteration.total,
+                "length": iteration.total,
+                "done": false,
+            })),
+            _ if name == &*iteration.iterator => data(iteration.item.clone()),
+            _ => None,
+        }
+    }
+
+    fn iter_group(&self) -> Binding {
+        let mut group = IndexMap::new();
+        let mut bind = |name: &str, value: Value| {
+            group.insert(Arc::from(name), Binding::Data(Arc::new(value)));
+        };
+        if let Some(iteration) = &self.work.iteration {
+            bind(&iteration.iterator, iteration.item.clone());
+            bind("_index", iteration.index.into());
+            bind("_total", iteration.total.into());
+            bind("_first", (iteration.index == 0).into());
+            bind("_last", (iteration.index + 1 == iteration.total).into());
+        }
+        for (name, value) in &self.state.iter {
+            bind(name, value.clone());
+        }
+        Binding::Group(Arc::new(group))
+    }
+}
+
+impl Names for PipelineNames<'_> {
+    fn lookup(&self, name: &str) -> Option<Binding> {
+        match name {
+            "output" => {
+                return self.output.clone().or_else(|| {
+                    // Outside policies: the data of the task before.
+                    self.state.results.keys().next_back().and_then(|label| self.task(label))
+                });
+            }
+            "_prev" => return self.state.results.keys().next_back().and_then(|label| self.task(label)),
+            "_attempt" => return Some(Binding::Data(Arc::new(self.state.executions.into()))),
+            "_task" => {
+                let task = self.step.body.tasks.get(self.state.at)?;
+                return Some(Binding::Data(Arc::new(task.label.to_string().into())));
+            }
+            "iter" => return Some(self.iter_group()),
+            "ctx" => {
+                let group = self.ctx().iter().map(|(name, value)| (Arc::clone(name), Binding::Data(Arc::clone(value))));
+                return Some(Binding::Group(Arc::new(group.collect())));
+            }
+            "results" if self.step.body.pipeline => {
+                let all = self.state.results.keys().filter_map(|label| Some((Arc::clone(label), self.task(label)?)));
+                return Some(Binding::Group(Arc::new(all.collect())));
+            }
+            _ => {}
+        }
+        if let Some(value) = self.state.locals.get(name) {
+            return Some(Binding::Data(Arc::new(value.clone())));
+        }
+        if let Some(value) = self.input.and_then(|input| input.get(name)) {
+            return Some(Binding::Data(Arc::new(value.clone())));
+        }
+        if let Some(task) = self.task(name) {
+            return Some(task);
+        }
+        if let Some(binding) = self.iteration(name) {
+            return Some(binding);
+        }
+        if self.writes.iter().any(|write| write.path.first().is_some_and(|first| &**first == name)) {
+            return self.ctx().get(name).map(|value| Binding::Data(Arc::clone(value)));
+        }
+        self.work.names.get(name).map(binding)
+    }
+}
+
+/// Returns what a name that the command brought along is bound to.
+fn binding(named: &Named) -> Binding {
+    match (&named.bound, &named.result) {
+        (bound, Some(shape)) => Binding::Result(ResultBinding {
+            bound: bound.clone(),
+            status: Some(if shape.error.is_some() { "error" } else { "ok" }),
+            error: shape.error.clone(),
+            labels: shape.labels.clone(),
+        }),
+        (Bound::Inline(data), None) => Binding::Data(Arc::clone(data)),
+        (bound @ Bound::Stored(_), None) => Binding::Result(ResultBinding::ok(bound.clone())),
+    }
+}

@@ -1,0 +1,424 @@
+//! The document: its root keys, and the steps put together.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use indexmap::IndexMap;
+use serde_json::{Map, Value};
+
+use super::codes;
+use super::graph;
+use super::model::{CancelMode, Executor, KeychainEntry, Playbook, Step, StepIx};
+use super::names;
+use super::policy::Place;
+use super::reader::Reader;
+use super::routing::Outline;
+use super::step::step;
+use super::suggest::nearest;
+use super::task::workbook_task;
+use super::tree::{Node, Yaml};
+use crate::diag::Diagnostic;
+
+/// Most steps of a playbook.
+pub const STEPS_MAX: usize = 2_000;
+/// Longest name of a step or path of a playbook, in bytes.
+pub(super) const NAME_BYTES_MAX: usize = 512;
+/// `executor.spec.limits.max_steps` when it is not said.
+pub(super) const MAX_STEPS_DEFAULT: u64 = 1_000_000;
+/// `executor.spec.limits.losses` when it is not said.
+pub(super) const MAX_LOSSES_DEFAULT: u32 = 3;
+
+const API_VERSIONS: &[&str] = &["noetl.io/v2", "noetl.io/v10"];
+const ROOT_KEYS: &[&str] =
+    &["apiVersion", "kind", "metadata", "workload", "workflow", "keychain", "workbook", "executor", "tracing"];
+
+/// Reads a whole document.
+pub(super) fn read(source: &str, root: &Node) -> (Option<Playbook>, Vec<Diagnostic>) {
+    let mut reader = Reader::new(source);
+    duplicate_keys(&mut reader, root);
+    if !root.is_map() {
+        let hint = "a playbook starts with `apiVersion: noetl.io/v2` and `kind: Playbook`";
+        reader.error(codes::WRONG_KIND, root.place(), format!("a playbook is a mapping, not {}", root.kind()), hint);
+        return (None, reader.into_findings());
+    }
+    let playbook = document(&mut reader, root);
+    (playbook, reader.into_findings())
+}
+
+fn duplicate_keys(reader: &mut Reader<'_>, node: &Node) {
+    let mut seen: IndexMap<&str, u32> = IndexMap::new();
+    for (key, item) in node.entries() {
+        if let Some(line) = seen.get(&*key.text) {
+            let hint = format!("the first one is on line {line}");
+            reader.error(codes::DUPLICATE_KEY, key.span, format!("the key `{}` is written twice", key.text), hint);
+        }
+        seen.entry(&key.text).or_insert(key.span.line);
+        duplicate_keys(reader, item);
+    }
+    if let Yaml::List(items) = &node.yaml {
+        items.iter().for_each(|item| duplicate_keys(reader, item));
+    }
+}
+
+fn document(reader: &mut Reader<'_>, root: &Node) -> Option<Playbook> {
+    header(reader, root);
+    let (path, name, description, labels) = metadata(reader, root);
+    let workload = root.get("workload").map(|workload| reader.mapping(workload, "`workload`")).unwrap_or_default();
+    let extras = extras(reader, root);
+    let keychain = root.get("keychain").map(|keychain| read_keychain(reader, keychain)).unwrap_or_default();
+    let workbook = root.get("workbook").map(|workbook| read_workbook(reader, workbook)).unwrap_or_default();
+
+    let nodes = step_nodes(reader, root);
+    let names = step_names(reader, &nodes);
+    let mut index: IndexMap<Arc<str>, StepIx> = IndexMap::new();
+    for (at, name) in names.iter().enumerate() {
+        index.entry(Arc::clone(name)).or_insert(StepIx(at));
+    }
+    let mut defined: BTreeSet<String> = BTreeSet::new();
+    defined.extend(workload.keys().chain(index.keys()).map(ToString::to_string));
+    defined.extend(extras.keys().cloned());
+    let mut outline = Outline { index, workbook, workbook_used: BTreeSet::new(), defined };
+
+    let mut steps = Vec::with_capacity(nodes.len());
+    for (name, node) in names.iter().zip(&nodes) {
+        steps.extend(step(reader, &mut outline, name, node));
+    }
+    // The mistakes of what no step uses are mistakes, too.
+    for (name, tool) in outline.workbook.clone() {
+        if !outline.workbook_used.contains(name) {
+            workbook_task(reader, &mut outline, tool, Place { labels: &[], task: 0 });
+        }
+    }
+    let (executor, entry) = executor(reader, &outline, root);
+    names::check(reader, &outline.defined);
+    // A step that could not be read is an error, and would shift all places behind it.
+    if steps.len() != nodes.len() || steps.is_empty() {
+        return None;
+    }
+    let graph = graph::graph(&steps);
+    unreachable_steps(reader, &steps, &nodes, entry, executor.on_cancel);
+    let (index, path) = (outline.index, path?);
+    let name = name.unwrap_or_else(|| Arc::clone(&path));
+    Some(Playbook { path, name, description, labels, workload, extras, keychain, executor, steps, entry, index, graph })
+}
+
+fn header(reader: &mut Reader<'_>, root: &Node) {
+    match root.get("apiVersion") {
+        Some(node) if node.as_str().is_some_and(|version| API_VERSIONS.contains(&version)) => {}
+        Some(node) => reader.error(
+            codes::API_VERSION,
+            node.span,
+            "this `apiVersion` is not known",
+            "write `apiVersion: noetl.io/v2`",
+        ),
+        None => {
+            reader.error(
+                codes::API_VERSION,
+                root.place(),
+                "`apiVersion` is missing",
+                "write `apiVersion: noetl.io/v2`",
+            );
+        }
+    }
+    match root.get("kind") {
+        Some(node) if node.as_str() == Some("Playbook") => {}
+        Some(node) => {
+            reader.error(codes::DOCUMENT_KIND, node.span, "this `kind` is not known", "write `kind: Playbook`");
+        }
+        None => reader.error(codes::DOCUMENT_KIND, root.place(), "`kind` is missing", "write `kind: Playbook`"),
+    }
+    for (key, _) in root.entries() {
+        if key.text == "vars" {
+            let hint = "write default inputs under `workload`; steps write variables with `set: {ctx.name: …}`";
+            reader.error(codes::LEGACY_KEY, key.span, "`vars` at the root is not read any more", hint);
+        }
+    }
+}
+
+type Metadata = (Option<Arc<str>>, Option<Arc<str>>, Option<String>, Map<String, Value>);
+
+fn metadata(reader: &mut Reader<'_>, root: &Node) -> Metadata {
+    let Some(node) = root.get("metadata").filter(|node| node.is_map()) else {
+        let span = root.get("metadata").map_or(root.place(), Node::place);
+        reader.error(
+            codes::NO_PATH,
+            span,
+            "the playbook has no `metadata`",
+            "write `metadata: {name: …, path: folder/name}`",
+        );
+        return (None, None, None, Map::new());
+    };
+    let mut text = |key: &str| {
+        let node = node.get(key).filter(|node| !node.is_null())?;
+        let text = reader.text(node, &format!("`metadata.{key}`"))?.trim().to_owned();
+        if text.is_empty() || text.len() > NAME_BYTES_MAX || text.chars().any(char::is_control) {
+            let message = format!("`metadata.{key}` has to be one line of 1 to {NAME_BYTES_MAX} bytes");
+            reader.error(codes::OUT_OF_RANGE, node.span, message, "");
+            return None;
+        }
+        Some(Arc::<str>::from(text))
+    };
+    let (path, name) = (text("path"), text("name"));
+    let written = |key: &str| node.get(key).is_some_and(|node| !node.is_null());
+    if !written("path") && !written("name") {
+        let span = node.place();
+        reader.error(
+            codes::NO_PATH,
+            span,
+            "`metadata` has neither `path` nor `name`",
+            "add `path: folder/name`, the key in the catalog",
+        );
+    }
+    let description = node.get("description").and_then(Node::as_str).map(str::to_owned);
+    let labels =
+        ["labels", "tags"].iter().filter_map(|key| Some(((*key).to_owned(), node.get(key)?.to_json()))).collect();
+    (path.or_else(|| name.clone()), name, description, labels)
+}
+
+fn extras(reader: &mut Reader<'_>, root: &Node) -> Map<String, Value> {
+    let mut extras = Map::new();
+    for (key, node) in root.entries() {
+        if ROOT_KEYS.contains(&&*key.text) || key.text == "vars" {
+            continue;
+        }
+        let meant = nearest(&key.text, ROOT_KEYS.iter().copied());
+        if node.is_map() && meant.is_none() {
+            extras.insert(key.text.clone(), node.to_json());
+            continue;
+        }
+        let hint = match meant {
+            Some(meant) => format!("did you mean `{meant}`?"),
+            None => "default inputs belong under `workload`".to_owned(),
+        };
+        reader.warn(codes::UNKNOWN_KEY, key.span, format!("a playbook has no key `{}`", key.text), hint);
+        if node.is_map() {
+            extras.insert(key.text.clone(), node.to_json());
+        }
+    }
+    extras
+}
+
+/// Returns the items of a root list that are mappings.
+fn items<'n>(reader: &mut Reader<'_>, node: &'n Node, what: &str) -> Vec<&'n Node> {
+    match &node.yaml {
+        Yaml::List(items) => {
+            for item in items.iter().filter(|item| !item.is_map()) {
+                reader.wrong_kind(item, &format!("an entry of {what}"), "a mapping");
+            }
+            items.iter().filter(|item| item.is_map()).collect()
+        }
+        Yaml::Null => Vec::new(),
+        Yaml::Bool(_) | Yaml::Number(_) | Yaml::Text(_) | Yaml::Map(_) => {
+            reader.wrong_kind(node, what, "a list");
+            Vec::new()
+        }
+    }
+}
+
+fn read_keychain(reader: &mut Reader<'_>, node: &Node) -> Vec<KeychainEntry> {
+    let (mut out, mut names) = (Vec::new(), BTreeSet::new());
+    for item in items(reader, node, "`keychain`") {
+        let span = item.place();
+        let Some(name) = item.get("name").and_then(|name| reader.text(name, "`name`")) else {
+            reader.error(
+                codes::WRONG_KIND,
+                span,
+                "a keychain entry has no `name`",
+                "add `name:`, as in `keychain.<name>.<field>`",
+            );
+            continue;
+        };
+        if !names.insert(name.clone()) {
+            reader.error(codes::DUPLICATE_KEY, span, format!("two keychain entries are called `{name}`"), "");
+        }
+        let kind = item.get("kind").or_else(|| item.get("type")).and_then(|kind| reader.text(kind, "`kind`"));
+        let Some(kind) = kind else {
+            let hint = "add `kind:`, one of static, bearer, credential, oauth2, secrets, google_id_token";
+            reader.error(codes::WRONG_KIND, span, format!("keychain entry `{name}` has no `kind`"), hint);
+            continue;
+        };
+        let rest = item.entries().iter().filter(|(key, _)| key.text != "name" && key.text != "kind");
+        let config = rest.map(|(key, node)| (key.text.clone(), node.to_json())).collect();
+        out.push(KeychainEntry { name: Arc::from(name), kind: Arc::from(kind.to_lowercase()), config });
+    }
+    out
+}
+
+fn read_workbook<'n>(reader: &mut Reader<'_>, node: &'n Node) -> IndexMap<&'n str, &'n Node> {
+    let mut out = IndexMap::new();
+    for item in items(reader, node, "`workbook`") {
+        let span = item.place();
+        match (item.get("name").and_then(Node::as_str), item.get("tool")) {
+            (Some(name), Some(tool)) => {
+                if out.insert(name, tool).is_some() {
+                    reader.error(codes::DUPLICATE_LABEL, span, format!("two workbook tasks are called `{name}`"), "");
+                }
+            }
+            (None, _) => reader.error(codes::WRONG_KIND, span, "a workbook task has no `name`", "add `name:`"),
+            (Some(name), None) => {
+                let message = format!("workbook task `{name}` has no `tool`");
+                reader.error(codes::NO_TOOL, span, message, "write `tool: {kind: …}`");
+            }
+        }
+    }
+    out
+}
+
+fn step_nodes<'n>(reader: &mut Reader<'_>, root: &'n Node) -> Vec<&'n Node> {
+    let nodes = root.get("workflow").map(|workflow| items(reader, workflow, "`workflow`")).unwrap_or_default();
+    if nodes.is_empty() {
+        let span = root.get("workflow").map_or(root.place(), Node::place);
+        reader.error(
+            codes::NO_STEPS,
+            span,
+            "the playbook has no steps",
+            "write `workflow: [{step: start, tool: {kind: noop}}]`",
+        );
+    }
+    if nodes.len() > STEPS_MAX {
+        let message = format!("the playbook has {} steps, more than {STEPS_MAX}", nodes.len());
+        reader.error(
+            codes::TOO_MANY_STEPS,
+            nodes[STEPS_MAX].place(),
+            message,
+            "loop over data, or call other playbooks",
+        );
+        return Vec::new();
+    }
+    nodes
+}
+
+/// Returns one name per step, made up where there is none.
+fn step_names(reader: &mut Reader<'_>, nodes: &[&Node]) -> Vec<Arc<str>> {
+    let mut first: IndexMap<Arc<str>, u32> = IndexMap::new();
+    let mut names = Vec::with_capacity(nodes.len());
+    for (at, node) in nodes.iter().enumerate() {
+        let written = node.get("step").or_else(|| node.get("name"));
+        let name = match written.map(|written| (written, reader.text(written, "`step`"))) {
+            Some((_, Some(name)))
+                if !name.is_empty() && name.len() <= NAME_BYTES_MAX && !name.chars().any(char::is_control) =>
+            {
+                name
+            }
+            Some((written, Some(_))) => {
+                let message = format!("the name of a step has to be one line of 1 to {NAME_BYTES_MAX} bytes");
+                reader.error(codes::NO_STEP_NAME, written.span, message, "");
+                format!("step_{at}")
+            }
+            Some((_, None)) => format!("step_{at}"),
+            None => {
+                let span = node.place();
+                reader.error(codes::NO_STEP_NAME, span, "a step has no name", "write `step: name`");
+                format!("step_{at}")
+            }
+        };
+        let name: Arc<str> = Arc::from(name);
+        let span = written.map_or(node.span, |written| written.span);
+        if let Some(line) = first.get(&name) {
+            let hint = format!("the first one is on line {line}");
+            reader.error(codes::DUPLICATE_STEP, span, format!("two steps are called `{name}`"), hint);
+        } else if names::SYSTEM_NAMES.contains(&&*name) {
+            let hint = format!("its result is found as `steps.{name}` only");
+            reader.warn(codes::SHADOWED_STEP, span, format!("`{name}` means something else in templates"), hint);
+        }
+        first.entry(Arc::clone(&name)).or_insert(span.line);
+        names.push(name);
+    }
+    names
+}
+
+fn executor(reader: &mut Reader<'_>, outline: &Outline<'_>, root: &Node) -> (Executor, StepIx) {
+    let mut executor = Executor {
+        final_step: None,
+        no_next_is_error: false,
+        strict: false,
+        pool: Arc::from("default"),
+        task_timeout_ms: None,
+        timeout_ms: None,
+        cancel_mode: None,
+        cancel_grace_ms: None,
+        on_cancel: None,
+        max_steps: MAX_STEPS_DEFAULT,
+        max_losses: MAX_LOSSES_DEFAULT,
+    };
+    let start = outline.index.get("start").copied().unwrap_or(StepIx(0));
+    let Some(node) = root.get("executor").filter(|node| !node.is_null()) else {
+        return (executor, start);
+    };
+    if !node.is_map() {
+        reader.wrong_kind(node, "`executor`", "a mapping");
+        return (executor, start);
+    }
+    reader.unknown_keys(node, "`executor`", &["profile", "version", "requires", "spec"]);
+    let Some(spec) = node.get("spec").filter(|spec| spec.is_map()) else {
+        return (executor, start);
+    };
+    let known = [
+        "entry_step",
+        "final_step",
+        "no_next_is_error",
+        "strict",
+        "pool",
+        "policy",
+        "timeout",
+        "cancel",
+        "on_cancel",
+        "limits",
+    ];
+    reader.unknown_keys(spec, "`executor.spec`", &known);
+    let mut find = |key: &str| {
+        let node = spec.get(key).filter(|node| !node.is_null())?;
+        let name = reader.text(node, &format!("`{key}`"))?;
+        outline.find(reader, &name, node.span)
+    };
+    let entry = find("entry_step").unwrap_or(start);
+    executor.final_step = find("final_step");
+    executor.on_cancel = find("on_cancel");
+    let mut flag = |key: &str| spec.get(key).and_then(|node| reader.flag(node, &format!("`{key}`"))).unwrap_or(false);
+    executor.no_next_is_error = flag("no_next_is_error");
+    executor.strict = flag("strict");
+    if let Some(pool) = spec.get("pool").filter(|pool| !pool.is_null()).and_then(|pool| reader.text(pool, "`pool`")) {
+        executor.pool = Arc::from(pool);
+    }
+    executor.timeout_ms = spec.get("timeout").and_then(|timeout| reader.duration(timeout, "`timeout`"));
+    let default_timeout = spec.get("policy").and_then(|policy| policy.get("defaults")?.get("timeout_s"));
+    executor.task_timeout_ms = default_timeout.and_then(|timeout| reader.duration(timeout, "`timeout_s`"));
+    if let Some(cancel) = spec.get("cancel").filter(|cancel| !cancel.is_null()) {
+        reader.unknown_keys(cancel, "`executor.spec.cancel`", &["mode", "grace_seconds"]);
+        let modes = [("finish", CancelMode::Finish), ("interrupt", CancelMode::Interrupt)];
+        executor.cancel_mode = cancel.get("mode").and_then(|mode| reader.word(mode, "`cancel.mode`", &modes));
+        executor.cancel_grace_ms =
+            cancel.get("grace_seconds").and_then(|grace| reader.duration(grace, "`grace_seconds`"));
+    }
+    if let Some(limits) = spec.get("limits").filter(|limits| !limits.is_null()) {
+        reader.unknown_keys(limits, "`executor.spec.limits`", &["max_steps", "losses"]);
+        if let Some(steps) = limits.get("max_steps").and_then(|node| reader.count(node, "`max_steps`", 1)) {
+            executor.max_steps = steps;
+        }
+        if let Some(losses) = limits.get("losses").and_then(|node| reader.count(node, "`losses`", 1)) {
+            executor.max_losses = u32::try_from(losses).unwrap_or(u32::MAX);
+        }
+    }
+    (executor, entry)
+}
+
+fn unreachable_steps(
+    reader: &mut Reader<'_>,
+    steps: &[Step],
+    nodes: &[&Node],
+    entry: StepIx,
+    on_cancel: Option<StepIx>,
+) {
+    let mut reached = graph::reached(steps, entry);
+    if let Some(cleanup) = on_cancel {
+        let also = graph::reached(steps, cleanup);
+        reached.iter_mut().zip(also).for_each(|(known, also)| *known |= also);
+    }
+    for (at, step) in steps.iter().enumerate() {
+        if !reached[at] && StepIx(at) != entry && Some(StepIx(at)) != on_cancel {
+            let span = nodes[at].get("step").map_or(nodes[at].span, |name| name.span);
+            let message = format!("no arc leads to step `{}`, so it never runs", step.name);
+            reader.warn(codes::UNREACHABLE_STEP, span, message, "add an arc to it, or remove it");
+        }
+    }
+}

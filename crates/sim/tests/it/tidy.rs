@@ -1,0 +1,146 @@
+//! The walls of ARCHITECTURE.md, as tests: who may use whom, and what each crate may never use.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use cargo_metadata::{DependencyKind, Metadata, MetadataCommand};
+
+/// What each crate may use of ours in what it ships. An arrow that is not here fails this test.
+const ARROWS: &[(&str, &[&str])] = &[
+    ("noetl-core", &[]),
+    ("noetl-store", &["noetl-core"]),
+    ("noetl-engine", &["noetl-core", "noetl-store"]),
+    ("noetl-tools", &["noetl-core"]),
+    ("noetl", &["noetl-core", "noetl-store", "noetl-engine", "noetl-tools"]),
+    ("noetl-sim", &["noetl-core", "noetl-store", "noetl-engine"]),
+    ("noetl-conformance", &[]),
+];
+
+/// Crates that would bring a clock, a socket, a process or chance to where it must not be.
+const FORBIDDEN: &[(&str, &[&str])] = &[
+    ("noetl-core", &["tokio", "axum", "reqwest", "rusqlite", "rustix", "getrandom", "rand", "tracing"]),
+    ("noetl-store", &["axum", "reqwest", "rustix"]),
+    ("noetl-engine", &["axum", "reqwest", "rusqlite", "rustix", "getrandom", "rand", "hyper"]),
+    ("noetl-tools", &["axum", "rusqlite"]),
+    ("noetl-sim", &["axum", "reqwest", "hyper", "rustix"]),
+];
+
+fn metadata() -> Metadata {
+    MetadataCommand::new().manifest_path(root().join("Cargo.toml")).no_deps().exec().expect("cargo metadata")
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().expect("the repository")
+}
+
+#[test]
+fn every_arrow_between_crates_is_on_the_map() {
+    let allowed: BTreeMap<_, BTreeSet<_>> =
+        ARROWS.iter().map(|(from, to)| (*from, to.iter().copied().collect())).collect();
+    for package in &metadata().packages {
+        let Some(allowed) = allowed.get(package.name.as_str()) else {
+            panic!("{} is not on the map: add it to ARCHITECTURE.md and here", package.name);
+        };
+        for dependency in package.dependencies.iter().filter(|dependency| dependency.kind == DependencyKind::Normal) {
+            let ours = dependency.name.starts_with("noetl");
+            assert!(
+                !ours || allowed.contains(dependency.name.as_str()),
+                "{} may not use {}: see ARCHITECTURE.md",
+                package.name,
+                dependency.name
+            );
+        }
+    }
+}
+
+#[test]
+fn no_crate_declares_what_it_may_never_use() {
+    let packages = metadata().packages;
+    for (name, forbidden) in FORBIDDEN {
+        let package = packages.iter().find(|package| package.name.as_str() == *name).expect(name);
+        for dependency in package.dependencies.iter().filter(|dependency| dependency.kind == DependencyKind::Normal) {
+            assert!(!forbidden.contains(&dependency.name.as_str()), "{name} may never use {}", dependency.name);
+        }
+    }
+}
+
+#[test]
+fn there_is_one_tls_provider() {
+    let lock = std::fs::read_to_string(root().join("Cargo.lock")).expect("Cargo.lock");
+    for second in ["aws-lc-rs", "aws-lc-sys", "openssl-sys", "native-tls"] {
+        assert!(
+            !lock.contains(&format!("name = \"{second}\"")),
+            "{second} is a second TLS provider; only ring is used"
+        );
+    }
+}
+
+#[test]
+fn unsafe_code_lives_in_the_process_supervisor_alone_and_says_why() {
+    for file in sources(&root().join("crates")) {
+        let text = std::fs::read_to_string(&file).expect("a source file");
+        let path = file.strip_prefix(root()).expect("below the repository").display().to_string();
+        let lines: Vec<_> = text.lines().collect();
+        for (number, line) in lines.iter().enumerate() {
+            let code = line.trim_start();
+            if code.starts_with("//") || !(code.contains("unsafe {") || code.contains("unsafe fn")) {
+                continue;
+            }
+            if path.ends_with("tests/it/tidy.rs") {
+                continue;
+            }
+            assert!(path.starts_with("crates/tools/"), "{path}:{}: unsafe code outside the supervisor", number + 1);
+            let before = lines[number.saturating_sub(6)..number].join("\n");
+            assert!(before.contains("SAFETY:"), "{path}:{}: an unsafe block without SAFETY", number + 1);
+        }
+    }
+}
+
+#[test]
+fn states_and_events_are_matched_by_name_in_the_core() {
+    // A catch-all over events or states would let a new variant slip through where somebody must think.
+    for file in sources(&root().join("crates/core/src")) {
+        let text = std::fs::read_to_string(&file).expect("a source file");
+        let mut depth_of_event_match = None;
+        for (number, line) in text.lines().enumerate() {
+            let indent = line.len() - line.trim_start().len();
+            let code = line.trim_start();
+            if code.starts_with("match ")
+                && (code.contains(".event") || code.contains("status") || code.contains("state"))
+            {
+                depth_of_event_match = Some(indent);
+            }
+            if let Some(depth) = depth_of_event_match {
+                let arm = indent == depth + 4;
+                assert!(!(arm && code.starts_with("_ =>")), "{}:{}: match it by name", file.display(), number + 1);
+                if indent == depth && code.starts_with('}') {
+                    depth_of_event_match = None;
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn there_is_no_file_beyond_a_thousand_lines() {
+    for file in sources(&root().join("crates")) {
+        let lines = std::fs::read_to_string(&file).expect("a source file").lines().count();
+        assert!(lines <= 1000, "{} has {lines} lines: look for the seam", file.display());
+    }
+}
+
+fn sources(below: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![below.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                found.push(path);
+            }
+        }
+    }
+    found
+}

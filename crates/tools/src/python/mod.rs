@@ -1,0 +1,267 @@
+//! `python`: code in a warm interpreter, of python 3.8 or newer.
+//!
+//! Configuration: `code`, a text, or `script: {uri, source: {type: inline | file, …}}`; `libs`, a mapping of alias
+//! to module or to `{from, import}`, or a list of names; `args`, further arguments below the rendered input.
+//!
+//! The arguments are globals of the code, which also finds `input_data` (all of them, unless one has that name),
+//! `args`, `variables` (the execution's `ctx`), `context` (the flat names, and `args`, `variables`, `execution_id`,
+//! `step`), `execution_id`, `step`, and the modules json, sys, os, datetime and uuid. All are copies.
+//!
+//! The result is the value of a top-level `return`, else the variable `result`, else what `main` returns (called
+//! with the arguments it has parameters for, awaited if it is a coroutine), else `{stdout, stderr}`. A set becomes
+//! a list, a Decimal a number if the number has the same digits and else a text, anything else JSON does not know
+//! its `str()`. NaN and infinite numbers are refused: JSON has no such number, and the store would not take one.
+//! Integers beyond 64 bits become floating-point numbers.
+//!
+//! An exception is a soft error, code `PYTHON_EXCEPTION`. How the interpreter stays clean: `runner.py`.
+
+use std::borrow::Cow;
+use std::path::{Path, PathBuf};
+
+use noetl_core::tool::{ErrorKind, ToolCall, ToolError, ToolOutcome};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use crate::Settings;
+use crate::output::LogSink;
+use crate::process::wire::{Ended, Exit};
+use crate::slot::{Slot, cut_short, stopped};
+use crate::stop::Brake;
+
+mod interpreter;
+
+pub(crate) use interpreter::Interpreter;
+use interpreter::{Execution, Outcome};
+
+/// Longest script file.
+pub(crate) const SCRIPT_BYTES_MAX: u64 = 4 << 20;
+
+/// Runs the code of a call.
+pub(crate) async fn run(
+    slot: &mut Slot,
+    settings: &Settings,
+    call: &ToolCall,
+    brake: &mut Brake,
+    log: &dyn LogSink,
+) -> ToolOutcome {
+    let plan = match plan(&call.config) {
+        Ok(plan) => plan,
+        Err(message) => return ToolOutcome::failed(config_error(message), Value::Null),
+    };
+    let code = match plan.source {
+        Source::Text(code) => code,
+        Source::File(path) => match read_script(&settings.directory.join(path)).await {
+            Ok(code) => code,
+            Err(message) => return ToolOutcome::failed(config_error(message), Value::Null),
+        },
+    };
+    let args = if plan.args.is_empty() {
+        Cow::Borrowed(&call.input)
+    } else {
+        Cow::Owned(plan.args.into_iter().chain(call.input.clone()).collect())
+    };
+    let command = Command {
+        code: &code,
+        step: &call.step,
+        execution_id: call.execution_id.to_string(),
+        args: &args,
+        context: &call.context,
+        libs: &plan.libs,
+        wishes: &plan.wishes,
+    };
+    match interpreter::execute(slot, settings, &command, brake, log).await {
+        Ok(execution) => outcome(execution, brake),
+        Err(failure) => slot.give_up(failure).await,
+    }
+}
+
+/// One command as the interpreter reads it.
+#[derive(Debug, Serialize)]
+struct Command<'a> {
+    code: &'a str,
+    step: &'a str,
+    execution_id: String,
+    args: &'a Map<String, Value>,
+    context: &'a Value,
+    libs: &'a [(String, Library)],
+    wishes: &'a [String],
+}
+
+/// A module, or a name in it.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+struct Library(String, Option<String>);
+
+#[derive(Debug, PartialEq)]
+struct Plan {
+    source: Source,
+    args: Map<String, Value>,
+    /// What must be imported, by alias.
+    libs: Vec<(String, Library)>,
+    /// What is imported if it is there: names of packages, which need not be names of modules.
+    wishes: Vec<String>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Source {
+    Text(String),
+    /// Relative to the tools' directory.
+    File(PathBuf),
+}
+
+fn plan(config: &Map<String, Value>) -> Result<Plan, String> {
+    let code = config.get("code").filter(|code| !code.is_null());
+    let script = config.get("script").filter(|script| !script.is_null());
+    let source = match (code, script) {
+        (Some(Value::String(code)), None) => Source::Text(code.clone()),
+        (Some(_), None) => return Err("`code` must be a text".to_owned()),
+        (None, Some(script)) => script_source(script)?,
+        (Some(_), Some(_)) => return Err("`code` and `script` exclude each other: give one of them".to_owned()),
+        (None, None) => return Err("`code` or `script` is missing: give the code to run".to_owned()),
+    };
+    let args = match config.get("args") {
+        None | Some(Value::Null) => Map::new(),
+        Some(Value::Object(args)) => args.clone(),
+        Some(_) => return Err("`args` must be a mapping of names to values".to_owned()),
+    };
+    let (libs, wishes) = libraries(config.get("libs"))?;
+    Ok(Plan { source, args, libs, wishes })
+}
+
+fn script_source(script: &Value) -> Result<Source, String> {
+    let text = |value: Option<&Value>, key: &str| match value {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text.clone())),
+        Some(_) => Err(format!("`{key}` must be a text")),
+    };
+    let Value::Object(script) = script else {
+        return Err("`script` must be a mapping: {uri, source: {type: inline | file}}".to_owned());
+    };
+    let empty = Map::new();
+    let source = match script.get("source") {
+        None | Some(Value::Null) => &empty,
+        Some(Value::Object(source)) => source,
+        Some(_) => return Err("`script.source` must be a mapping: {type: inline | file}".to_owned()),
+    };
+    let uri = text(script.get("uri"), "script.uri")?;
+    let code = text(source.get("code").or_else(|| script.get("code")), "script.source.code")?;
+    let kind = match text(source.get("type"), "script.source.type")? {
+        Some(kind) => kind,
+        None if code.is_some() => "inline".to_owned(),
+        None => match uri.as_deref().and_then(|uri| uri.split_once("://")) {
+            Some((scheme, _)) => scheme.to_owned(),
+            None => "file".to_owned(),
+        },
+    };
+    match kind.as_str() {
+        "inline" => match code {
+            Some(code) => Ok(Source::Text(code)),
+            None => Err("`script.source.code` is missing: an inline script needs its code".to_owned()),
+        },
+        "file" => match uri {
+            Some(uri) => Ok(Source::File(PathBuf::from(uri.strip_prefix("file://").unwrap_or(&uri)))),
+            None => Err("`script.uri` is missing: give the path of the file".to_owned()),
+        },
+        other => Err(format!("scripts can not be loaded from `{other}` here: use inline or file")),
+    }
+}
+
+type Libraries = (Vec<(String, Library)>, Vec<String>);
+
+fn libraries(libs: Option<&Value>) -> Result<Libraries, String> {
+    let refuse = || "`libs` must map aliases to modules or to {from, import}, or be a list of names".to_owned();
+    match libs {
+        None | Some(Value::Null) => Ok((Vec::new(), Vec::new())),
+        Some(Value::Object(libs)) => {
+            let library = |library: &Value| match library {
+                Value::String(module) => Some(Library(module.clone(), None)),
+                Value::Object(import) => {
+                    let name = |key| import.get(key).and_then(Value::as_str).map(str::to_owned);
+                    match (name("from"), name("import")) {
+                        (Some(module), imported) => Some(Library(module, imported)),
+                        (None, Some(module)) => Some(Library(module, None)),
+                        (None, None) => None,
+                    }
+                }
+                Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) => None,
+            };
+            let libs: Option<_> = libs.iter().map(|(alias, value)| Some((alias.clone(), library(value)?))).collect();
+            Ok((libs.ok_or_else(refuse)?, Vec::new()))
+        }
+        Some(Value::Array(names)) => {
+            let names: Option<_> = names.iter().map(|name| name.as_str().map(str::to_owned)).collect();
+            Ok((Vec::new(), names.ok_or_else(refuse)?))
+        }
+        Some(Value::Bool(_) | Value::Number(_) | Value::String(_)) => Err(refuse()),
+    }
+}
+
+async fn read_script(path: &Path) -> Result<String, String> {
+    let refuse = |why: String| format!("script {} can not be used: {why}", path.display());
+    let size = tokio::fs::metadata(path).await.map_err(|error| refuse(error.to_string()))?.len();
+    if size > SCRIPT_BYTES_MAX {
+        return Err(refuse(format!("{size} bytes exceed the limit of {SCRIPT_BYTES_MAX}")));
+    }
+    tokio::fs::read_to_string(path).await.map_err(|error| refuse(error.to_string()))
+}
+
+fn outcome(execution: Execution, brake: &Brake) -> ToolOutcome {
+    let Execution { outcome, interrupted, ended, stdout, stderr } = execution;
+    let answered = !matches!(outcome, None | Some(Outcome::Started | Outcome::Interrupted));
+    let made = match outcome {
+        Some(Outcome::Value(value)) => match serde_json::from_str(value.get()) {
+            Ok(data) => ToolOutcome::ok(data),
+            Err(error) => {
+                let message = match error.to_string() {
+                    why if why.starts_with("recursion limit") => "the result is nested too deeply".to_owned(),
+                    why => format!("the result can not be kept as JSON: {why}"),
+                };
+                ToolOutcome::failed(ToolError::soft(ErrorKind::Schema, "RESULT_NOT_JSON", message), Value::Null)
+            }
+        },
+        Some(Outcome::Printed) => ToolOutcome::ok(json!({"stdout": stdout, "stderr": stderr})),
+        Some(Outcome::Raised { exception_type, message, exit_code }) => {
+            let mut error = ToolError::soft(ErrorKind::Code, "PYTHON_EXCEPTION", message)
+                .with("exception_type", exception_type.as_str());
+            if let Some(exit_code) = exit_code {
+                error = error.with("exit_code", exit_code);
+            }
+            let py = Some(json!({"exception_type": exception_type}));
+            ToolOutcome { py, ..ToolOutcome::failed(error, Value::Null) }
+        }
+        Some(Outcome::Refused { code, message }) => {
+            let kind = if code == "RESULT_TOO_LARGE" { ErrorKind::Limit } else { ErrorKind::Schema };
+            ToolOutcome::failed(ToolError::soft(kind, code, message), Value::Null)
+        }
+        Some(Outcome::Started | Outcome::Interrupted) | None => {
+            ToolOutcome::failed(vanished(ended.as_ref()), Value::Null)
+        }
+    };
+    match (brake.cause(), &ended) {
+        // It was told to end before it was done. What it still returned on its way out is kept.
+        (Some(cause), Some(ended)) if interrupted || !answered => {
+            ToolOutcome { stopped: stopped(ended), ..ToolOutcome::failed(cut_short(cause, ended), made.data) }
+        }
+        // It was done before it heard of any order; what ended afterwards is its interpreter.
+        (_, Some(ended)) if !ended.unconfirmed.is_empty() => ToolOutcome { stopped: stopped(ended), ..made },
+        (_, Some(_) | None) => made,
+    }
+}
+
+/// Returns the error of code that took its interpreter with it.
+fn vanished(ended: Option<&Ended>) -> ToolError {
+    let error = |message| ToolError::soft(ErrorKind::Code, "PYTHON_EXITED", message);
+    match ended.and_then(|ended| ended.exit) {
+        Some(Exit::Status(status)) => {
+            error(format!("the python process ended with status {status} before the code was done"))
+                .with("exit_code", status)
+        }
+        Some(Exit::Signal(signal)) => {
+            error(format!("the python process was ended by signal {signal}")).with("signal", signal)
+        }
+        None => error("the python process gave no answer and left no status".to_owned()),
+    }
+}
+
+fn config_error(message: impl Into<String>) -> ToolError {
+    ToolError::hard(ErrorKind::Config, "PYTHON_CONFIG", message)
+}

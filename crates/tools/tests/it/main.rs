@@ -1,0 +1,9 @@
+//! Tools against real processes.
+#![expect(clippy::unwrap_used, reason = "a test that panics has failed, which is what it is for")]
+
+mod lifeline;
+mod python;
+mod shell;
+mod support;
+mod trees;
+mod warm;
