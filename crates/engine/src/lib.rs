@@ -1,1 +1,64 @@
-//! placeholder
+//! The shells around the core: they read, write, wait and send, and leave every choice to `noetl-core`.
+//!
+//! [`Engine`] is the server side: it takes inputs, lets the core decide them on the execution they concern, and
+//! commits what was decided. [`Worker`](worker::Worker) is the other side: it runs the pipelines of the commands it
+//! is given. Between them stands a [`Transport`](transport::Transport); in one process that is a function call.
+//!
+//! Nothing here opens a socket, starts a process or reads a wall clock, and nothing depends on which task runs
+//! first: the simulator runs this very code in a seeded world.
+//!
+//! In reading order: `engine`, what there is; `start`, `cancel` and `cascade`, what people ask for; `mailbox`, `drive`, `lock`,
+//! `batch` and `landing`, the way of an input to the log and what follows from it; `attend`, `desk`, `claim` and
+//! `lease`, the workers; `sweep`, for everything that was missed; `worker`, the other side.
+
+pub mod engine;
+
+pub mod start;
+
+pub mod cancel;
+mod cascade;
+
+pub mod catalog;
+pub mod look;
+
+mod mailbox;
+
+mod drive;
+mod load;
+mod lock;
+
+mod batch;
+mod landing;
+
+pub mod transport;
+
+mod attend;
+mod claim;
+mod desk;
+mod lease;
+
+mod sweep;
+
+pub mod worker;
+
+pub mod clock;
+pub mod metrics;
+
+mod cache;
+mod lru;
+mod queue;
+mod watch;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+pub use cancel::{CancelAnswer, CancelError, CancelRequest, CancelStatus};
+pub use catalog::{RegisterError, Registered};
+pub use engine::{Engine, EngineOptions, Running};
+pub use look::{Inspection, WaitFor};
+pub use metrics::Metrics;
+pub use start::{StartError, StartRequest, Started};
+
+/// Locks what is never left half-changed, so that a panic elsewhere is no reason to stop.
+fn hold<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,5 +1,14 @@
-//! The noetl binary as a library: command line, HTTP client, and what people see of both.
+//! The library part of the `noetl` binary: command line, HTTP interface, server, data directory, transports.
+//!
+//! `main.rs` and the tests stand on it.
 
+pub mod api;
 pub mod cli;
 pub mod client;
+pub mod clock;
+pub mod embed;
+pub mod http_transport;
 pub mod render;
+pub mod server;
+pub mod telemetry;
+pub mod tools;

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::append::{Append, CommandChange, Due, DueChange, DueKind, Guard, HeadChange, NewEvent};
 use crate::event::{AttemptEnd, Cancelled, Ended, Escalated, Event};
-use crate::head::{CancelInfo, CommandState, HeadView, Status};
+use crate::head::{CancelInfo, CommandRow, CommandState, Head, HeadView, Status};
 use crate::id::{CommandId, EventId, ExecutionId, IdSource};
 use crate::playbook::CancelMode;
 use crate::time::Timestamp;
@@ -229,6 +229,16 @@ pub fn in_flight(view: &HeadView) -> Vec<InFlight> {
             stoppable: row.state == CommandState::Claimed,
         })
         .collect()
+}
+
+/// Returns the grace of an interrupt for one command: what the request named, else its step's own, else its
+/// execution's.
+pub fn grace_ms(head: &Head, row: &CommandRow) -> u64 {
+    let of_execution = head.cancel_grace_ms.unwrap_or(GRACE_MS_DEFAULT);
+    match &head.cancel {
+        Some(cancel) if cancel.grace_ms != of_execution => cancel.grace_ms,
+        Some(_) | None => row.grace_ms.unwrap_or(of_execution),
+    }
 }
 
 /// Tells a waiting parent, in the terminal append and without locking the parent.

@@ -1,5 +1,6 @@
 //! The command line: one file per command. Commands ask over HTTP; what they print is made by [`crate::render`].
 
+pub mod bench;
 pub mod cancel;
 pub mod catalog;
 pub mod config;
@@ -86,6 +87,7 @@ enum Command {
     Db(db::Db),
     #[command(subcommand)]
     Context(context::Contexts),
+    Bench(bench::Bench),
     /// Deprecated name of `run`
     #[command(hide = true)]
     Exec(Box<run::Run>),
@@ -152,6 +154,7 @@ impl Command {
             Command::Worker(worker) => worker.run(globals).await,
             Command::Db(db) => db.run(globals).await,
             Command::Context(contexts) => contexts.run(globals),
+            Command::Bench(bench) => bench.run().await,
             Command::Exec(run) => {
                 console::note("'exec' is a deprecated alias for 'run'");
                 run.run(globals).await

@@ -1,0 +1,321 @@
+//! Cancelling executions, alone or with their descendants.
+//!
+//! The decision is one append under the lock of the head; a family is decided member by member by a [`cascade`]. What
+//! is done here afterwards (telling workers and parents) only makes it sooner.
+//!
+//! [`cascade`]: crate::cascade
+
+use std::sync::{Arc, Mutex};
+
+use noetl_core::append::Append;
+use noetl_core::control::cancel::{self, Answer, InFlight, Request};
+use noetl_core::head::{CommandState, Head, HeadView, Status};
+use noetl_core::id::{CancellationId, ExecutionId, IdSource};
+use noetl_core::playbook::CancelMode;
+use noetl_core::time::Timestamp;
+use noetl_store::StoreError;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio::time::{Duration, Instant};
+
+use crate::engine::Engine;
+use crate::hold;
+use crate::landing::Landing;
+use crate::look::WaitFor;
+use crate::transport::Attempt;
+
+/// Who wants what cancelled.
+#[derive(Debug, Clone)]
+pub struct CancelRequest {
+    /// Which.
+    pub execution_id: ExecutionId,
+    /// Free text.
+    pub reason: Option<String>,
+    /// Descendants too, at any depth.
+    pub cascade: bool,
+    /// How what runs is treated; `None` = each execution's own way.
+    pub mode: Option<CancelMode>,
+    /// Between the polite stop and the kill, in milliseconds.
+    pub grace_ms: Option<u64>,
+    /// How long to wait until everything cancelled has quiesced, in milliseconds.
+    pub wait_ms: u64,
+    /// Only say what would be cancelled.
+    pub dry_run: bool,
+    /// The authenticated identity, else `api`, `cli`, …
+    pub cancelled_by: String,
+    /// Self-declared.
+    pub requested_by: Option<String>,
+    /// Where the request came from.
+    pub remote: Option<String>,
+    /// A repeat with the same key gets the first answer.
+    pub idempotency_key: Option<String>,
+}
+
+/// What became of a request to cancel.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CancelAnswer {
+    /// Done, or only looked.
+    pub status: CancelStatus,
+    /// The execution that the request named.
+    pub execution_id: ExecutionId,
+    /// What this request cancelled, the named one first if it is among them.
+    pub cancelled_executions: Vec<ExecutionId>,
+    /// What a request without `dry_run` would cancel now.
+    pub would_cancel: Vec<ExecutionId>,
+    /// The named one was cancelled before, and what still runs is now stopped harder.
+    pub escalated: bool,
+    /// The request's reason.
+    pub reason: Option<String>,
+    /// The mode that holds for the named execution.
+    pub mode: CancelMode,
+    /// What workers held at the decision.
+    pub in_flight: Vec<InFlight>,
+    /// Descendants that run on because `cascade` was not asked.
+    pub active_descendants: u64,
+    /// Nothing of what was cancelled runs any more.
+    pub quiesced: bool,
+    /// Everything asked for has been decided.
+    pub complete: bool,
+    /// The cascade, to be asked about later.
+    pub job_id: Option<CancellationId>,
+    /// One sentence for people.
+    pub message: String,
+}
+
+/// Kinds of answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CancelStatus {
+    /// It was decided.
+    Cancelled,
+    /// Nothing was changed.
+    DryRun,
+}
+
+/// Why nothing was cancelled.
+#[derive(Debug, thiserror::Error)]
+pub enum CancelError {
+    /// 404.
+    #[error("Execution {0} not found")]
+    Unknown(ExecutionId),
+    /// 409. The head says when, and for a cancelled one who and why.
+    #[error("Execution {} is already {}", head.execution_id, head.status.as_str())]
+    AlreadyEnded {
+        /// As it stands.
+        head: Box<Head>,
+    },
+    /// 503 or 507.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl CancelError {
+    /// Returns the status of an execution that had ended.
+    pub fn ended(&self) -> Option<Status> {
+        match self {
+            CancelError::AlreadyEnded { head } => Some(head.status),
+            CancelError::Unknown(_) | CancelError::Store(_) => None,
+        }
+    }
+}
+
+/// What a request made of one execution.
+#[derive(Debug)]
+pub(crate) struct Decided {
+    /// As it stood under the lock, before.
+    pub(crate) head: Head,
+    pub(crate) what: What,
+    pub(crate) in_flight: Vec<InFlight>,
+    /// What is told to workers.
+    orders: Vec<(Attempt, CancelMode, u64)>,
+}
+
+/// Kinds of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum What {
+    /// This request cancelled it, or an earlier one with the same key did.
+    Cancelled {
+        /// The mode that holds for it.
+        mode: CancelMode,
+        /// Nothing of it runs.
+        quiesced: bool,
+    },
+    /// It is stopped harder.
+    Escalated,
+    /// It had ended.
+    AlreadyEnded,
+}
+
+/// Decides a request for one execution, and notes what to tell to whom.
+pub(crate) fn decide(
+    view: &HeadView,
+    request: &Request,
+    now: Timestamp,
+    ids: &mut IdSource,
+) -> (Decided, Option<Append>) {
+    let decided = |what, in_flight, append: Option<&Append>| {
+        let mut head = view.head.clone();
+        let orders = append.map_or_else(Vec::new, |append| {
+            head.cancel.clone_from(&append.head.cancel);
+            let claimed = view.commands.iter().filter(|row| row.state == CommandState::Claimed);
+            let mode = head.cancel.as_ref().map_or(CancelMode::Finish, |cancel| cancel.mode);
+            claimed
+                .map(|row| {
+                    let attempt = Attempt { command_id: row.command_id, epoch: row.epoch };
+                    (attempt, mode, cancel::grace_ms(&head, row))
+                })
+                .collect()
+        });
+        Decided { head: view.head.clone(), what, in_flight, orders }
+    };
+    match cancel::decide(view, request, now, ids) {
+        Answer::Cancelled { append, in_flight, quiesced, mode } => {
+            (decided(What::Cancelled { mode, quiesced }, in_flight, Some(&append)), Some(*append))
+        }
+        Answer::Escalated { append, in_flight } => (decided(What::Escalated, in_flight, Some(&append)), Some(*append)),
+        Answer::AlreadyEnded => (decided(What::AlreadyEnded, Vec::new(), None), None),
+        // The first answer was lost on its way; this is the same one again.
+        Answer::Repeated { in_flight } => {
+            let mode = view.head.cancel.as_ref().map_or(request.default_mode, |cancel| cancel.mode);
+            let quiesced = view.head.quiesced_at.is_some();
+            (decided(What::Cancelled { mode, quiesced }, in_flight, None), None)
+        }
+    }
+}
+
+impl Engine {
+    /// Cancels an execution, and with `cascade` its descendants. What it answers is durable.
+    pub async fn cancel(&self, request: CancelRequest) -> Result<CancelAnswer, CancelError> {
+        if request.dry_run {
+            return self.would_cancel(&request).await;
+        }
+        let key = request.idempotency_key.as_ref().map(|key| format!("cancel/{}/{key}", request.execution_id));
+        if let Some(key) = &key
+            && let Some(kept) = self.store.answer(key).await?
+        {
+            let kept = serde_json::from_value(kept);
+            return Ok(kept.map_err(|error| StoreError::Corrupt(format!("the answer kept for {key}: {error}")))?);
+        }
+        let asked = Instant::now();
+        let mut answer =
+            if request.cascade { self.cancel_family(&request).await? } else { self.cancel_one(&request).await? };
+        if request.wait_ms > 0 && answer.complete && !answer.quiesced {
+            answer.quiesced = self.wait_all_quiesced(&answer, asked, request.wait_ms).await?;
+        }
+        if let Some(key) = &key {
+            let kept = serde_json::to_value(&answer).unwrap_or(Value::Null);
+            self.store.keep_answer(key, kept).await?;
+        }
+        Ok(answer)
+    }
+
+    async fn cancel_one(&self, request: &CancelRequest) -> Result<CancelAnswer, CancelError> {
+        let asked = self.request(request);
+        let seen: Arc<Mutex<Option<Decided>>> = Arc::default();
+        let out = Arc::clone(&seen);
+        self.under_lock_with(request.execution_id, None, move |locked, ids| {
+            let (decided, append) = decide(&locked.view, &asked, locked.now, ids);
+            *hold(&out) = Some(decided);
+            let append = append?;
+            let landing = Landing::of_control(&append, &locked.view.head);
+            Some((append, landing))
+        })
+        .await?;
+        let Some(decided) = hold(&seen).take() else { return Err(CancelError::Unknown(request.execution_id)) };
+        self.tell_workers(&decided);
+        if decided.what == What::AlreadyEnded {
+            return Err(CancelError::AlreadyEnded { head: Box::new(decided.head) });
+        }
+        let mut answer = answer(request, vec![decided]);
+        answer.active_descendants = self.active_descendants(request.execution_id).await?;
+        Ok(answer)
+    }
+
+    /// Returns the request as the core reads it.
+    pub(crate) fn request(&self, request: &CancelRequest) -> Request {
+        Request {
+            requested_execution_id: request.execution_id,
+            reason: request.reason.clone(),
+            cancelled_by: request.cancelled_by.clone(),
+            requested_by: request.requested_by.clone(),
+            remote: request.remote.clone(),
+            cascade: request.cascade,
+            mode: request.mode,
+            default_mode: self.options.default_cancel_mode,
+            grace_ms: request.grace_ms,
+            idempotency_key: request.idempotency_key.clone(),
+        }
+    }
+
+    /// Pushes cancel orders over the open polls of workers that speak to this server. Others hear of it from the
+    /// server they speak to, which sweeps for it.
+    pub(crate) fn tell_workers(&self, decided: &Decided) {
+        for (attempt, mode, grace_ms) in &decided.orders {
+            if self.desk.cancel(*attempt, *mode, *grace_ms) {
+                self.metrics.cancel_orders.add_one();
+            }
+        }
+    }
+
+    async fn wait_all_quiesced(&self, answer: &CancelAnswer, asked: Instant, wait_ms: u64) -> Result<bool, StoreError> {
+        let deadline = asked + Duration::from_millis(wait_ms);
+        let escalated = answer.escalated.then_some(&answer.execution_id);
+        for execution_id in answer.cancelled_executions.iter().chain(escalated) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let left = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+            let head = self.wait(*execution_id, WaitFor::Quiesced, left).await?;
+            if head.is_none_or(|head| !WaitFor::Quiesced.reached(&head)) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// Returns the answer to a request that decided all this.
+pub(crate) fn answer(request: &CancelRequest, decided: Vec<Decided>) -> CancelAnswer {
+    let mut answer = CancelAnswer {
+        status: CancelStatus::Cancelled,
+        execution_id: request.execution_id,
+        cancelled_executions: Vec::new(),
+        would_cancel: Vec::new(),
+        escalated: false,
+        reason: request.reason.clone(),
+        mode: request.mode.unwrap_or(CancelMode::Finish),
+        in_flight: Vec::new(),
+        active_descendants: 0,
+        quiesced: true,
+        complete: true,
+        job_id: None,
+        message: String::new(),
+    };
+    for one in decided {
+        let named = one.head.execution_id == request.execution_id;
+        match one.what {
+            What::Cancelled { mode, quiesced } => {
+                answer.cancelled_executions.push(one.head.execution_id);
+                answer.quiesced &= quiesced;
+                if named {
+                    answer.mode = mode;
+                }
+            }
+            What::Escalated => {
+                answer.quiesced = false;
+                answer.escalated |= named;
+            }
+            What::AlreadyEnded => {
+                if named && let Some(cancel) = &one.head.cancel {
+                    answer.mode = cancel.mode;
+                }
+            }
+        }
+        answer.in_flight.extend(one.in_flight);
+    }
+    let count = answer.cancelled_executions.len();
+    answer.message = if answer.escalated && count == 0 {
+        format!("Escalated to interrupt: {} command(s) still in flight", answer.in_flight.len())
+    } else {
+        format!("Cancelled {count} execution(s)")
+    };
+    answer
+}

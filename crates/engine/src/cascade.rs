@@ -1,0 +1,280 @@
+//! Cascades: a cancel that goes down a family, chunk by chunk.
+//!
+//! Recorded durably before the first member is fenced, so that any server finishes it after a crash. Each chunk fences
+//! its members, then lists their children in a read that starts after the fences are held: nothing is born behind it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+
+use noetl_core::append::Append;
+use noetl_core::control::cancel::Request;
+use noetl_core::head::Head;
+use noetl_core::id::{CancellationId, ExecutionId};
+use noetl_store::{Cancellation, ListQuery, LockedView, StoreError};
+use tokio::time::{Duration, Instant};
+
+use crate::cancel::{self, CancelAnswer, CancelError, CancelRequest, CancelStatus, Decided, What};
+use crate::engine::Engine;
+use crate::hold;
+use crate::landing::Landing;
+
+/// Heads in one transaction at most.
+const CHUNK_MAX: usize = 500;
+/// Heads in the first transaction.
+const CHUNK_FIRST: usize = 64;
+/// How long one transaction should take: other work waits for it.
+const CHUNK_TIME: Duration = Duration::from_millis(5);
+/// Members of a family listed at a time.
+const FAMILY_PAGE: u64 = 1000;
+/// Members of a family looked at when nothing is written, at most.
+const FAMILY_MAX: usize = 100_000;
+
+/// The cascades that this process is driving.
+#[derive(Debug, Default)]
+pub(crate) struct Cascades {
+    driving: Mutex<BTreeSet<CancellationId>>,
+    /// Begun here and left, because whoever asked had to be answered or went away.
+    left: Mutex<BTreeSet<CancellationId>>,
+}
+
+/// The right to drive one cascade in this process. Given up unfinished, the sweep goes on with it.
+#[derive(Debug)]
+pub(crate) struct Driving {
+    cascades: Arc<Cascades>,
+    id: CancellationId,
+    done: bool,
+}
+
+impl Cascades {
+    /// Begins to drive a cascade, unless somebody here is at it.
+    pub(crate) fn drive(self: &Arc<Self>, id: CancellationId) -> Option<Driving> {
+        hold(&self.left).remove(&id);
+        let free = hold(&self.driving).insert(id);
+        free.then(|| Driving { cascades: Arc::clone(self), id, done: false })
+    }
+
+    /// Returns the cascades that were left unfinished.
+    pub(crate) fn left(&self) -> BTreeSet<CancellationId> {
+        hold(&self.left).clone()
+    }
+}
+
+impl Drop for Driving {
+    fn drop(&mut self) {
+        hold(&self.cascades.driving).remove(&self.id);
+        if !self.done {
+            hold(&self.cascades.left).insert(self.id);
+        }
+    }
+}
+
+/// A walk down a family.
+struct Walk {
+    request: Arc<Request>,
+    size: usize,
+}
+
+impl Walk {
+    fn new(request: Request) -> Self {
+        Walk { request: Arc::new(request), size: CHUNK_FIRST }
+    }
+
+    /// Decides the next chunk; returns what it decided, and whether nothing is left.
+    async fn step(&mut self, engine: &Engine, id: CancellationId) -> Result<(Vec<Decided>, bool), StoreError> {
+        type Seen = Vec<(Decided, Option<(Landing, u64)>)>;
+        let seen: Arc<Mutex<Seen>> = Arc::default();
+        let decide = {
+            let (seen, request, ids) = (Arc::clone(&seen), Arc::clone(&self.request), Arc::clone(&engine.ids));
+            Box::new(move |locked: &LockedView| -> Option<Append> {
+                let (decided, append) = cancel::decide(&locked.view, &request, locked.now, &mut hold(&ids));
+                let landing = append.as_ref().map(|append| {
+                    let version = locked.view.head.version + append.events.len() as u64;
+                    (Landing::of_control(append, &locked.view.head), version)
+                });
+                hold(&seen).push((decided, landing));
+                append
+            })
+        };
+        let began = Instant::now();
+        let chunk = engine.store.cancel_chunk(id, self.size, decide).await?;
+        let took = began.elapsed();
+        self.size = if took > CHUNK_TIME { self.size / 2 } else { self.size * 2 }.clamp(16, CHUNK_MAX);
+        let mut all = Vec::new();
+        for (decided, landing) in std::mem::take(&mut *hold(&seen)) {
+            if let Some((landing, version)) = landing {
+                engine.landed(landing, version);
+            }
+            engine.tell_workers(&decided);
+            all.push(decided);
+        }
+        Ok((all, chunk.done))
+    }
+}
+
+impl Engine {
+    pub(crate) async fn cancel_family(&self, request: &CancelRequest) -> Result<CancelAnswer, CancelError> {
+        let Some(head) = self.store.head(request.execution_id).await? else {
+            return Err(CancelError::Unknown(request.execution_id));
+        };
+        let now = self.now().await?;
+        let id = CancellationId(self.next_id(now));
+        // Before the first fence: a crash right after it must leave somebody who knows that there is more to do.
+        self.store
+            .open_cancellation(Cancellation {
+                cancellation_id: id,
+                requested_execution_id: request.execution_id,
+                reason: request.reason.clone(),
+                cancelled_by: request.cancelled_by.clone(),
+                requested_by: request.requested_by.clone(),
+                remote: request.remote.clone(),
+                mode: request.mode,
+                grace_ms: request.grace_ms,
+                idempotency_key: request.idempotency_key.clone(),
+                cancelled: 0,
+                visited: 0,
+                created_at: now,
+                done_at: None,
+            })
+            .await?;
+        let Some(mut driving) = self.cascades.drive(id) else {
+            return Err(StoreError::Unavailable(format!("cascade {id} is driven twice")).into());
+        };
+        let deadline = Instant::now() + Duration::from_millis(self.options.cascade_answer_ms);
+        let mut walk = Walk::new(self.request(request));
+        let mut decided = Vec::new();
+        loop {
+            let (chunk, done) = walk.step(self, id).await?;
+            decided.extend(
+                chunk
+                    .into_iter()
+                    .filter(|one| one.what != What::AlreadyEnded || one.head.execution_id == request.execution_id),
+            );
+            if done {
+                driving.done = true;
+                break;
+            }
+            if Instant::now() >= deadline {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        let complete = driving.done;
+        drop(driving);
+        let touched = decided.iter().any(|one| one.what != What::AlreadyEnded);
+        if complete && !touched {
+            return Err(CancelError::AlreadyEnded { head: Box::new(head) });
+        }
+        let mut answer = cancel::answer(request, decided);
+        answer.complete = complete;
+        answer.job_id = Some(id);
+        if !complete {
+            answer.quiesced = false;
+            answer.message = format!("{} so far; job {id} goes on", answer.message);
+        }
+        Ok(answer)
+    }
+
+    /// Goes on with a cascade that somebody left or lost, to its end.
+    pub(crate) async fn finish_cascade(
+        &self,
+        cancellation: &Cancellation,
+        mut driving: Driving,
+    ) -> Result<(), StoreError> {
+        let mut walk = Walk::new(Request {
+            requested_execution_id: cancellation.requested_execution_id,
+            reason: cancellation.reason.clone(),
+            cancelled_by: cancellation.cancelled_by.clone(),
+            requested_by: cancellation.requested_by.clone(),
+            remote: cancellation.remote.clone(),
+            cascade: true,
+            mode: cancellation.mode,
+            default_mode: self.options.default_cancel_mode,
+            grace_ms: cancellation.grace_ms,
+            idempotency_key: cancellation.idempotency_key.clone(),
+        });
+        while !walk.step(self, cancellation.cancellation_id).await?.1 {
+            tokio::task::yield_now().await;
+        }
+        driving.done = true;
+        Ok(())
+    }
+
+    /// Says what a request would cancel now.
+    pub(crate) async fn would_cancel(&self, request: &CancelRequest) -> Result<CancelAnswer, CancelError> {
+        let Some(head) = self.store.head(request.execution_id).await? else {
+            return Err(CancelError::Unknown(request.execution_id));
+        };
+        let descendants = self.descendants(&head).await?;
+        let running = descendants.iter().filter(|head| head.is_active()).map(|head| head.execution_id);
+        let mut would_cancel: Vec<ExecutionId> = Vec::new();
+        let mut active_descendants = 0;
+        if head.is_active() {
+            would_cancel.push(head.execution_id);
+        }
+        if request.cascade {
+            would_cancel.extend(running);
+        } else {
+            active_descendants = running.count() as u64;
+        }
+        if would_cancel.is_empty() {
+            return Err(CancelError::AlreadyEnded { head: Box::new(head) });
+        }
+        let own = request.mode.or(head.cancel_mode).unwrap_or(self.options.default_cancel_mode);
+        Ok(CancelAnswer {
+            status: CancelStatus::DryRun,
+            execution_id: request.execution_id,
+            cancelled_executions: Vec::new(),
+            escalated: false,
+            reason: request.reason.clone(),
+            mode: own,
+            in_flight: Vec::new(),
+            active_descendants,
+            quiesced: false,
+            complete: true,
+            job_id: None,
+            message: format!("Would cancel {} execution(s)", would_cancel.len()),
+            would_cancel,
+        })
+    }
+
+    /// Counts descendants that run on.
+    pub(crate) async fn active_descendants(&self, execution_id: ExecutionId) -> Result<u64, StoreError> {
+        let children = ListQuery { parent: Some(execution_id), limit: 1, ..ListQuery::default() };
+        if self.store.executions(children).await?.is_empty() {
+            return Ok(0);
+        }
+        let Some(head) = self.store.head(execution_id).await? else { return Ok(0) };
+        Ok(self.descendants(&head).await?.iter().filter(|head| head.is_active()).count() as u64)
+    }
+
+    /// Returns the descendants of an execution, nearest first, at most [`FAMILY_MAX`].
+    async fn descendants(&self, top: &Head) -> Result<Vec<Head>, StoreError> {
+        let mut children: BTreeMap<ExecutionId, Vec<Head>> = BTreeMap::new();
+        let mut before = None;
+        let mut count = 0;
+        loop {
+            let query =
+                ListQuery { root: Some(top.root_execution_id), before, limit: FAMILY_PAGE, ..ListQuery::default() };
+            let page = self.store.executions(query).await?;
+            let Some(last) = page.last() else { break };
+            before = Some(last.execution_id);
+            count += page.len();
+            for head in page {
+                if let Some(parent) = head.parent_execution_id {
+                    children.entry(parent).or_default().push(head);
+                }
+            }
+            if count >= FAMILY_MAX {
+                break;
+            }
+        }
+        let mut found = children.remove(&top.execution_id).unwrap_or_default();
+        let mut at = 0;
+        while let Some(head) = found.get(at) {
+            let below = children.remove(&head.execution_id).unwrap_or_default();
+            found.extend(below);
+            at += 1;
+        }
+        Ok(found)
+    }
+}

@@ -1,0 +1,652 @@
+//! The desk: workers that are asking for work here, what they have been given, and which slots are promised.
+//!
+//! A hint like everything in memory. The tables say who holds what; a worker that comes back from another server, or a
+//! server that comes back from a crash, is brought up to date by [`Desk::correct`].
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use noetl_core::execution::Hand;
+use noetl_core::head::Holder;
+use noetl_core::id::{ExecutionId, SessionId};
+use noetl_core::playbook::CancelMode;
+use noetl_core::time::Timestamp;
+use noetl_core::work::Assignment;
+use noetl_store::Session;
+use tokio::sync::Notify;
+use tokio::time::{Duration, Instant};
+
+use crate::hold;
+use crate::lru::Lru;
+use crate::transport::{Attempt, CancelOrder, Held, Orders, Poll};
+
+/// After how long something that a worker does not confirm is said again, in milliseconds.
+const REPEAT_MS: u64 = 1_000;
+/// The same for cancel orders, which are in a hurry.
+const REPEAT_CANCEL_MS: u64 = 250;
+/// Attempts that are remembered as reported, so that a poll which crossed the report is understood.
+const REPORTED_MAX: u64 = 16_384;
+/// How many freed slots in a row an execution may keep for itself while others wait for one.
+const STREAK_MAX: u32 = 8;
+/// Workers that one decision may hand work to.
+pub(crate) const HANDS_MAX: usize = 16;
+
+/// The desk of one server.
+#[derive(Debug)]
+pub(crate) struct Desk {
+    lives: Mutex<Lives>,
+    /// There may be pending commands that nobody has been found for.
+    backlog: AtomicBool,
+    /// Wakes the matcher.
+    pub(crate) work: Notify,
+    /// Wakes those who hang in a poll for offers.
+    pub(crate) offers: Notify,
+}
+
+#[derive(Debug)]
+struct Lives {
+    lives: BTreeMap<SessionId, Life>,
+    holders: BTreeMap<Attempt, SessionId>,
+    reported: Lru<Attempt, ()>,
+    /// Counts what is given out, so that a reading of the tables is not held against what came after it.
+    given: u64,
+    /// Where the next search for free slots begins.
+    turn: SessionId,
+}
+
+/// A worker's session, as far as it talks to this server.
+#[derive(Debug)]
+struct Life {
+    session: Session,
+    /// Free slots, as the worker counted them when it last spoke.
+    free: u32,
+    /// Of these, promised to decisions under way.
+    promised: u32,
+    /// Commands given that the worker has not named yet: on their way to a slot.
+    unnamed: u32,
+    attempts: BTreeMap<Attempt, Given>,
+    /// Requests being answered.
+    attending: u32,
+    /// Of these, reports.
+    reporting: u32,
+    /// The newest poll; older ones are answered empty.
+    poll: u64,
+    /// Serial number of what the worker said last.
+    serial: u64,
+    draining: bool,
+    /// It claims by itself.
+    chooses: bool,
+    /// Freed slots in a row that went to the execution that freed them.
+    streak: u32,
+    renewed: Instant,
+    corrected: Instant,
+    wake: Arc<Notify>,
+}
+
+/// A command given to a worker.
+#[derive(Debug)]
+struct Given {
+    execution_id: ExecutionId,
+    /// Kept until the worker has named it, to be sent again.
+    assignment: Option<Box<Assignment>>,
+    named: bool,
+    sent: Option<Sent>,
+    cancel: Option<Cancel>,
+    /// The order that the worker says it has.
+    obeys: Option<CancelMode>,
+    given: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Sent {
+    at: Instant,
+    by: Channel,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Cancel {
+    mode: CancelMode,
+    grace_ms: u64,
+    sent: Option<Instant>,
+}
+
+/// The two ways on which a worker speaks; each is in order by itself, but not with the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Channel {
+    Poll,
+    Report,
+}
+
+/// A worker's request, while it is being answered.
+#[derive(Debug)]
+pub(crate) struct Attention {
+    desk: Arc<Desk>,
+    session_id: SessionId,
+    channel: Channel,
+    /// Number of this poll.
+    poll: u64,
+    pub(crate) worker_id: Arc<str>,
+    pub(crate) pools: Vec<Arc<str>>,
+    pub(crate) wake: Arc<Notify>,
+    /// When its lease was last renewed, and when it was last compared with the tables.
+    pub(crate) renewed: Instant,
+    pub(crate) corrected: Instant,
+    /// What the worker holds and the desk knows nothing of.
+    pub(crate) strangers: Vec<Attempt>,
+}
+
+/// What there is to say on a channel.
+#[derive(Debug)]
+pub(crate) enum Say {
+    /// This.
+    Now(Orders),
+    /// Nothing; look again at that moment, if any.
+    Nothing(Option<Instant>),
+    /// Nothing ever: a newer poll has taken its place.
+    Superseded,
+    /// The session has ended.
+    Unknown,
+}
+
+impl Desk {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Desk {
+            lives: Mutex::new(Lives {
+                lives: BTreeMap::new(),
+                holders: BTreeMap::new(),
+                reported: Lru::new(REPORTED_MAX),
+                given: 0,
+                turn: SessionId(0),
+            }),
+            // A server that has just come up does not know what waits.
+            backlog: AtomicBool::new(true),
+            work: Notify::new(),
+            offers: Notify::new(),
+        })
+    }
+
+    /// Seats a session, if it is not here already.
+    pub(crate) fn seat(&self, session: Session) {
+        let now = Instant::now();
+        hold(&self.lives).lives.entry(session.session_id).or_insert_with(|| Life {
+            session,
+            free: 0,
+            promised: 0,
+            unnamed: 0,
+            attempts: BTreeMap::new(),
+            attending: 0,
+            reporting: 0,
+            poll: 0,
+            serial: 0,
+            draining: false,
+            chooses: false,
+            streak: 0,
+            renewed: now,
+            corrected: now,
+            wake: Arc::new(Notify::new()),
+        });
+    }
+
+    /// Ends a session here; whoever hangs for it is told.
+    pub(crate) fn dismiss(&self, session_id: SessionId) {
+        let mut lives = hold(&self.lives);
+        if let Some(life) = lives.lives.remove(&session_id) {
+            for attempt in life.attempts.keys() {
+                lives.holders.remove(attempt);
+            }
+            life.wake.notify_waiters();
+        }
+    }
+
+    /// Forgets sessions that have not spoken for so long; returns whether anybody is left.
+    pub(crate) fn forget_silent(&self, silence: Duration) {
+        let mut lives = hold(&self.lives);
+        let silent: Vec<SessionId> = lives
+            .lives
+            .iter()
+            .filter(|(_, life)| life.attending == 0 && life.renewed.elapsed() > silence)
+            .map(|(id, _)| *id)
+            .collect();
+        drop_lives(&mut lives, &silent);
+    }
+
+    /// Takes what a worker says of itself; `None` when its session is not seated here.
+    pub(crate) fn attend(self: &Arc<Self>, said: &Poll, channel: Channel) -> Option<Attention> {
+        let mut lives = hold(&self.lives);
+        let Lives { lives, reported, .. } = &mut *lives;
+        let life = lives.get_mut(&said.session_id)?;
+        // Requests overtake each other; an older one knows less. Simple workers do not count.
+        let mut strangers = Vec::new();
+        if said.serial == 0 || said.serial >= life.serial {
+            life.serial = said.serial;
+            life.hear(said, channel);
+            strangers.extend(
+                said.held
+                    .iter()
+                    .map(Attempt::of)
+                    .filter(|attempt| !life.attempts.contains_key(attempt) && !reported.contains(attempt)),
+            );
+        }
+        life.attending += 1;
+        match channel {
+            Channel::Poll => {
+                life.poll += 1;
+                life.wake.notify_waiters();
+            }
+            Channel::Report => life.reporting += 1,
+        }
+        if life.available() > 0 && self.backlog.load(Ordering::Relaxed) {
+            self.work.notify_one();
+        }
+        Some(Attention {
+            desk: Arc::clone(self),
+            session_id: said.session_id,
+            channel,
+            poll: life.poll,
+            worker_id: Arc::clone(&life.session.worker_id),
+            pools: life.session.pools.clone(),
+            wake: Arc::clone(&life.wake),
+            renewed: life.renewed,
+            corrected: life.corrected,
+            strangers,
+        })
+    }
+
+    /// Notes that the session's lease has been renewed.
+    pub(crate) fn renewed(&self, session_id: SessionId) {
+        if let Some(life) = hold(&self.lives).lives.get_mut(&session_id) {
+            life.renewed = Instant::now();
+        }
+    }
+
+    /// Returns what [`Desk::correct`] wants to know of before the tables are read.
+    pub(crate) fn given(&self) -> u64 {
+        hold(&self.lives).given
+    }
+
+    /// Returns whether a command is known to be in the session's hands.
+    pub(crate) fn knows(&self, session_id: SessionId, attempt: Attempt) -> bool {
+        hold(&self.lives).lives.get(&session_id).is_some_and(|life| life.attempts.contains_key(&attempt))
+    }
+
+    /// Brings the desk in line with the tables: `held` is what they said the session holds, read when `given` stood.
+    pub(crate) fn correct(&self, session_id: SessionId, given: u64, held: &[(Attempt, Option<Assignment>)]) {
+        for (attempt, assignment) in held {
+            if let Some(assignment) = assignment
+                && !self.knows(session_id, *attempt)
+            {
+                self.give(session_id, assignment.clone());
+            }
+        }
+        let mut lives = hold(&self.lives);
+        let Lives { lives, holders, .. } = &mut *lives;
+        let Some(life) = lives.get_mut(&session_id) else { return };
+        life.corrected = Instant::now();
+        let moot: Vec<Attempt> = life
+            .attempts
+            .iter()
+            .filter(|(attempt, one)| one.given <= given && !held.iter().any(|(held, _)| held == *attempt))
+            .map(|(attempt, _)| *attempt)
+            .collect();
+        for attempt in moot {
+            life.take_back(attempt);
+            holders.remove(&attempt);
+        }
+    }
+
+    /// Gives a command that the session holds now; it goes out with the next answer.
+    pub(crate) fn give(&self, session_id: SessionId, assignment: Assignment) {
+        let mut lives = hold(&self.lives);
+        let lives = &mut *lives;
+        lives.given += 1;
+        // A session that speaks to another server hears of it there, when it is compared with the tables.
+        let Some(life) = lives.lives.get_mut(&session_id) else { return };
+        let attempt = Attempt { command_id: assignment.command_id, epoch: assignment.epoch };
+        let Entry::Vacant(place) = life.attempts.entry(attempt) else { return };
+        place.insert(Given {
+            execution_id: assignment.execution_id,
+            assignment: Some(Box::new(assignment)),
+            named: false,
+            sent: None,
+            cancel: None,
+            obeys: None,
+            given: lives.given,
+        });
+        life.unnamed += 1;
+        lives.holders.insert(attempt, session_id);
+        // A report on its way back takes it along; the poll stays open.
+        if life.reporting == 0 {
+            life.wake.notify_waiters();
+        }
+    }
+
+    /// Notes that the caller has handed the command over by itself.
+    pub(crate) fn handed_over(&self, session_id: SessionId, attempt: Attempt) {
+        if let Some(life) = hold(&self.lives).lives.get_mut(&session_id)
+            && let Some(given) = life.attempts.get_mut(&attempt)
+        {
+            given.sent = Some(Sent { at: Instant::now(), by: Channel::Report });
+        }
+    }
+
+    /// Lets the poll have what waits for a report that takes its time.
+    pub(crate) fn nudge(&self, session_id: SessionId) {
+        if let Some(life) = hold(&self.lives).lives.get(&session_id)
+            && life.attempts.values().any(|given| given.sent.is_none() && given.assignment.is_some())
+        {
+            life.wake.notify_waiters();
+        }
+    }
+
+    /// An attempt is over, or not its holder's any more.
+    pub(crate) fn settled(&self, attempt: Attempt) {
+        let mut lives = hold(&self.lives);
+        if let Some(session_id) = lives.holders.remove(&attempt)
+            && let Some(life) = lives.lives.get_mut(&session_id)
+        {
+            life.take_back(attempt);
+        }
+    }
+
+    /// An attempt is over because its worker said so: it may name it once more in a request on its way.
+    pub(crate) fn reported(&self, attempt: Attempt) {
+        self.settled(attempt);
+        hold(&self.lives).reported.put(attempt, ());
+    }
+
+    /// Orders the end of an attempt, if its worker speaks to this server; `true` when that is news.
+    pub(crate) fn cancel(&self, attempt: Attempt, mode: CancelMode, grace_ms: u64) -> bool {
+        let mut lives = hold(&self.lives);
+        let Some(session_id) = lives.holders.get(&attempt).copied() else { return false };
+        let Some(life) = lives.lives.get_mut(&session_id) else { return false };
+        let Some(given) = life.attempts.get_mut(&attempt) else { return false };
+        let known = given.cancel.is_some_and(|cancel| (cancel.mode, cancel.grace_ms) == (mode, grace_ms));
+        if known {
+            return false;
+        }
+        given.cancel = Some(Cancel { mode, grace_ms, sent: None });
+        given.obeys = None;
+        life.wake.notify_waiters();
+        true
+    }
+
+    /// Says whether there may be pending commands that nobody has been found for.
+    pub(crate) fn set_backlog(&self, backlog: bool) {
+        self.backlog.store(backlog, Ordering::Relaxed);
+    }
+
+    /// There is something pending: wakes the matcher and those who wait for offers.
+    pub(crate) fn expect_work(&self) {
+        self.set_backlog(true);
+        self.work.notify_one();
+        self.offers.notify_waiters();
+    }
+
+    /// Returns the pools for which somebody here has a free slot, and how many slots that are.
+    pub(crate) fn hungry(&self) -> (Vec<Arc<str>>, u32) {
+        let lives = hold(&self.lives);
+        let mut pools: Vec<Arc<str>> = Vec::new();
+        let mut slots = 0;
+        for life in lives.lives.values().filter(|life| life.available() > 0) {
+            slots += life.available();
+            for pool in &life.session.pools {
+                if !pools.contains(pool) {
+                    pools.push(Arc::clone(pool));
+                }
+            }
+        }
+        (pools, slots)
+    }
+
+    /// Promises up to `slots` free slots of up to [`HANDS_MAX`] workers, beginning with another one each time.
+    pub(crate) fn promise(self: &Arc<Self>, slots: u32) -> Promise {
+        let mut promise = Promise::none(self);
+        let mut lives = hold(&self.lives);
+        let Lives { lives, turn, .. } = &mut *lives;
+        let mut left = slots;
+        let order: Vec<SessionId> =
+            lives.range(*turn..).chain(lives.range(..*turn)).map(|(session_id, _)| *session_id).collect();
+        for session_id in order {
+            if left == 0 || promise.hands.len() >= HANDS_MAX {
+                break;
+            }
+            let Some(life) = lives.get_mut(&session_id) else { continue };
+            let free = life.available().min(left);
+            if free > 0 {
+                life.promised += free;
+                left -= free;
+                promise.hands.push(life.hand(free));
+                *turn = SessionId(session_id.0.saturating_add(1));
+            }
+        }
+        promise
+    }
+
+    /// Returns free slots for a decision that brings no slot of its own; none while others wait for one.
+    pub(crate) fn spare(self: &Arc<Self>) -> Promise {
+        if self.backlog.load(Ordering::Relaxed) { Promise::none(self) } else { self.promise(u32::MAX) }
+    }
+
+    /// Promises the slot that a report frees to what the report brings about.
+    ///
+    /// This makes a chain one commit per step. While others wait for a slot every few-th one is left to them.
+    pub(crate) fn keep_slot(self: &Arc<Self>, session_id: SessionId) -> Option<Promise> {
+        let mut lives = hold(&self.lives);
+        let life = lives.lives.get_mut(&session_id)?;
+        if life.available() == 0 {
+            return None;
+        }
+        if self.backlog.load(Ordering::Relaxed) {
+            if life.streak >= STREAK_MAX {
+                life.streak = 0;
+                self.work.notify_one();
+                return None;
+            }
+            life.streak += 1;
+        }
+        life.promised += 1;
+        let hand = life.hand(1);
+        Some(Promise { desk: Arc::clone(self), hands: vec![hand] })
+    }
+
+    fn release(&self, session_id: SessionId, slots: u32) {
+        let mut lives = hold(&self.lives);
+        let Some(life) = lives.lives.get_mut(&session_id) else { return };
+        life.promised = life.promised.saturating_sub(slots);
+        if life.available() > 0 && self.backlog.load(Ordering::Relaxed) {
+            self.work.notify_one();
+        }
+    }
+}
+
+fn drop_lives(lives: &mut Lives, ids: &[SessionId]) {
+    for id in ids {
+        if let Some(life) = lives.lives.remove(id) {
+            for attempt in life.attempts.keys() {
+                lives.holders.remove(attempt);
+            }
+        }
+    }
+}
+
+impl Life {
+    /// Returns how many more commands the worker could begin at once.
+    fn available(&self) -> u32 {
+        if self.attending == 0 || self.draining || self.chooses {
+            return 0;
+        }
+        self.free.saturating_sub(self.promised + self.unnamed)
+    }
+
+    fn hand(&self, free: u32) -> Hand {
+        Hand {
+            holder: Holder {
+                session_id: self.session.session_id,
+                worker_id: Arc::clone(&self.session.worker_id),
+                claimed_at: Timestamp(0),
+                started: false,
+            },
+            pools: self.session.pools.clone(),
+            free,
+        }
+    }
+
+    fn hear(&mut self, said: &Poll, channel: Channel) {
+        self.free = said.free.min(self.session.slots);
+        self.draining = said.draining;
+        self.chooses = said.offer;
+        let mut held: Vec<&Held> = said.held.iter().collect();
+        held.sort_unstable_by_key(|held| Attempt::of(held));
+        self.unnamed = 0;
+        for (attempt, given) in &mut self.attempts {
+            match held.binary_search_by_key(attempt, |held| Attempt::of(held)) {
+                Ok(place) => {
+                    given.named = true;
+                    given.assignment = None;
+                    given.obeys = held[place].cancel;
+                }
+                Err(_) => {
+                    // Named before and not now: it has been reported, on the other channel.
+                    if !given.named {
+                        self.unnamed += 1;
+                        // A worker that polls again has the last poll's answer, or never gets it.
+                        if channel == Channel::Poll && given.sent.is_some_and(|sent| sent.by == Channel::Poll) {
+                            given.sent = None;
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn take_back(&mut self, attempt: Attempt) {
+        if let Some(given) = self.attempts.remove(&attempt)
+            && !given.named
+        {
+            self.unnamed = self.unnamed.saturating_sub(1);
+        }
+    }
+}
+
+impl Attempt {
+    /// Returns the attempt that is held.
+    pub(crate) fn of(held: &Held) -> Self {
+        Attempt { command_id: held.command_id, epoch: held.epoch }
+    }
+}
+
+impl Attention {
+    /// Returns what there is to say now, and notes it as said.
+    pub(crate) fn say(&self, lease_ms: u64) -> Say {
+        let mut lives = hold(&self.desk.lives);
+        let Some(life) = lives.lives.get_mut(&self.session_id) else { return Say::Unknown };
+        if self.channel == Channel::Poll && self.poll != life.poll {
+            return Say::Superseded;
+        }
+        let now = Instant::now();
+        let mut orders = Orders { lease_ms, ..Orders::default() };
+        let mut again: Option<Instant> = None;
+        let mut later = |at: Instant| again = Some(again.map_or(at, |known| known.min(at)));
+        for (attempt, given) in &mut life.attempts {
+            if let Some(assignment) = &given.assignment {
+                match given.sent.map(|sent| sent.at + Duration::from_millis(REPEAT_MS)) {
+                    Some(repeat) if repeat > now => later(repeat),
+                    Some(_) | None => {
+                        given.sent = Some(Sent { at: now, by: self.channel });
+                        orders.commands.push((**assignment).clone());
+                    }
+                }
+            }
+            let Some(cancel) = given.cancel.as_mut().filter(|cancel| given.obeys != Some(cancel.mode)) else {
+                continue;
+            };
+            match cancel.sent.map(|sent| sent + Duration::from_millis(REPEAT_CANCEL_MS)) {
+                Some(repeat) if repeat > now => later(repeat),
+                Some(_) | None => {
+                    cancel.sent = Some(now);
+                    orders.cancels.push(CancelOrder {
+                        execution_id: given.execution_id,
+                        command_id: attempt.command_id,
+                        epoch: attempt.epoch,
+                        mode: cancel.mode,
+                        grace_ms: cancel.grace_ms,
+                    });
+                }
+            }
+        }
+        if orders.is_empty() { Say::Nothing(again) } else { Say::Now(orders) }
+    }
+}
+
+impl Drop for Attention {
+    /// The request is answered, or its connection is gone.
+    fn drop(&mut self) {
+        let mut lives = hold(&self.desk.lives);
+        if let Some(life) = lives.lives.get_mut(&self.session_id) {
+            life.attending = life.attending.saturating_sub(1);
+            if self.channel == Channel::Report {
+                life.reporting = life.reporting.saturating_sub(1);
+            }
+        }
+    }
+}
+
+/// Free slots promised to one decision. What it does not use is free again when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Promise {
+    desk: Arc<Desk>,
+    hands: Vec<Hand>,
+}
+
+impl Promise {
+    /// Returns a promise of nothing.
+    pub(crate) fn none(desk: &Arc<Desk>) -> Self {
+        Promise { desk: Arc::clone(desk), hands: Vec::new() }
+    }
+
+    /// Returns the hands that a decision may fill.
+    pub(crate) fn hands(&self) -> Vec<Hand> {
+        self.hands.clone()
+    }
+
+    /// Keeps what the decision used; `after` are the same hands after it.
+    pub(crate) fn keep_used(&mut self, after: &[Hand]) {
+        for (hand, after) in self.hands.iter_mut().zip(after) {
+            let unused = after.free.min(hand.free);
+            if unused > 0 {
+                self.desk.release(hand.holder.session_id, unused);
+                hand.free -= unused;
+            }
+        }
+        self.hands.retain(|hand| hand.free > 0);
+    }
+
+    /// Adds another promise.
+    pub(crate) fn join(&mut self, mut other: Promise) {
+        for hand in std::mem::take(&mut other.hands) {
+            match self.hands.iter_mut().find(|own| own.holder.session_id == hand.holder.session_id) {
+                Some(own) => own.free += hand.free,
+                None => self.hands.push(hand),
+            }
+        }
+    }
+
+    /// Splits one slot of the worker with the most free ones among those that serve `pool` off.
+    pub(crate) fn take_for(&mut self, pool: &Arc<str>) -> Option<(Holder, Promise)> {
+        let serving = self.hands.iter_mut().filter(|hand| hand.free > 0 && hand.pools.contains(pool));
+        let hand = serving.max_by_key(|hand| hand.free)?;
+        hand.free -= 1;
+        let one = Hand { free: 1, ..hand.clone() };
+        Some((hand.holder.clone(), Promise { desk: Arc::clone(&self.desk), hands: vec![one] }))
+    }
+}
+
+impl Drop for Promise {
+    fn drop(&mut self) {
+        for hand in self.hands.iter().filter(|hand| hand.free > 0) {
+            self.desk.release(hand.holder.session_id, hand.free);
+        }
+    }
+}

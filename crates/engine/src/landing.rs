@@ -1,0 +1,297 @@
+//! What an append brings about in this process once it has landed.
+//!
+//! Noted before the append is given away, acted upon by [`Engine::landed`]. All of it is a shortcut: whatever is lost
+//! here (a crash, another server) stands in the tables, and the sweep finds it.
+
+use std::sync::Arc;
+
+use noetl_core::append::{Append, CommandChange, Due, DueChange, DueKind, Guard};
+use noetl_core::event::{Event, Initialized};
+use noetl_core::execution::Input;
+use noetl_core::execution::state::Execution;
+use noetl_core::head::{CommandRow, CommandState, Head, Status};
+use noetl_core::id::{CatalogId, CommandId, ExecutionId, SessionId};
+use noetl_core::result::Bound;
+use noetl_core::time::Timestamp;
+use noetl_core::work::{Assignment, ChildOutcome};
+use serde_json::{Value, json};
+
+use crate::desk::Promise;
+use crate::engine::Engine;
+use crate::mailbox::Letter;
+use crate::transport::Attempt;
+
+/// What an append brings about.
+#[derive(Debug)]
+pub(crate) struct Landing {
+    execution_id: ExecutionId,
+    at: Timestamp,
+    events: u64,
+    fold: Fold,
+    ended: Option<Status>,
+    quiesced: bool,
+    due: Vec<Due>,
+    settled: Vec<Attempt>,
+    claimed: Vec<(SessionId, Assignment)>,
+    pending: bool,
+    /// How the execution ended, for the parent that waits for it.
+    outcome: Option<Box<ChildOutcome>>,
+    children: Vec<Landing>,
+    /// The slots of the commands that are claimed here.
+    pub(crate) promise: Option<Promise>,
+}
+
+/// What the append means for the state at hand.
+#[derive(Debug)]
+pub(crate) enum Fold {
+    /// This is the state after it.
+    State(Box<Execution>),
+    /// A claim written blind: it raises the version and nothing else.
+    Blind,
+    /// The state at hand is out of date.
+    Drop,
+}
+
+/// What an assignment says of its execution.
+#[derive(Debug, Clone)]
+pub(crate) struct Whose {
+    pub(crate) catalog_id: CatalogId,
+    pub(crate) path: Arc<str>,
+    pub(crate) version: i64,
+}
+
+impl Whose {
+    pub(crate) fn of_head(head: &Head) -> Self {
+        Whose { catalog_id: head.catalog_id, path: Arc::clone(&head.path), version: head.playbook_version }
+    }
+
+    pub(crate) fn of_init(init: &Initialized) -> Self {
+        Whose { catalog_id: init.catalog_id, path: Arc::clone(&init.path), version: init.version }
+    }
+
+    /// Returns the command of `row` as its worker gets it.
+    pub(crate) fn assignment(&self, row: &CommandRow) -> Assignment {
+        Assignment {
+            execution_id: row.execution_id,
+            command_id: row.command_id,
+            epoch: row.epoch,
+            catalog_id: self.catalog_id,
+            path: Arc::clone(&self.path),
+            version: self.version,
+            step: Arc::clone(&row.step),
+            visit: row.visit,
+            kind: Arc::clone(&row.kind),
+            losses: row.losses,
+            at_most_once: row.at_most_once,
+            work: Arc::clone(&row.work),
+        }
+    }
+}
+
+impl Landing {
+    /// Notes what `append` brings about.
+    pub(crate) fn of(append: &Append, whose: &Whose, fold: Fold) -> Self {
+        let mut landing = Landing {
+            execution_id: append.execution_id,
+            at: append.at,
+            events: append.events.len() as u64,
+            fold,
+            ended: append.head.status.filter(|status| status.is_terminal()),
+            quiesced: append.head.quiesced,
+            due: Vec::new(),
+            settled: Vec::new(),
+            claimed: Vec::new(),
+            pending: false,
+            outcome: None,
+            children: append.children.iter().map(Landing::of_child).collect(),
+            promise: None,
+        };
+        for change in &append.due {
+            match change {
+                DueChange::Set(due) => landing.due.push(due.clone()),
+                DueChange::Clear { .. } => {}
+            }
+        }
+        for change in &append.commands {
+            match change {
+                CommandChange::Insert(row) => match (row.state, &row.holder) {
+                    (CommandState::Pending, _) => landing.pending = true,
+                    (CommandState::Claimed, Some(holder)) => {
+                        landing.claimed.push((holder.session_id, whose.assignment(row)));
+                    }
+                    (CommandState::Claimed, None) | (CommandState::Suspended | CommandState::Lost, _) => {}
+                },
+                CommandChange::Delete { command_id, epoch, .. } => {
+                    landing.settled.push(Attempt { command_id: *command_id, epoch: *epoch });
+                }
+                CommandChange::Started { .. } => {}
+            }
+        }
+        if landing.ended.is_some() {
+            let outcome = append.events.iter().find_map(|new| child_outcome(append.execution_id, &new.event));
+            landing.outcome = outcome.map(Box::new);
+        }
+        landing
+    }
+
+    fn of_child(append: &Append) -> Self {
+        let whose = match &append.guard {
+            Guard::New(head) => Whose::of_head(head),
+            // The store refuses such a child; nothing of it will land.
+            Guard::At(_) | Guard::Claim { .. } | Guard::Locked => {
+                Whose { catalog_id: CatalogId(0), path: "".into(), version: 0 }
+            }
+        };
+        let fold = match append.events.as_slice() {
+            [only] => match &only.event {
+                Event::PlaybookInitialized(init) => {
+                    let init = Arc::new((**init).clone());
+                    Fold::State(Box::new(Execution::begin(append.execution_id, init, append.at)))
+                }
+                _ => Fold::Drop,
+            },
+            _ => Fold::Drop,
+        };
+        Landing::of(append, &whose, fold)
+    }
+
+    /// Notes what a control append brings about: the state at hand does not see it.
+    pub(crate) fn of_control(append: &Append, head: &Head) -> Self {
+        Landing::of(append, &Whose::of_head(head), Fold::Drop)
+    }
+
+    /// Adds the slots that its claims use.
+    pub(crate) fn with(mut self, promise: Promise) -> Self {
+        self.promise = Some(promise);
+        self
+    }
+
+    /// Adds a command that the append claims by its guard.
+    pub(crate) fn claiming(mut self, session_id: SessionId, assignment: Assignment) -> Self {
+        self.claimed.push((session_id, assignment));
+        self
+    }
+}
+
+/// Returns how an execution ended, as its parent is told; `None` for an event that ends nothing.
+pub(crate) fn child_outcome(execution_id: ExecutionId, event: &Event) -> Option<ChildOutcome> {
+    let (status, result, error) = match event {
+        Event::PlaybookCompleted { result, .. } => (Status::Completed, result.clone(), None),
+        Event::PlaybookFailed { error, .. } => (Status::Failed, Bound::null(), Some(Arc::clone(error))),
+        Event::ExecutionCancelled(cancelled) => {
+            let by = &cancelled.cancelled_by;
+            let message = match &cancelled.reason {
+                Some(reason) => format!("cancelled by {by}: {reason}"),
+                None => format!("cancelled by {by}"),
+            };
+            let error: Value = json!({
+                "kind": "cancelled",
+                "code": "CANCELLED",
+                "message": message,
+                "cancelled_by": by,
+                "reason": cancelled.reason,
+            });
+            (Status::Cancelled, Bound::null(), Some(Arc::new(error)))
+        }
+        Event::PlaybookInitialized(_)
+        | Event::StepEnter { .. }
+        | Event::StepSkipped { .. }
+        | Event::CommandIssued(_)
+        | Event::CommandClaimed { .. }
+        | Event::CommandStarted { .. }
+        | Event::CallDone(_)
+        | Event::CommandDone(_)
+        | Event::CommandSuspended(_)
+        | Event::CommandResumed { .. }
+        | Event::CommandLost { .. }
+        | Event::CommandReleased { .. }
+        | Event::CommandCancelled { .. }
+        | Event::CommandForgotten { .. }
+        | Event::LoopStarted { .. }
+        | Event::LoopDone { .. }
+        | Event::StepExit(_)
+        | Event::ExecutionCancelEscalated(_)
+        | Event::ExecutionQuiesced { .. } => return None,
+    };
+    Some(ChildOutcome { execution_id, status, result, error })
+}
+
+impl Engine {
+    /// Acts upon an append that has landed at `version`.
+    pub(crate) fn landed(&self, landing: Landing, version: u64) {
+        let Landing {
+            execution_id,
+            at,
+            events,
+            fold,
+            ended,
+            quiesced,
+            due,
+            settled,
+            claimed,
+            pending,
+            outcome,
+            children,
+            promise,
+        } = landing;
+        self.metrics.appends.add_one();
+        self.metrics.events.add(events);
+        match (ended, fold) {
+            (None, Fold::State(mut execution)) => {
+                self.metrics.claimed_with_issue.add(claimed.len() as u64);
+                (execution.version, execution.decided) = (version, version);
+                self.executions.put(Arc::new(*execution));
+            }
+            (None, Fold::Blind) => self.executions.raise(execution_id, events, version),
+            (None, Fold::Drop) => self.executions.forget(execution_id),
+            (Some(status), _) => {
+                // Nothing is decided on a terminal execution but under the lock of its head.
+                self.executions.end(execution_id);
+                match status {
+                    Status::Running => {}
+                    Status::Completed => self.metrics.completed.add_one(),
+                    Status::Failed => self.metrics.failed.add_one(),
+                    Status::Cancelled => self.metrics.cancelled.add_one(),
+                }
+            }
+        }
+        for attempt in settled {
+            self.desk.settled(attempt);
+        }
+        // Hands first, then the promise goes: the slot is never free in between.
+        for (session_id, assignment) in claimed {
+            self.desk.give(session_id, assignment);
+        }
+        drop(promise);
+        if pending {
+            self.desk.expect_work();
+        }
+        for due in &due {
+            self.hint(due, at, outcome.as_deref());
+        }
+        self.watches.tick(execution_id, version, ended.is_some() || quiesced);
+        for child in children {
+            let version = child.events;
+            self.landed(child, version);
+        }
+    }
+
+    /// Brings an obligation forward that was just written: the sweep would find it as well, later.
+    fn hint(&self, due: &Due, now: Timestamp, outcome: Option<&ChildOutcome>) {
+        match due.kind {
+            DueKind::Continue => {
+                self.mailboxes.post(due.execution_id, Letter::of(Input::Continue));
+            }
+            DueKind::ChildDone => {
+                if let Some(outcome) = outcome {
+                    let input = Input::ChildEnded(CommandId(due.key), Box::new(outcome.clone()));
+                    self.mailboxes.post(due.execution_id, Letter::of(input));
+                }
+            }
+            DueKind::Timer | DueKind::GraceEnd | DueKind::Timeout | DueKind::StepTimeout => {
+                // One more, so that the store's clock has passed it whatever was rounded on the way.
+                self.alarms.set_in(due.at.since_ms(now) + 1);
+            }
+        }
+    }
+}

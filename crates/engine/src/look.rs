@@ -1,0 +1,119 @@
+//! Looking at executions, and waiting for them.
+
+use std::sync::Arc;
+
+use noetl_core::execution::state::Execution;
+use noetl_core::head::{CommandRow, Head};
+use noetl_core::id::ExecutionId;
+use noetl_core::playbook::Playbook;
+use noetl_core::result::Bound;
+use noetl_store::StoreError;
+use noetl_store::catalog::Resource;
+use serde_json::Value;
+use tokio::sync::watch;
+use tokio::time::{Duration, Instant, sleep_until};
+
+use crate::engine::Engine;
+
+/// How soon something that waits looks again although nobody told it to, in milliseconds: another server may have
+/// done what it waits for.
+const LOOK_AGAIN_MS: u64 = 50;
+/// The longest such pause.
+const LOOK_AGAIN_MS_MAX: u64 = 1_000;
+
+/// Everything about one execution.
+#[derive(Debug, Clone)]
+pub struct Inspection {
+    /// Its head.
+    pub head: Head,
+    /// Its state, folded from the log.
+    pub execution: Arc<Execution>,
+    /// The catalog entry it keeps.
+    pub resource: Option<Arc<Resource>>,
+    /// What that means, unless it can not be compiled any more.
+    pub playbook: Option<Arc<Playbook>>,
+    /// Its live commands.
+    pub commands: Vec<CommandRow>,
+}
+
+/// What to wait for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WaitFor {
+    /// It is over.
+    Terminal,
+    /// It is over and nothing of it runs any more.
+    Quiesced,
+}
+
+impl WaitFor {
+    /// Returns whether `head` is there.
+    pub fn reached(self, head: &Head) -> bool {
+        match self {
+            WaitFor::Terminal => head.status.is_terminal(),
+            WaitFor::Quiesced => head.quiesced_at.is_some(),
+        }
+    }
+}
+
+impl Engine {
+    /// Returns everything about an execution.
+    pub async fn inspect(&self, execution_id: ExecutionId) -> Result<Option<Inspection>, StoreError> {
+        let Some(view) = self.store.view(execution_id).await? else { return Ok(None) };
+        let state = match self.executions.get(execution_id).filter(|state| state.version == view.head.version) {
+            Some(state) => Some(state),
+            None => self.load(execution_id).await?,
+        };
+        let Some(execution) = state else { return Ok(None) };
+        let entry = self.entry(view.head.catalog_id).await?;
+        Ok(Some(Inspection {
+            head: view.head,
+            execution,
+            resource: entry.as_ref().map(|entry| Arc::clone(&entry.resource)),
+            playbook: entry.and_then(|entry| entry.playbook.as_ref().ok().cloned()),
+            commands: view.commands,
+        }))
+    }
+
+    /// Returns the data of a result, loading a stored one.
+    pub async fn result(&self, bound: &Bound) -> Result<Arc<Value>, StoreError> {
+        match bound {
+            Bound::Inline(data) => Ok(Arc::clone(data)),
+            Bound::Stored(stored) => match self.stored_result(&stored.reference).await? {
+                Some(data) => Ok(data),
+                None => Err(StoreError::Corrupt(format!("there is no result {}", stored.reference))),
+            },
+        }
+    }
+
+    /// Waits until an execution is where `until` says, at most `timeout_ms`; returns its head as it then stands.
+    pub async fn wait(
+        &self,
+        execution_id: ExecutionId,
+        until: WaitFor,
+        timeout_ms: u64,
+    ) -> Result<Option<Head>, StoreError> {
+        let deadline = Instant::now().checked_add(Duration::from_millis(timeout_ms));
+        let mut milestones = self.watches.milestones(execution_id);
+        let mut pause = LOOK_AGAIN_MS;
+        loop {
+            milestones.mark_unchanged();
+            let Some(head) = self.store.head(execution_id).await? else { return Ok(None) };
+            let now = Instant::now();
+            if until.reached(&head) || deadline.is_some_and(|deadline| deadline <= now) {
+                return Ok(Some(head));
+            }
+            let again = now + Duration::from_millis(pause);
+            pause = (pause * 2).min(LOOK_AGAIN_MS_MAX);
+            tokio::select! {
+                biased;
+                Ok(()) = milestones.changed() => {}
+                () = sleep_until(deadline.map_or(again, |deadline| deadline.min(again))) => {}
+            }
+        }
+    }
+
+    /// Returns a receiver of the execution's version as this process sees it rise: a hint to read on.
+    pub fn subscribe(&self, execution_id: ExecutionId) -> watch::Receiver<u64> {
+        self.watches.version(execution_id)
+    }
+}

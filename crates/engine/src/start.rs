@@ -1,0 +1,244 @@
+//! Starting executions.
+
+use std::sync::Arc;
+
+use noetl_core::append::{RefusedBy, Verdict};
+use noetl_core::diag::Diagnostic;
+use noetl_core::event::Parent;
+use noetl_core::execution::draft::{self, StartRefusal};
+use noetl_core::execution::{Env, Start, StartParent};
+use noetl_core::head::{Head, Status};
+use noetl_core::id::{CatalogId, ExecutionId};
+use noetl_core::playbook::Playbook;
+use noetl_store::StoreError;
+use noetl_store::catalog::{Resource, ResourceKey};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::catalog::Stock;
+use crate::engine::Engine;
+use crate::hold;
+use crate::landing::{Fold, Landing, Whose};
+
+/// What is to be started.
+#[derive(Debug, Clone)]
+pub struct StartRequest {
+    /// The playbook.
+    pub target: ResourceKey,
+    /// Data over the workload's defaults; never rendered.
+    pub payload: Map<String, Value>,
+    /// The execution that the new one becomes a child of.
+    pub parent_execution_id: Option<ExecutionId>,
+    /// Identity of who asks.
+    pub started_by: Option<String>,
+    /// Every unhandled error fails the run.
+    pub strict: bool,
+    /// A repeat with the same key gets the first answer.
+    pub idempotency_key: Option<String>,
+}
+
+/// An execution that was started.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Started {
+    /// Its id.
+    pub execution_id: ExecutionId,
+    /// Catalog path.
+    pub path: Arc<str>,
+    /// Catalog version.
+    pub version: i64,
+    /// Catalog id.
+    pub catalog_id: CatalogId,
+    /// How many commands its start issued.
+    pub commands_generated: u64,
+    /// An earlier request with the same key started it.
+    #[serde(default)]
+    pub repeated: bool,
+}
+
+/// Why an execution was not started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// 404.
+    #[error("playbook {0} is not in the catalog")]
+    UnknownPlaybook(String),
+    /// 404.
+    #[error("parent execution {0} is not known")]
+    ParentUnknown(ExecutionId),
+    /// 409.
+    #[error("parent execution {} is already {}", .0, .1.as_str())]
+    ParentEnded(ExecutionId, Status),
+    /// 422.
+    #[error("the family is {depth} levels deep already (limits.max_depth)")]
+    TooDeep {
+        /// How deep the parent is.
+        depth: u32,
+    },
+    /// 422.
+    #[error("workload.{name}: {message}")]
+    Workload {
+        /// Which default can not be rendered.
+        name: String,
+        /// Why.
+        message: String,
+    },
+    /// 422: what is in the catalog is refused by this version.
+    #[error("playbook {path} in the catalog can not be run: {}", diagnostics.first().map_or("it is no playbook", |d| d.message.as_str()))]
+    Broken {
+        /// Which.
+        path: Arc<str>,
+        /// Why.
+        diagnostics: Vec<Diagnostic>,
+    },
+    /// 503 or 507.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Engine {
+    /// Starts an execution; it is durable when this returns. The engine must have been spawned.
+    pub async fn start(&self, request: StartRequest) -> Result<Started, StartError> {
+        let (resource, playbook) = self.target(&request.target).await?;
+        let now = self.now().await?;
+        let mut first = Started {
+            execution_id: ExecutionId(self.next_id(now)),
+            path: Arc::clone(&resource.path),
+            version: resource.version,
+            catalog_id: resource.catalog_id,
+            commands_generated: 0,
+            repeated: false,
+        };
+        let Some(key) = request.idempotency_key.as_deref().map(|key| format!("start/{key}")) else {
+            first.commands_generated = self.begin(&first, &playbook, &request).await?;
+            return Ok(first);
+        };
+        // The key is bound to an id before that id exists. Whoever repeats the request, after a crash in between or
+        // at the same time, starts the same execution, and only one start of it can land.
+        let kept = self.store.keep_answer(&key, json(&first)).await?;
+        let kept: Started = serde_json::from_value(kept)
+            .map_err(|error| StoreError::Corrupt(format!("the answer kept for {key}: {error}")))?;
+        if kept.execution_id != first.execution_id
+            && let Some(head) = self.store.head(kept.execution_id).await?
+        {
+            return Ok(Started { commands_generated: head.commands_issued, repeated: true, ..kept });
+        }
+        let (_, playbook) = self.target(&ResourceKey::Id(kept.catalog_id)).await?;
+        let repeated = kept.execution_id != first.execution_id;
+        let commands_generated = self.begin(&kept, &playbook, &request).await?;
+        Ok(Started { commands_generated, repeated, ..kept })
+    }
+
+    async fn target(&self, key: &ResourceKey) -> Result<(Arc<Resource>, Arc<Playbook>), StartError> {
+        let entry = match key {
+            ResourceKey::Id(catalog_id) => self.entry(*catalog_id).await?,
+            ResourceKey::Latest(_) | ResourceKey::Version(..) => self.entry_named(key.clone()).await?,
+        };
+        let Some(entry) = entry else {
+            return Err(StartError::UnknownPlaybook(match key {
+                ResourceKey::Id(catalog_id) => catalog_id.to_string(),
+                ResourceKey::Latest(path) => path.to_string(),
+                ResourceKey::Version(path, version) => format!("{path} version {version}"),
+            }));
+        };
+        match &entry.playbook {
+            Ok(playbook) => Ok((Arc::clone(&entry.resource), Arc::clone(playbook))),
+            Err(diagnostics) => {
+                Err(StartError::Broken { path: Arc::clone(&entry.resource.path), diagnostics: diagnostics.clone() })
+            }
+        }
+    }
+
+    /// Starts the execution that `started` describes, unless it exists; returns how many commands that issued.
+    async fn begin(
+        &self,
+        started: &Started,
+        playbook: &Arc<Playbook>,
+        request: &StartRequest,
+    ) -> Result<u64, StartError> {
+        let parent = match request.parent_execution_id {
+            Some(parent) => Some(self.parent(parent).await?),
+            None => None,
+        };
+        let start = Start {
+            execution_id: started.execution_id,
+            catalog_id: started.catalog_id,
+            version: started.version,
+            payload: request.payload.clone(),
+            parent: parent.as_ref().map(|parent| StartParent {
+                parent: Parent { execution_id: parent.execution_id, command_id: None, return_step: None },
+                root_execution_id: parent.root_execution_id,
+                depth: parent.depth,
+            }),
+            started_by: request.started_by.clone(),
+            strict: request.strict,
+        };
+        let mut stock = Stock::default();
+        loop {
+            let now = self.now().await?;
+            let mut promise = self.desk.spare();
+            let mut hands = promise.hands();
+            let decided = {
+                let mut env = Env {
+                    playbook,
+                    now,
+                    ids: &mut hold(&self.ids),
+                    library: &stock.library,
+                    books: &stock.books,
+                    environment: &self.options.environment,
+                    hands: &mut hands,
+                };
+                draft::start(&start, &mut env)
+            };
+            let (execution, append) = match decided {
+                Ok(decided) => decided,
+                Err(StartRefusal::Needs(needs)) => {
+                    drop(promise);
+                    self.fetch(needs, &mut stock).await?;
+                    continue;
+                }
+                Err(StartRefusal::Workload { name, message }) => return Err(StartError::Workload { name, message }),
+                Err(StartRefusal::TooDeep { depth }) => return Err(StartError::TooDeep { depth }),
+            };
+            promise.keep_used(&hands);
+            let issued = append.head.commands_issued;
+            let whose = Whose::of_init(&execution.init);
+            let landing = Landing::of(&append, &whose, Fold::State(Box::new(execution))).with(promise);
+            match self.batcher.append(append, landing).await.0? {
+                Verdict::Landed { .. } => {
+                    self.metrics.started.add_one();
+                    return Ok(issued);
+                }
+                // The parent's head was held by another transaction.
+                Verdict::Busy | Verdict::Conflict => {}
+                // A request with the same key was faster.
+                Verdict::Refused(RefusedBy::Exists) => {
+                    let head = self.store.head(started.execution_id).await?;
+                    return Ok(head.map_or(0, |head| head.commands_issued));
+                }
+                Verdict::Refused(RefusedBy::ParentUnknown | RefusedBy::ParentEnded) => {
+                    if let Some(parent) = request.parent_execution_id {
+                        self.parent(parent).await?;
+                    }
+                }
+                Verdict::Refused(by @ (RefusedBy::Unknown | RefusedBy::Ended | RefusedBy::NotPending)) => {
+                    return Err(StoreError::BadData(format!("a start was refused: {by:?}")).into());
+                }
+            }
+        }
+    }
+
+    async fn parent(&self, execution_id: ExecutionId) -> Result<Head, StartError> {
+        let Some(head) = self.store.head(execution_id).await? else {
+            return Err(StartError::ParentUnknown(execution_id));
+        };
+        match head.status {
+            Status::Running => Ok(head),
+            ended @ (Status::Completed | Status::Failed | Status::Cancelled) => {
+                Err(StartError::ParentEnded(execution_id, ended))
+            }
+        }
+    }
+}
+
+fn json(started: &Started) -> Value {
+    serde_json::to_value(started).unwrap_or(Value::Null)
+}

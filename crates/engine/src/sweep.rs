@@ -1,0 +1,165 @@
+//! The sweep: looks into the tables for what has to happen, whoever wrote it there.
+//!
+//! Everything it finds is usually seen to already, by a hint. Hints may be lost; the tables are the truth.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use noetl_core::append::{Due, DueKind};
+use noetl_core::control::cancel;
+use noetl_core::execution::Input;
+use noetl_core::head::{CommandState, HeadView};
+use noetl_core::id::{CancellationId, CommandId, SessionId};
+use noetl_core::playbook::CancelMode;
+use noetl_store::StoreError;
+use tokio::task::JoinSet;
+use tokio::time::{Duration, Instant};
+
+use crate::engine::Engine;
+use crate::landing::child_outcome;
+use crate::mailbox::Letter;
+use crate::transport::Attempt;
+
+/// Obligations, sessions, executions read at a time.
+const LOOK_MAX: u64 = 1000;
+/// After how long without progress a cascade is taken over from whoever ran it, in milliseconds.
+const STALLED_MS: u64 = 1_000;
+
+/// Sweeps until it is dropped.
+pub(crate) async fn run(engine: Arc<Engine>) {
+    let mut cascades = Cascades::default();
+    let mut regular = Instant::now();
+    loop {
+        let swept = if Instant::now() >= regular {
+            regular = Instant::now() + Duration::from_millis(engine.options.sweep_ms);
+            everything(&engine, &mut cascades).await
+        } else {
+            due(&engine).await
+        };
+        if let Err(error) = swept {
+            engine.metrics.store_errors.add_one();
+            tracing::warn!(%error, "the store can not be swept; trying again");
+        }
+        engine.alarms.next(regular).await;
+    }
+}
+
+async fn everything(engine: &Arc<Engine>, cascades: &mut Cascades) -> Result<(), StoreError> {
+    due(engine).await?;
+    silent_workers(engine).await?;
+    for view in engine.store.unquiesced(LOOK_MAX).await? {
+        engine.order_cancels(&view);
+    }
+    cascades.resume(engine).await?;
+    engine.desk.forget_silent(Duration::from_millis(engine.options.lease_ms.saturating_mul(2)));
+    Ok(())
+}
+
+/// Obligations whose time has come.
+async fn due(engine: &Engine) -> Result<(), StoreError> {
+    let (now, found) = engine.store.due(LOOK_MAX).await?;
+    engine.clock.note(now);
+    let mut moot = Vec::new();
+    for due in found {
+        if engine.executions.has_ended(due.execution_id) {
+            moot.push(due);
+            continue;
+        }
+        let input = match due.kind {
+            DueKind::Continue => Input::Continue,
+            DueKind::Timer => Input::Timer(CommandId(due.key)),
+            DueKind::ChildDone => match child_ended(engine, &due).await? {
+                Some(input) => input,
+                None => continue,
+            },
+            // No decision makes these yet; on an execution that has ended they are deleted.
+            DueKind::GraceEnd | DueKind::Timeout | DueKind::StepTimeout => {
+                moot.push(due);
+                continue;
+            }
+        };
+        engine.mailboxes.post(due.execution_id, Letter { due: Some(due), ..Letter::of(input) });
+    }
+    if moot.is_empty() { Ok(()) } else { engine.store.forget_due(moot).await }
+}
+
+async fn child_ended(engine: &Engine, due: &Due) -> Result<Option<Input>, StoreError> {
+    let Some(child) = due.child else { return Ok(None) };
+    let Some(terminal) = engine.store.terminal_event(child).await? else { return Ok(None) };
+    let outcome = child_outcome(child, &terminal.event);
+    Ok(outcome.map(|outcome| Input::ChildEnded(CommandId(due.key), Box::new(outcome))))
+}
+
+/// Workers whose lease has run out: what they hold is lost, and after a long silence forgotten.
+async fn silent_workers(engine: &Engine) -> Result<(), StoreError> {
+    let expired = engine.store.expired_sessions(LOOK_MAX).await?;
+    if expired.is_empty() {
+        return Ok(());
+    }
+    let now = engine.store.now().await?;
+    for session in expired {
+        let SessionId(id) = session.session_id;
+        let rows = engine.store.held(session.session_id).await?;
+        if rows.iter().any(|row| row.state == CommandState::Claimed) {
+            tracing::warn!(session = id, worker = %session.worker_id, "a worker fell silent; its commands are lost");
+            engine.desk.dismiss(session.session_id);
+            engine.lose_session(session.session_id).await?;
+        }
+        let lost = rows.iter().any(|row| row.state == CommandState::Lost);
+        if lost && now.since_ms(session.lease_until) >= engine.options.session_forget_ms {
+            engine.forget_session(session.session_id).await?;
+        }
+    }
+    Ok(())
+}
+
+impl Engine {
+    /// Orders the end of what workers that speak to this server hold of an execution that has ended.
+    pub(crate) fn order_cancels(&self, view: &HeadView) {
+        if view.head.is_active() {
+            return;
+        }
+        for row in view.commands.iter().filter(|row| row.state == CommandState::Claimed) {
+            let mode = view.head.cancel.as_ref().map_or(CancelMode::Finish, |cancel| cancel.mode);
+            let attempt = Attempt { command_id: row.command_id, epoch: row.epoch };
+            if self.desk.cancel(attempt, mode, cancel::grace_ms(&view.head, row)) {
+                self.metrics.cancel_orders.add_one();
+            }
+        }
+    }
+}
+
+/// Cascades that this server has taken over, and how far the others have come.
+#[derive(Debug, Default)]
+struct Cascades {
+    progress: BTreeMap<CancellationId, (u64, Instant)>,
+    running: JoinSet<()>,
+}
+
+impl Cascades {
+    async fn resume(&mut self, engine: &Arc<Engine>) -> Result<(), StoreError> {
+        while self.running.try_join_next().is_some() {}
+        let left = engine.cascades.left();
+        let mut progress = BTreeMap::new();
+        for cancellation in engine.store.open_cancellations().await? {
+            let id = cancellation.cancellation_id;
+            let known = self.progress.get(&id).filter(|(visited, _)| *visited == cancellation.visited);
+            let since = known.map_or_else(Instant::now, |(_, since)| *since);
+            progress.insert(id, (cancellation.visited, since));
+            let stalled = since.elapsed() >= Duration::from_millis(STALLED_MS);
+            if (left.contains(&id) || stalled)
+                && let Some(driving) = engine.cascades.drive(id)
+            {
+                let engine = Arc::clone(engine);
+                self.running.spawn(async move {
+                    if let Err(error) = engine.finish_cascade(&cancellation, driving).await {
+                        engine.metrics.store_errors.add_one();
+                        tracing::warn!(%error, job = %cancellation.cancellation_id, "a cascade stopped; it is resumed");
+                    }
+                });
+            }
+        }
+        self.progress = progress;
+        Ok(())
+    }
+}

@@ -1,0 +1,287 @@
+//! `POST /api/executions/{execution_id}/cancel`: the promise this product is about.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use noetl_core::control::cancel::{InFlight, REASON_BYTES_MAX};
+use noetl_core::id::{CancellationId, CommandId, ExecutionId};
+use noetl_core::playbook::CancelMode;
+use noetl_engine::{CancelAnswer, CancelError, CancelRequest, CancelStatus};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::mode_word;
+use crate::api::Api;
+use crate::api::caller::{Caller, IdempotencyKey};
+use crate::api::error::{ApiError, ErrorBody};
+use crate::api::extract::{Body, PathId};
+use crate::api::suggest;
+
+/// Longest grace, in seconds.
+pub const GRACE_SECONDS_MAX: f64 = 3600.0;
+/// Longest time that a cancel hangs until everything has quiesced, in seconds.
+pub const WAIT_SECONDS_MAX: f64 = 600.0;
+
+/// How to cancel. Everything is optional; no body at all, `{}` and `null` are the same.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct CancelBody {
+    /// Why: free text up to 4 KiB.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Also every descendant, at any depth. Default false.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cascade: Option<bool>,
+    /// `finish` or `interrupt`. Without it each execution's own way.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mode: Option<String>,
+    /// Between the polite stop and the kill of an interrupt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grace_seconds: Option<f64>,
+    /// Hold the answer until everything cancelled has quiesced, or so long.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wait_seconds: Option<f64>,
+    /// Change nothing, say what would be cancelled.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dry_run: Option<bool>,
+}
+
+/// What a cancel did.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct CancelReply {
+    /// `cancelled` or `dry_run`.
+    pub status: String,
+    /// The execution that the request named.
+    #[schema(value_type = String)]
+    pub execution_id: ExecutionId,
+    /// What this request cancelled, the named one first if it is among them.
+    #[schema(value_type = Vec<String>)]
+    pub cancelled_executions: Vec<ExecutionId>,
+    /// One sentence for people.
+    pub message: String,
+    /// What a request without `dry_run` would cancel now.
+    #[schema(value_type = Vec<String>)]
+    pub would_cancel: Vec<ExecutionId>,
+    /// The named one was cancelled before, and what still runs is now stopped harder.
+    pub escalated: bool,
+    /// The request's reason.
+    pub reason: Option<String>,
+    /// The mode that holds for the named execution.
+    pub mode: String,
+    /// What workers held at the decision; nothing else of these executions will ever start.
+    pub in_flight: Vec<InFlightCommand>,
+    /// Descendants that run on because `cascade` was not asked.
+    pub active_descendants: u64,
+    /// Nothing of what was cancelled runs any more.
+    pub quiesced: bool,
+    /// The execution that cleans up.
+    #[schema(value_type = Option<String>)]
+    pub cleanup: Option<ExecutionId>,
+    /// Everything asked for has been decided. If false, the rest goes on as a job.
+    pub complete: bool,
+    /// That job.
+    #[schema(value_type = Option<String>)]
+    pub job_id: Option<CancellationId>,
+}
+
+/// A command that a worker held at the decision.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct InFlightCommand {
+    /// Which.
+    #[schema(value_type = String)]
+    pub command_id: CommandId,
+    /// Whose.
+    #[schema(value_type = String)]
+    pub execution_id: ExecutionId,
+    /// Step name.
+    pub step: String,
+    /// Attempt.
+    pub epoch: u32,
+    /// The worker's name.
+    pub worker: Option<String>,
+    /// Kind of tool.
+    pub tool: String,
+    /// Whether an interrupt can end it.
+    pub stoppable: bool,
+}
+
+impl From<InFlight> for InFlightCommand {
+    fn from(command: InFlight) -> Self {
+        InFlightCommand {
+            command_id: command.command_id,
+            execution_id: command.execution_id,
+            step: command.step.to_string(),
+            epoch: command.epoch,
+            worker: command.worker.map(|name| name.to_string()),
+            tool: command.tool.to_string(),
+            stoppable: command.stoppable,
+        }
+    }
+}
+
+impl From<CancelAnswer> for CancelReply {
+    fn from(answer: CancelAnswer) -> Self {
+        CancelReply {
+            status: match answer.status {
+                CancelStatus::Cancelled => "cancelled",
+                CancelStatus::DryRun => "dry_run",
+            }
+            .to_owned(),
+            execution_id: answer.execution_id,
+            cancelled_executions: answer.cancelled_executions,
+            message: answer.message,
+            would_cancel: answer.would_cancel,
+            escalated: answer.escalated,
+            reason: answer.reason,
+            mode: mode_word(answer.mode).to_owned(),
+            in_flight: answer.in_flight.into_iter().map(InFlightCommand::from).collect(),
+            active_descendants: answer.active_descendants,
+            quiesced: answer.quiesced,
+            cleanup: None,
+            complete: answer.complete,
+            job_id: answer.job_id,
+        }
+    }
+}
+
+/// Cancels an execution, and with `cascade` every descendant.
+///
+/// What is answered is durable. A repeat gets 409 with who and why, unless it repeats its `Idempotency-Key`, asks for
+/// `interrupt` while something still runs, or reaches a descendant that is still active.
+#[utoipa::path(
+    post, path = "/api/executions/{execution_id}/cancel", tag = "executions", request_body = Option<CancelBody>,
+    params(
+        ("execution_id" = String, Path, description = "Which"),
+        ("Idempotency-Key" = Option<String>, Header, description = "The same key gets the first answer again"),
+        ("x-noetl-requested-by" = Option<String>, Header, description = "On whose behalf, as the client says"),
+    ),
+    responses(
+        (status = 200, body = CancelReply),
+        (status = 400, body = ErrorBody, description = "The id or the body is malformed"),
+        (status = 404, body = ErrorBody, description = "No such execution"),
+        (status = 409, body = ErrorBody, description = "It has ended already"),
+    )
+)]
+pub(in crate::api) async fn cancel(
+    State(api): State<Api>,
+    caller: Caller,
+    execution_id: Result<PathId<ExecutionId>, ApiError>,
+    key: Result<IdempotencyKey, ApiError>,
+    body: Result<Body<CancelBody>, ApiError>,
+) -> Result<Json<CancelReply>, ApiError> {
+    decide(&api, &caller, execution_id, key, body).await
+}
+
+/// The same as cancel, under the name that the web pages of older servers use.
+#[utoipa::path(
+    post, path = "/api/executions/{execution_id}/stop", tag = "executions", request_body = Option<CancelBody>,
+    params(("execution_id" = String, Path, description = "Which")),
+    responses(
+        (status = 200, body = CancelReply),
+        (status = 400, body = ErrorBody),
+        (status = 404, body = ErrorBody),
+        (status = 409, body = ErrorBody),
+    )
+)]
+pub(in crate::api) async fn stop(
+    State(api): State<Api>,
+    caller: Caller,
+    execution_id: Result<PathId<ExecutionId>, ApiError>,
+    key: Result<IdempotencyKey, ApiError>,
+    body: Result<Body<CancelBody>, ApiError>,
+) -> Result<Json<CancelReply>, ApiError> {
+    decide(&api, &caller, execution_id, key, body).await
+}
+
+/// Gives every refusal the shape of a refused cancel, that of a malformed id or body too.
+async fn decide(
+    api: &Api,
+    caller: &Caller,
+    execution_id: Result<PathId<ExecutionId>, ApiError>,
+    key: Result<IdempotencyKey, ApiError>,
+    body: Result<Body<CancelBody>, ApiError>,
+) -> Result<Json<CancelReply>, ApiError> {
+    let PathId(execution_id) = execution_id.map_err(|refusal| {
+        let given = refusal.body.execution_id.clone().unwrap_or_default();
+        refusal.as_cancel(given)
+    })?;
+    let as_cancel = |refusal: ApiError| refusal.as_cancel(execution_id.to_string());
+    let IdempotencyKey(key) = key.map_err(as_cancel)?;
+    let Body(body) = body.map_err(as_cancel)?;
+    let order = order(execution_id, body, caller, key).map_err(as_cancel)?;
+    match api.engine.cancel(order).await {
+        Ok(answer) => Ok(Json(answer.into())),
+        Err(error) => Err(as_cancel(error.into())),
+    }
+}
+
+fn order(
+    execution_id: ExecutionId,
+    body: CancelBody,
+    caller: &Caller,
+    idempotency_key: Option<String>,
+) -> Result<CancelRequest, ApiError> {
+    let reason = body.reason.filter(|reason| !reason.is_empty());
+    if reason.as_ref().is_some_and(|reason| reason.len() > REASON_BYTES_MAX) {
+        return Err(ApiError::bad_field("reason", format!("must be at most {REASON_BYTES_MAX} bytes")));
+    }
+    Ok(CancelRequest {
+        execution_id,
+        reason,
+        cascade: body.cascade.unwrap_or(false),
+        mode: mode(body.mode.as_deref())?,
+        grace_ms: milliseconds("grace_seconds", body.grace_seconds, GRACE_SECONDS_MAX)?,
+        wait_ms: milliseconds("wait_seconds", body.wait_seconds, WAIT_SECONDS_MAX)?.unwrap_or(0),
+        dry_run: body.dry_run.unwrap_or(false),
+        cancelled_by: caller.name(),
+        requested_by: caller.requested_by.clone(),
+        remote: caller.remote(),
+        idempotency_key,
+    })
+}
+
+fn mode(word: Option<&str>) -> Result<Option<CancelMode>, ApiError> {
+    match word {
+        None => Ok(None),
+        Some("finish") => Ok(Some(CancelMode::Finish)),
+        Some("interrupt") => Ok(Some(CancelMode::Interrupt)),
+        Some(other) => {
+            let meant = suggest::closest(other, ["finish", "interrupt"]);
+            let hint = meant.map(|word| format!("; did you mean `{word}`?")).unwrap_or_default();
+            Err(ApiError::bad_field("mode", format!("`{other}` is neither `finish` nor `interrupt`{hint}")))
+        }
+    }
+}
+
+fn milliseconds(field: &str, seconds: Option<f64>, most: f64) -> Result<Option<u64>, ApiError> {
+    let Some(seconds) = seconds else {
+        return Ok(None);
+    };
+    if !(0.0..=most).contains(&seconds) {
+        return Err(ApiError::bad_field(field, format!("must be 0 to {most}")));
+    }
+    let duration = std::time::Duration::from_secs_f64(seconds);
+    Ok(Some(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)))
+}
+
+impl From<CancelError> for ApiError {
+    fn from(error: CancelError) -> Self {
+        let message = error.to_string();
+        match error {
+            CancelError::Unknown(execution_id) => ApiError::unknown_execution(execution_id),
+            CancelError::AlreadyEnded { head } => {
+                let mut refusal = ApiError::new(StatusCode::CONFLICT, "already_ended", message);
+                refusal.body.execution_status = Some(head.status.as_str().to_owned());
+                refusal.body.ended_at = head.ended_at.map(noetl_core::time::Timestamp::to_iso);
+                if let Some(cancel) = head.cancel {
+                    refusal.body.cancelled_by = Some(cancel.cancelled_by);
+                    refusal.body.requested_by = cancel.requested_by;
+                    refusal.body.requested_execution_id = Some(cancel.requested_execution_id.to_string());
+                    refusal.body.reason = cancel.reason;
+                }
+                refusal
+            }
+            CancelError::Store(error) => error.into(),
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! What handlers read from a request, each refusing bad input as JSON that names the field.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::extract::{FromRequest, FromRequestParts, RawPathParams, Request};
+use axum::http::StatusCode;
+use axum::http::request::Parts;
+use noetl_core::id::{CatalogId, EventId, ExecutionId, ParseIdError};
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+use utoipa::PartialSchema;
+use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::Schema;
+
+use super::error::ApiError;
+use super::suggest;
+
+/// Longest time in which a request body must arrive.
+pub const BODY_READ_TIMEOUT: Duration = Duration::from_secs(30);
+/// Characters of an unreadable body that a refusal repeats.
+const BODY_TEXT_SHOWN: usize = 80;
+
+/// A JSON body. Its content type does not matter: `curl -d '{…}'` says `x-www-form-urlencoded`.
+///
+/// No body, `{}` and `null` are the same.
+#[derive(Debug, Clone)]
+pub struct Body<T>(pub T);
+
+impl<S, T> FromRequest<S> for Body<T>
+where
+    S: Send + Sync,
+    T: DeserializeOwned + PartialSchema,
+{
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        parse_body(&read(request, state).await?).map(Body)
+    }
+}
+
+/// Reads the bytes of a body, in bounded time and size.
+pub(super) async fn read<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, ApiError> {
+    let reading = Bytes::from_request(request, state);
+    let bytes = tokio::time::timeout(BODY_READ_TIMEOUT, reading).await.map_err(|_| {
+        let message = format!("the request body did not arrive within {} s", BODY_READ_TIMEOUT.as_secs());
+        ApiError::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", message)
+    })?;
+    Ok(bytes?)
+}
+
+/// Reads a JSON body.
+pub fn parse_body<T: DeserializeOwned + PartialSchema>(bytes: &[u8]) -> Result<T, ApiError> {
+    let text = bytes.trim_ascii();
+    let text: &[u8] = if text.is_empty() || text == b"null" { b"{}" } else { text };
+    // Checked by hand: serde would read a list as the fields in their order.
+    if text[0] != b'{' {
+        return Err(ApiError::bad_request(format!("the body must be a JSON object, not `{}`", start_of(text))));
+    }
+    let mut reader = serde_json::Deserializer::from_slice(text);
+    let error = match serde_path_to_error::deserialize(&mut reader) {
+        Ok(body) => match reader.end() {
+            Ok(()) => return Ok(body),
+            Err(error) => return Err(ApiError::bad_request(format!("the body is not JSON: {error}"))),
+        },
+        Err(error) => error,
+    };
+    // Only on the way to a refusal is the body looked at twice: to say which key is unknown and what was meant.
+    match serde_json::from_slice::<Map<String, Value>>(text) {
+        Err(error) => Err(ApiError::bad_request(format!("the body is not JSON: {error}, in `{}`", start_of(text)))),
+        Ok(map) => {
+            let known = keys_of::<T>();
+            if let Some(key) = map.keys().find(|key| !known.contains(key)) {
+                let mut refusal = ApiError::bad_request(suggest::unknown_key(key, &known));
+                refusal.body.field = Some(key.clone());
+                return Err(refusal);
+            }
+            let field = error.path().to_string();
+            let problem = plain(error.inner());
+            Err(if field == "." { ApiError::bad_request(problem) } else { ApiError::bad_field(&field, problem) })
+        }
+    }
+}
+
+fn start_of(text: &[u8]) -> String {
+    String::from_utf8_lossy(text).chars().take(BODY_TEXT_SHOWN).collect()
+}
+
+/// The error without its place in the text: the field says where.
+fn plain(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    match text.rfind(" at line ") {
+        Some(end) => text[..end].to_owned(),
+        None => text,
+    }
+}
+
+/// Returns the keys of a body, from the schema that the documentation shows.
+fn keys_of<T: PartialSchema>() -> Vec<String> {
+    match T::schema() {
+        RefOr::T(Schema::Object(object)) => object.properties.keys().cloned().collect(),
+        RefOr::T(_) | RefOr::Ref(_) => Vec::new(),
+    }
+}
+
+/// A query string.
+#[derive(Debug, Clone, Default)]
+pub struct Query<T>(pub T);
+
+impl<S, T> FromRequestParts<S> for Query<T>
+where
+    S: Send + Sync,
+    T: DeserializeOwned + Send,
+{
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let axum::extract::Query(query) = axum::extract::Query::<T>::from_request_parts(parts, state).await?;
+        Ok(Query(query))
+    }
+}
+
+/// An id in the path, by the name of its place there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PathId<T>(pub T);
+
+/// An id that stands in paths under one name.
+pub trait NamedId: FromStr<Err = ParseIdError> {
+    /// The name of the path segment.
+    const NAME: &'static str;
+}
+
+impl NamedId for ExecutionId {
+    const NAME: &'static str = "execution_id";
+}
+
+impl NamedId for CatalogId {
+    const NAME: &'static str = "catalog_id";
+}
+
+impl NamedId for EventId {
+    const NAME: &'static str = "event_id";
+}
+
+impl<S: Send + Sync, T: NamedId> FromRequestParts<S> for PathId<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let text = segment(parts, state, T::NAME).await?;
+        text.parse().map(PathId).map_err(|error: ParseIdError| {
+            let refusal = ApiError::bad_field(T::NAME, error);
+            if T::NAME == ExecutionId::NAME { refusal.about_execution(text) } else { refusal }
+        })
+    }
+}
+
+/// The rest of the path: a step name, which may hold slashes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StepName(pub String);
+
+impl<S: Send + Sync> FromRequestParts<S> for StepName {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        segment(parts, state, "step").await.map(StepName)
+    }
+}
+
+async fn segment<S: Send + Sync>(parts: &mut Parts, state: &S, name: &str) -> Result<String, ApiError> {
+    let params = RawPathParams::from_request_parts(parts, state)
+        .await
+        .map_err(|rejection| ApiError::bad_field(name, rejection.body_text()))?;
+    match params.iter().find(|(key, _)| *key == name) {
+        Some((_, value)) => Ok(value.to_owned()),
+        None => Err(ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "bug", format!("the route has no `{name}`"))),
+    }
+}

@@ -1,0 +1,178 @@
+//! What the worker protocol looks like, for the documentation: the types themselves live in the engine, which knows
+//! nothing of HTTP. A test holds these to them.
+#![expect(dead_code, reason = "read by the derive only")]
+
+use utoipa::ToSchema;
+
+/// A worker introduces itself.
+#[derive(ToSchema)]
+pub(super) struct Hello {
+    /// Its name; a second session under the same name ends the first.
+    worker_id: String,
+    /// The session that this very process had before, when nothing of it still runs.
+    session_id: Option<String>,
+    /// How many commands it runs at once.
+    slots: u32,
+    /// Which pools it serves; none means `default`.
+    pools: Vec<String>,
+    /// Its version, for people.
+    version: String,
+    /// Host, pid and the like, for people.
+    #[schema(value_type = Object)]
+    meta: (),
+}
+
+/// The answer to a hello.
+#[derive(ToSchema)]
+pub(super) struct Welcome {
+    /// The life that begins.
+    session_id: String,
+    /// How long the worker is believed alive after its last request, in milliseconds.
+    lease_ms: u64,
+    /// How long a poll should hang at most, in milliseconds.
+    poll_ms: u64,
+}
+
+/// A worker asks for work and orders, and says what it has.
+#[derive(ToSchema)]
+pub(super) struct Poll {
+    /// Who.
+    session_id: String,
+    /// Everything it holds: waiting, running, or over but not acknowledged.
+    held: Vec<Held>,
+    /// How many slots are free.
+    free: u32,
+    /// How long to wait for something to say, in milliseconds, at most 20,000.
+    wait_ms: u64,
+    /// Answer offers only, for workers that claim by themselves.
+    offer: bool,
+    /// It takes nothing new; with nothing held this is goodbye.
+    draining: bool,
+}
+
+/// An attempt in a worker's hands.
+#[derive(ToSchema)]
+pub(super) struct Held {
+    /// Whose.
+    execution_id: String,
+    /// Which.
+    command_id: String,
+    /// Attempt.
+    epoch: u32,
+    /// A tool has started.
+    started: bool,
+    /// The cancel order it has already: `finish` or `interrupt`.
+    cancel: Option<String>,
+}
+
+/// What became of commands, and a poll with it.
+#[derive(ToSchema)]
+pub(super) struct Reports {
+    /// At most 256.
+    reports: Vec<Report>,
+    /// Answered like a poll.
+    poll: Poll,
+}
+
+/// What a worker says of a command it held.
+#[derive(ToSchema)]
+pub(super) struct Report {
+    /// Whose.
+    execution_id: String,
+    /// Which.
+    command_id: String,
+    /// Attempt: an old one changes nothing.
+    epoch: u32,
+    /// One of `{"started": {at}}` (it goes on), `{"done": {data, error, handled, ctx, started_at, duration_ms}}`,
+    /// `{"suspended": {wait, continuation, ctx}}`, `{"cancelled": {started, stopped, pids}}` and `"released"`.
+    #[schema(value_type = Object)]
+    outcome: (),
+}
+
+/// What the server has to say. What is empty is left out.
+#[derive(ToSchema)]
+pub(super) struct Orders {
+    /// Run these. A command may be sent twice: one that is known by id and epoch is ignored.
+    commands: Vec<Assignment>,
+    /// Stop these.
+    cancels: Vec<CancelOrder>,
+    /// These could be claimed.
+    offers: Vec<Offer>,
+    /// Held, but not this session's any more: stop them, report how that went, drop them.
+    unknown: Vec<Attempt>,
+    /// Reports that are durable: drop them.
+    settled: Vec<Attempt>,
+    /// How long the worker is believed alive from now, in milliseconds.
+    lease_ms: u64,
+}
+
+/// A command in a worker's hands.
+#[derive(ToSchema)]
+pub(super) struct Assignment {
+    /// Whose.
+    execution_id: String,
+    /// Which.
+    command_id: String,
+    /// Attempt.
+    epoch: u32,
+    /// The playbook version; `GET /api/worker/playbook/{catalog_id}` has its text.
+    catalog_id: String,
+    /// Catalog path.
+    path: String,
+    /// Catalog version.
+    version: i64,
+    /// Step name.
+    step: String,
+    /// Which visit.
+    visit: u32,
+    /// Kind of the first tool.
+    kind: String,
+    /// Attempts lost before this one.
+    losses: u32,
+    /// A loss fails it.
+    at_most_once: bool,
+    /// Names for templates, the iteration, the continuation.
+    #[schema(value_type = Object)]
+    work: (),
+}
+
+/// A command of a cancelled execution is to end.
+#[derive(ToSchema)]
+pub(super) struct CancelOrder {
+    /// Whose.
+    execution_id: String,
+    /// Which.
+    command_id: String,
+    /// Attempt.
+    epoch: u32,
+    /// `finish`: let it complete; `interrupt`: stop it.
+    mode: String,
+    /// Between the polite stop and the kill, in milliseconds.
+    grace_ms: u64,
+}
+
+/// A command that a worker could claim.
+#[derive(ToSchema)]
+pub(super) struct Offer {
+    /// Whose.
+    execution_id: String,
+    /// Which: `POST /api/commands/{command_id}/claim` takes it.
+    command_id: String,
+    /// Attempt.
+    epoch: u32,
+    /// Step name.
+    step: String,
+    /// Kind of the first tool.
+    kind: String,
+    /// Its pool.
+    pool: String,
+}
+
+/// One attempt of one command.
+#[derive(ToSchema)]
+pub(super) struct Attempt {
+    /// Which.
+    command_id: String,
+    /// Attempt.
+    epoch: u32,
+}

@@ -1,0 +1,206 @@
+//! The worker's way to a server over HTTP, or over the socket of a data directory.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use indexmap::IndexMap;
+use noetl_core::id::{CatalogId, ExecutionId, SessionId};
+use noetl_core::playbook::{self, Playbook};
+use noetl_engine::transport::{Hello, Orders, Poll, Reports, Transport, Welcome, WorkerError};
+use noetl_store::StoreError;
+use reqwest::{Method, StatusCode, Url};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::api::catalog::Entry;
+use crate::api::error::ErrorBody;
+use crate::server::{doors, tls};
+
+/// Longest time to a connection.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest time to an answer, beyond what the request asks the server to wait.
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
+/// Longest time to an answer that carries or takes data.
+pub const DATA_TIMEOUT: Duration = Duration::from_secs(60);
+/// A connection that was idle for so long is not used again: the server closes it after a while.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Playbook versions kept compiled.
+const PLAYBOOKS_MAX: usize = 256;
+
+/// Why there is no way.
+#[derive(Debug, thiserror::Error)]
+pub enum TransportError {
+    /// The address is none.
+    #[error("`{0}` is no server address: write it like https://noetl.example.com or http://localhost:8082")]
+    Url(String),
+    /// The token would travel in the clear, and so would playbooks and results.
+    #[error("{0} is not encrypted: use https://, or say --insecure if the network itself is trusted")]
+    Insecure(String),
+    /// The client could not be made.
+    #[error("the HTTP client can not be made: {0}")]
+    Client(String),
+}
+
+/// The way to a server.
+#[derive(Debug)]
+pub struct HttpTransport {
+    client: reqwest::Client,
+    base: Url,
+    token: Option<String>,
+    playbooks: Mutex<IndexMap<CatalogId, Arc<Playbook>>>,
+}
+
+impl HttpTransport {
+    /// Returns the way to a server on the network. `insecure` allows `http://` beyond this machine.
+    pub fn to_url(url: &str, token: Option<String>, insecure: bool) -> Result<Self, TransportError> {
+        let refuse = || TransportError::Url(url.to_owned());
+        let base = Url::parse(url).map_err(|_| refuse())?;
+        let host = base.host_str().ok_or_else(refuse)?;
+        match base.scheme() {
+            "https" => {}
+            "http" if insecure || doors::is_loopback(host) => {}
+            "http" => return Err(TransportError::Insecure(url.to_owned())),
+            _ => return Err(refuse()),
+        }
+        let builder = if doors::is_loopback(host) { builder().no_proxy() } else { builder() };
+        HttpTransport::with(builder, base, token)
+    }
+
+    /// Returns the way to the owner of a data directory.
+    pub fn to_socket(socket: &Path) -> Result<Self, TransportError> {
+        let base = Url::parse("http://localhost/").map_err(|_| TransportError::Url("http://localhost/".to_owned()))?;
+        HttpTransport::with(builder().no_proxy().unix_socket(socket), base, None)
+    }
+
+    fn with(builder: reqwest::ClientBuilder, base: Url, token: Option<String>) -> Result<Self, TransportError> {
+        let client = builder.build().map_err(|error| TransportError::Client(error.to_string()))?;
+        Ok(HttpTransport { client, base, token, playbooks: Mutex::default() })
+    }
+
+    async fn ask<A: DeserializeOwned>(
+        &self,
+        request: reqwest::RequestBuilder,
+        session_id: Option<SessionId>,
+    ) -> Result<A, WorkerError> {
+        let request = match &self.token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        };
+        let unreachable = |error: reqwest::Error| WorkerError::Unreachable(causes(&error));
+        let response = request.send().await.map_err(unreachable)?;
+        let status = response.status();
+        if status.is_success() {
+            return response.json().await.map_err(unreachable);
+        }
+        let body = response.bytes().await.unwrap_or_default();
+        let message = match serde_json::from_slice::<ErrorBody>(&body) {
+            Ok(body) => body.message,
+            Err(_) => format!("the server answered {status}"),
+        };
+        Err(match (status, session_id) {
+            (StatusCode::GONE, Some(session_id)) => WorkerError::UnknownSession(session_id),
+            (StatusCode::SERVICE_UNAVAILABLE | StatusCode::INSUFFICIENT_STORAGE, _) => {
+                WorkerError::Store(StoreError::Unavailable(message))
+            }
+            (status, _) if status.is_client_error() => WorkerError::Bad(message),
+            _ => WorkerError::Unreachable(message),
+        })
+    }
+
+    fn post(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+        timeout: Duration,
+    ) -> Result<reqwest::RequestBuilder, WorkerError> {
+        Ok(self.client.request(Method::POST, self.url(path)?).timeout(timeout).json(body))
+    }
+
+    fn url(&self, path: &str) -> Result<Url, WorkerError> {
+        self.base.join(path).map_err(|error| WorkerError::Bad(format!("{path}: {error}")))
+    }
+}
+
+fn builder() -> reqwest::ClientBuilder {
+    tls::install_provider();
+    reqwest::Client::builder().connect_timeout(CONNECT_TIMEOUT).pool_idle_timeout(IDLE_TIMEOUT)
+}
+
+/// The whole chain: the outermost says only "error sending request".
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    text
+}
+
+#[async_trait]
+impl Transport for HttpTransport {
+    async fn hello(&self, hello: Hello) -> Result<Welcome, WorkerError> {
+        self.ask(self.post("api/worker/hello", &hello, ANSWER_TIMEOUT)?, None).await
+    }
+
+    async fn poll(&self, poll: Poll) -> Result<Orders, WorkerError> {
+        let timeout = ANSWER_TIMEOUT + Duration::from_millis(poll.wait_ms);
+        self.ask(self.post("api/worker/poll", &poll, timeout)?, Some(poll.session_id)).await
+    }
+
+    async fn report(&self, reports: Reports) -> Result<Orders, WorkerError> {
+        let timeout = DATA_TIMEOUT + Duration::from_millis(reports.poll.wait_ms);
+        self.ask(self.post("api/worker/report", &reports, timeout)?, Some(reports.poll.session_id)).await
+    }
+
+    async fn playbook(&self, catalog_id: CatalogId) -> Result<Arc<Playbook>, WorkerError> {
+        if let Some(known) = self.playbooks.lock().unwrap_or_else(PoisonError::into_inner).get(&catalog_id) {
+            return Ok(Arc::clone(known));
+        }
+        let url = self.url(&format!("api/worker/playbook/{catalog_id}"))?;
+        let entry: Entry = self.ask(self.client.get(url).timeout(DATA_TIMEOUT), None).await?;
+        let compiled = playbook::compile(&entry.content).map_err(|diagnostics| {
+            let first = diagnostics.first().map_or_else(String::new, ToString::to_string);
+            WorkerError::Bad(format!("this worker can not compile {}: {first}", entry.path))
+        })?;
+        let playbook = Arc::new(compiled.playbook);
+        let mut known = self.playbooks.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= PLAYBOOKS_MAX {
+            known.shift_remove_index(0);
+        }
+        known.insert(catalog_id, Arc::clone(&playbook));
+        Ok(playbook)
+    }
+
+    async fn result(&self, reference: &str) -> Result<Arc<Value>, WorkerError> {
+        let mut url = self.url("api/result/resolve")?;
+        url.query_pairs_mut().append_pair("ref", reference);
+        self.ask(self.client.get(url).timeout(DATA_TIMEOUT), None).await.map(Arc::new)
+    }
+
+    async fn is_cancelled(&self, _execution_id: ExecutionId) -> bool {
+        // The open poll brings the news; asking before each start would cost a round trip.
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clear_text_way_ends_at_this_machine() {
+        for url in ["http://localhost:8082", "http://127.0.0.1:1/", "http://[::1]:8082", "https://example.com"] {
+            assert!(HttpTransport::to_url(url, None, false).is_ok(), "{url}");
+        }
+        assert!(matches!(HttpTransport::to_url("http://example.com", None, false), Err(TransportError::Insecure(_))));
+        assert!(HttpTransport::to_url("http://example.com", None, true).is_ok());
+        for url in ["example.com", "ftp://example.com", ""] {
+            assert!(matches!(HttpTransport::to_url(url, None, true), Err(TransportError::Url(_))), "{url}");
+        }
+    }
+}

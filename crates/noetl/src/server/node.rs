@@ -1,0 +1,317 @@
+//! A node: a data directory in use. Store, engine, worker and the socket, put together and taken apart in order.
+//!
+//! A server is a node that listens on the network too. `noetl run` is a node that leaves when its own execution is
+//! over. A command that finds nobody at home is a node without worker, for a moment.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::num::NonZero;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use noetl_core::playbook::CancelMode;
+use noetl_engine::transport::{Local, Transport};
+use noetl_engine::worker::{Worker, WorkerOptions};
+use noetl_engine::{Engine, EngineOptions, Running};
+use noetl_store::sqlite::{SqliteOptions, SqliteStore};
+use noetl_store::{Store, StoreError};
+use noetl_tools::{ALWAYS_EXPOSED, SupervisorCommand, TIMEOUT_GRACE, Toolbox, ToolboxConfig};
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::listen::{self, Listener};
+use crate::api::{self, Api};
+use crate::clock;
+use crate::embed::{EmbedError, Owned, Owner, Role};
+use crate::tools::{Hands, Output, SUPERVISE};
+
+/// How long running commands get at the end, unless told otherwise.
+pub const DRAIN_DEFAULT: Duration = Duration::from_secs(30);
+/// Fewest commands that a worker runs at once, unless told otherwise: most wait for something else.
+const SLOTS_MIN: u32 = 4;
+/// Commands per processor that a worker runs at once, unless told otherwise.
+const SLOTS_PER_PROCESSOR: u32 = 2;
+/// How much longer than its drain time a worker may take to be gone, before it is left behind.
+const DRAIN_MARGIN: Duration = Duration::from_secs(15);
+
+/// Why a node can not start.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// The directory.
+    #[error(transparent)]
+    Directory(#[from] EmbedError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The tools.
+    #[error("tools can not be run: {0}")]
+    Tools(std::io::Error),
+}
+
+/// The worker of a node.
+#[derive(Clone)]
+pub struct WorkerSettings {
+    /// How many commands it runs at once; `None` = twice the processors, at least 4.
+    pub slots: Option<u32>,
+    /// Which pools it serves.
+    pub pools: Vec<Arc<str>>,
+    /// How long running commands get when the node stops.
+    pub drain: Duration,
+    /// The python interpreter.
+    pub python: String,
+    /// Working directory of tools.
+    pub directory: PathBuf,
+    /// Takes what tools print.
+    pub output: Option<Output>,
+    /// How to start a process supervisor; `None` = this very executable.
+    pub supervisor: Option<SupervisorCommand>,
+}
+
+impl fmt::Debug for WorkerSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WorkerSettings").field("slots", &self.slots).field("pools", &self.pools).finish_non_exhaustive()
+    }
+}
+
+impl Default for WorkerSettings {
+    fn default() -> Self {
+        WorkerSettings {
+            slots: None,
+            pools: vec![Arc::from("default")],
+            drain: DRAIN_DEFAULT,
+            python: "python3".to_owned(),
+            directory: std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/")),
+            output: None,
+            supervisor: None,
+        }
+    }
+}
+
+/// How a node is to be.
+#[derive(Debug, Clone)]
+pub struct NodeOptions {
+    /// What it is there for.
+    pub role: Role,
+    /// Its worker. A node without one only decides.
+    pub worker: Option<WorkerSettings>,
+    /// Whether it goes on with what waits in the store. A visit only answers what it is asked.
+    pub drive: bool,
+    /// Environment variables that templates and tools see, beside PATH, HOME, LANG, TZ and TMPDIR.
+    pub expose_env: Vec<String>,
+    /// How a cancel treats what runs when neither request nor playbook says.
+    pub default_cancel_mode: CancelMode,
+}
+
+impl NodeOptions {
+    /// Returns the options of a server, or of a run.
+    pub fn working(role: Role, worker: Option<WorkerSettings>) -> Self {
+        let default_cancel_mode = CancelMode::Finish;
+        NodeOptions { role, worker, drive: true, expose_env: Vec::new(), default_cancel_mode }
+    }
+
+    /// Returns the options of a command that only looks, or changes one thing.
+    pub fn visit() -> Self {
+        NodeOptions { drive: false, ..NodeOptions::working(Role::Visit, None) }
+    }
+}
+
+/// A data directory in use.
+#[derive(Debug)]
+pub struct Node {
+    api: Api,
+    owned: Owned,
+    role: Role,
+    running: Option<Running>,
+    worker: Option<AtWork>,
+    socket: JoinHandle<()>,
+    stopping: CancellationToken,
+    leaving: CancellationToken,
+}
+
+#[derive(Debug)]
+struct AtWork {
+    task: JoinHandle<()>,
+    shutdown: CancellationToken,
+    toolbox: Arc<Toolbox>,
+    patience: Duration,
+}
+
+impl Node {
+    /// Opens the store, begins to work, and answers on the directory's socket.
+    pub async fn start(owned: Owned, options: NodeOptions) -> Result<Node, NodeError> {
+        // The socket is bound last of all that can fail, so that a guest never meets an owner that gives up.
+        let store = open(&owned).await?;
+        let engine = Engine::new(Arc::clone(&store), engine_options(&options));
+        let (stopping, leaving) = (CancellationToken::new(), CancellationToken::new());
+        let worker = match &options.worker {
+            Some(settings) => Some(prepare(&engine, settings, &options)?),
+            None => None,
+        };
+        let listener = owned.listen()?;
+        let running = options.drive.then(|| engine.spawn());
+        let worker = worker.map(Prepared::begin);
+        let api = Api::new(engine, stopping.clone()).leaving_by(options.role, leaving.clone());
+        let socket = tokio::spawn(listen::serve(Listener::Unix(listener), api::router(api.clone()), stopping.clone()));
+        tracing::info!(directory = %owned.dir().path().display(), worker = worker.is_some(), "the node is up");
+        Ok(Node { api, owned, role: options.role, running, worker, socket, stopping, leaving })
+    }
+
+    /// Returns the interface as a service, for other listeners or for calls inside this process.
+    pub fn router(&self) -> Router {
+        api::router(self.api.clone())
+    }
+
+    /// Returns the engine.
+    pub fn engine(&self) -> &Arc<Engine> {
+        &self.api.engine
+    }
+
+    /// Says where this node listens on the network, for whoever comes second.
+    pub fn announce(&mut self, url: Option<String>) -> Result<(), EmbedError> {
+        self.owned.announce(&Owner { pid: std::process::id(), role: self.role, url, since: clock::now() })
+    }
+
+    /// Returns what ends when this node begins to stop answering.
+    pub fn stopping(&self) -> CancellationToken {
+        self.stopping.clone()
+    }
+
+    /// Returns what ends when a server wants this directory: whoever runs this node should [`Node::stop`] it, and go
+    /// on as a guest. A server is never asked.
+    pub fn leaving(&self) -> CancellationToken {
+        self.leaving.clone()
+    }
+
+    /// Stops in order: the worker drains while everything still answers, then nobody is answered any more, then the
+    /// store is closed and the directory given up.
+    pub async fn stop(self) {
+        if let Some(worker) = self.worker {
+            worker.drain().await;
+        }
+        self.stopping.cancel();
+        // Ends within its own bound.
+        self.socket.await.ok();
+        if let Some(running) = self.running {
+            running.stop().await;
+        }
+        if let Err(error) = self.api.engine.store().close().await {
+            tracing::warn!(%error, "the store did not close");
+        }
+        tracing::info!("the node is down");
+        drop(self.owned);
+    }
+}
+
+async fn open(owned: &Owned) -> Result<Arc<dyn Store>, NodeError> {
+    let options = SqliteOptions::new(owned.dir().database());
+    let opened = tokio::task::spawn_blocking(move || SqliteStore::open(options)).await;
+    match opened {
+        Ok(store) => Ok(Arc::new(store?)),
+        Err(panic) => Err(StoreError::Unavailable(format!("opening it failed: {panic}")).into()),
+    }
+}
+
+fn engine_options(options: &NodeOptions) -> EngineOptions {
+    EngineOptions {
+        node: random_node(),
+        environment: Arc::new(environment(&options.expose_env)),
+        default_cancel_mode: options.default_cancel_mode,
+        ..EngineOptions::default()
+    }
+}
+
+/// A number that a node of the same directory did not have a moment ago, most likely. Ids also carry the time.
+fn random_node() -> u16 {
+    let mut bytes = [0; 2];
+    if getrandom::fill(&mut bytes).is_err() {
+        return (std::process::id() & 0x3ff) as u16;
+    }
+    u16::from_le_bytes(bytes) & 0x3ff
+}
+
+/// Returns what templates see under `env`: as little as tools see.
+pub fn environment(exposed: &[String]) -> Value {
+    let names = ALWAYS_EXPOSED.iter().copied().chain(exposed.iter().map(String::as_str));
+    let variables: BTreeMap<&str, String> =
+        names.filter_map(|name| std::env::var(name).ok().map(|value| (name, value))).collect();
+    json!(variables)
+}
+
+/// Returns how many commands a worker runs at once, unless told otherwise.
+pub fn default_slots() -> u32 {
+    let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+    u32::try_from(processors).unwrap_or(u32::MAX).saturating_mul(SLOTS_PER_PROCESSOR).max(SLOTS_MIN)
+}
+
+/// Returns the name of a worker in this process.
+pub fn worker_name() -> String {
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    format!("{host}-{}", std::process::id())
+}
+
+/// Returns a toolbox as `settings` say.
+pub fn toolbox(settings: &WorkerSettings, expose_env: &[String]) -> Result<Arc<Toolbox>, NodeError> {
+    let slots = settings.slots.unwrap_or_else(default_slots);
+    let config = ToolboxConfig {
+        slots: slots as usize,
+        python: settings.python.clone(),
+        expose_env: expose_env.to_vec(),
+        directory: settings.directory.clone(),
+        supervisor: settings.supervisor.clone().unwrap_or_else(|| SupervisorCommand::this_executable([SUPERVISE])),
+        timeout_grace: TIMEOUT_GRACE,
+        cgroups: true,
+    };
+    Toolbox::new(config).map(Arc::new).map_err(NodeError::Tools)
+}
+
+/// Returns a worker over `transport`.
+pub fn worker(transport: Arc<dyn Transport>, toolbox: &Arc<Toolbox>, settings: &WorkerSettings) -> Worker {
+    let tools = Hands::new(Arc::clone(toolbox), settings.output.clone());
+    let options = WorkerOptions {
+        worker_id: worker_name().into(),
+        slots: settings.slots.unwrap_or_else(default_slots),
+        pools: settings.pools.clone(),
+        drain_ms: u64::try_from(settings.drain.as_millis()).unwrap_or(u64::MAX),
+        meta: json!({
+            "pid": std::process::id(),
+            "host": rustix::system::uname().nodename().to_string_lossy(),
+        }),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        ..WorkerOptions::default()
+    };
+    Worker::new(transport, Arc::new(tools), clock::real(), options)
+}
+
+struct Prepared {
+    worker: Worker,
+    toolbox: Arc<Toolbox>,
+    patience: Duration,
+}
+
+fn prepare(engine: &Arc<Engine>, settings: &WorkerSettings, options: &NodeOptions) -> Result<Prepared, NodeError> {
+    let toolbox = toolbox(settings, &options.expose_env)?;
+    let worker = worker(Arc::new(Local(Arc::clone(engine))), &toolbox, settings);
+    Ok(Prepared { worker, toolbox, patience: settings.drain + DRAIN_MARGIN })
+}
+
+impl Prepared {
+    fn begin(self) -> AtWork {
+        let shutdown = CancellationToken::new();
+        let task = tokio::spawn(self.worker.run(shutdown.clone()));
+        AtWork { task, shutdown, toolbox: self.toolbox, patience: self.patience }
+    }
+}
+
+impl AtWork {
+    async fn drain(mut self) {
+        self.shutdown.cancel();
+        if tokio::time::timeout(self.patience, &mut self.task).await.is_err() {
+            tracing::error!("the worker did not drain in time; what it ran is killed");
+            self.task.abort();
+        }
+        self.toolbox.close().await;
+    }
+}

@@ -1,0 +1,96 @@
+//! The worker's tools: a toolbox, spoken to in the engine's words.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use noetl_core::id::ExecutionId;
+use noetl_core::tool::{ToolCall, ToolOutcome};
+use noetl_engine::worker::{Stop, Tools};
+use noetl_tools::{LogSink, StopHandle, Stream, Toolbox, stop_line};
+
+/// Hidden argument that makes this binary a process supervisor: `main` must look for it before anything else.
+pub const SUPERVISE: &str = "__supervise";
+
+/// A line that a tool printed.
+#[derive(Debug, Clone, Copy)]
+pub struct Printed<'a> {
+    /// Whose.
+    pub execution_id: ExecutionId,
+    /// Step name.
+    pub step: &'a str,
+    /// Task label within the step.
+    pub label: &'a str,
+    /// Standard output or standard error.
+    pub stream: Stream,
+    /// The line, without its end.
+    pub line: &'a str,
+}
+
+/// Takes what tools print, while they print it.
+pub type Output = Arc<dyn Fn(Printed<'_>) + Send + Sync>;
+
+/// A toolbox as the worker knows it.
+pub struct Hands {
+    toolbox: Arc<Toolbox>,
+    output: Option<Output>,
+}
+
+impl fmt::Debug for Hands {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hands").field("toolbox", &self.toolbox).finish_non_exhaustive()
+    }
+}
+
+impl Hands {
+    /// Returns the hands of a worker. What tools print goes to `output`, else nowhere: it may hold secrets.
+    pub fn new(toolbox: Arc<Toolbox>, output: Option<Output>) -> Self {
+        Hands { toolbox, output }
+    }
+}
+
+#[async_trait]
+impl Tools for Hands {
+    async fn run(&self, slot: usize, call: ToolCall, stop: Stop) -> ToolOutcome {
+        let (handle, signal) = stop_line();
+        // An order that stands already must be there before the toolbox looks.
+        if let Some(order) = stop.now() {
+            handle.order(order);
+        }
+        let sink = Sink {
+            output: self.output.clone(),
+            execution_id: call.execution_id,
+            step: Arc::clone(&call.step),
+            label: Arc::clone(&call.label),
+        };
+        tokio::select! {
+            outcome = self.toolbox.run(slot, call, signal, &sink) => outcome,
+            never = pass_on(stop, &handle) => match never {},
+        }
+    }
+}
+
+/// Passes stop orders on, for as long as the tool runs.
+async fn pass_on(mut stop: Stop, handle: &StopHandle) -> Infallible {
+    let mut last = stop.ordered().await;
+    loop {
+        handle.order(last);
+        last = stop.changed_from(last).await;
+    }
+}
+
+struct Sink {
+    output: Option<Output>,
+    execution_id: ExecutionId,
+    step: Arc<str>,
+    label: Arc<str>,
+}
+
+impl LogSink for Sink {
+    fn line(&self, stream: Stream, line: &str) {
+        if let Some(output) = &self.output {
+            output(Printed { execution_id: self.execution_id, step: &self.step, label: &self.label, stream, line });
+        }
+    }
+}
