@@ -159,7 +159,8 @@ impl Link {
 
     /// Leaves the directory to a server that asked for it, and goes on as its guest.
     async fn give_way(&mut self) {
-        let asked = self.open.as_ref().and_then(|open| open.node.as_ref()).is_some_and(|node| node.leaving().is_cancelled());
+        let asked =
+            self.open.as_ref().and_then(|open| open.node.as_ref()).is_some_and(|node| node.leaving().is_cancelled());
         if asked {
             self.close().await;
             self.gave_way = true;

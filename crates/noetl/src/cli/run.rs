@@ -15,9 +15,9 @@ use super::target::Globals;
 use super::wait::exit_of;
 use super::workload::WorkloadArgs;
 use super::{console, reference, refusal};
+use crate::render::{DIM, clean, document, duration, json as text, progress};
 use crate::server::node::WorkerSettings;
 use crate::tools::{Output, Printed};
-use crate::render::{DIM, clean, document, duration, json as text, progress};
 
 /// Most steps whose results `--json` collects.
 const RESULTS_MAX: usize = 1000;

@@ -168,9 +168,7 @@ fn listen_on(globals: &Globals) -> Result<(Option<String>, Option<u16>), Stop> {
     let host = globals.host.clone().or_else(|| from_environment("NOETL_HOST"));
     let port = match (globals.port, from_environment("NOETL_PORT")) {
         (Some(port), _) => Some(port),
-        (None, Some(text)) => {
-            Some(text.parse().map_err(|_| Stop::usage(format!("NOETL_PORT: `{text}` is no port")))?)
-        }
+        (None, Some(text)) => Some(text.parse().map_err(|_| Stop::usage(format!("NOETL_PORT: `{text}` is no port")))?),
         (None, None) => None,
     };
     Ok((host, port))
@@ -255,7 +253,8 @@ fn arguments(globals: &Globals, args: &ServeArgs, options: &ServerOptions) -> Ve
     for origin in &args.cors_origin {
         pair("--cors-origin", origin.into());
     }
-    let flags = [("--no-worker", args.no_worker), ("--insecure-no-auth", args.insecure_no_auth), ("--log-json", args.log_json)];
+    let flags =
+        [("--no-worker", args.no_worker), ("--insecure-no-auth", args.insecure_no_auth), ("--log-json", args.log_json)];
     out.extend(flags.iter().filter(|(_, given)| *given).map(|(name, _)| OsString::from(name)));
     out
 }
@@ -266,15 +265,19 @@ async fn stop(args: &StopArgs) -> Result<Exit, Stop> {
         console::print("No server is running in the background\n")?;
         return Ok(Exit::Done);
     };
-    if !args.force && std::io::stdin().is_terminal() && !confirmed(&format!("Stop the server with PID {}?", found.pid))? {
+    if !args.force && std::io::stdin().is_terminal() && !confirmed(&format!("Stop the server with PID {}?", found.pid))?
+    {
         return Ok(Exit::Done);
     }
-    let failed = |error: std::io::Error| Stop::new(Exit::Failed, format!("can not signal process {}: {error}", found.pid));
+    let failed =
+        |error: std::io::Error| Stop::new(Exit::Failed, format!("can not signal process {}: {error}", found.pid));
     found.terminate().map_err(failed)?;
     if !found.gone(args.timeout).await {
         if !args.force {
             let message = format!("process {} still drains after {} s", found.pid, args.timeout.as_secs());
-            return Err(Stop::new(Exit::TimedOut, message).hint("wait for it, or end it with `noetl server stop --force`"));
+            return Err(
+                Stop::new(Exit::TimedOut, message).hint("wait for it, or end it with `noetl server stop --force`")
+            );
         }
         found.kill().map_err(failed)?;
         if !found.gone(STOP_MARGIN).await {

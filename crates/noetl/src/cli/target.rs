@@ -234,7 +234,10 @@ mod tests {
     #[test]
     fn a_directory_on_the_command_line_is_the_only_place() {
         let globals = with(|g| g.data_dir = Some("/d".into()));
-        assert_eq!(globals.target().unwrap(), Target::Directory { directory: DataDir::resolve(Some("/d".as_ref())).unwrap(), fallback: None });
+        assert_eq!(
+            globals.target().unwrap(),
+            Target::Directory { directory: DataDir::resolve(Some("/d".as_ref())).unwrap(), fallback: None }
+        );
         assert_eq!(globals.runtime(Runtime::Auto).unwrap().0, Runtime::Local);
     }
 

@@ -232,7 +232,10 @@ fn a_run_on_a_server_sends_the_published_body_and_prints_the_published_text() {
         r#"{"status":"started","execution_id":"543857931469455628","commands_generated":1}"#,
     )]);
     let said = Home::new()
-        .run(&on(&server, &["run", "catalog://demo/hello@3", "-r", "distributed", "--set", "a.b=1", "--payload", r#"{"c":2}"#]))
+        .run(&on(
+            &server,
+            &["run", "catalog://demo/hello@3", "-r", "distributed", "--set", "a.b=1", "--payload", r#"{"c":2}"#],
+        ))
         .done();
     assert_eq!(
         server.seen()[0].body,

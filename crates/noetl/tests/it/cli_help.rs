@@ -64,7 +64,8 @@ fn the_options_of_every_command_are_explained_everywhere() {
     let home = Home::new();
     for arguments in [&["--help"][..], &["cancel", "--help"], &["db", "size", "--help"]] {
         let text = home.run(arguments).done().stdout;
-        for option in ["--server-url", "--host", "--port", "--context", "--session-token", "--token-file", "--data-dir"] {
+        for option in ["--server-url", "--host", "--port", "--context", "--session-token", "--token-file", "--data-dir"]
+        {
             assert!(text.contains(option), "{arguments:?} {option}");
         }
     }

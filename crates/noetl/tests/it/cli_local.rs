@@ -162,9 +162,7 @@ fn a_second_ctrl_c_does_not_wait_for_a_stubborn_tool() {
     let run = home.spawn(&["run", "stubborn.yaml"]);
     let id = running(&home);
     signal(&run, Signal::INT);
-    eventually("it is cancelled", || {
-        home.run(&["status", &id]).stdout.contains("Status:    CANCELLED").then_some(())
-    });
+    eventually("it is cancelled", || home.run(&["status", &id]).stdout.contains("Status:    CANCELLED").then_some(()));
     let second = std::time::Instant::now();
     signal(&run, Signal::INT);
     assert_eq!(ended(run).exit, 130);

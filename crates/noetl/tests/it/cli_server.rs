@@ -108,13 +108,16 @@ fn a_family_of_111_is_cancelled_and_its_log_is_queried() {
     let dry = home.run(&["cancel", &root, "--cascade", "--dry-run", "--json"]).done().json();
     assert_eq!(dry["would_cancel"].as_array().unwrap().len(), 111);
     let said = home.run(&["cancel", &root, "--cascade", "--interrupt", "--wait", "-r", "enough"]).done();
-    assert!(said.stdout.contains("Cancelled: 111 execution(s)\nMessage:   Cancelled 111 execution(s)\nReason:    enough\n"));
+    assert!(
+        said.stdout.contains("Cancelled: 111 execution(s)\nMessage:   Cancelled 111 execution(s)\nReason:    enough\n")
+    );
     let listed: Vec<&str> = said.stdout.lines().filter_map(|line| line.strip_prefix("  - ")).collect();
     assert_eq!((listed.len(), listed[0]), (111, root.as_str()));
     assert_eq!(home.run(&["ps", "--active", "--json"]).done().json(), serde_json::json!([]));
 
     // The queries of the founding document, verbatim.
-    let rows = |sql: &str| home.run(&["query", sql, "--format", "json"]).done().json()["result"].as_array().unwrap().clone();
+    let rows =
+        |sql: &str| home.run(&["query", sql, "--format", "json"]).done().json()["result"].as_array().unwrap().clone();
     let cancelled = rows(
         "SELECT execution_id, created_at, context->>'reason' as reason 
              FROM noetl.event 
@@ -145,7 +148,8 @@ fn a_family_of_111_is_cancelled_and_its_log_is_queried() {
     ));
     assert!(asked.elapsed().as_secs_f64() < 5.0, "{:?}", asked.elapsed());
     assert_eq!(members.len(), 111);
-    let refused = home.run(&["query", "INSERT INTO noetl.event (event_type, status) VALUES ('execution.cancelled', 'CANCELLED')"]);
+    let refused = home
+        .run(&["query", "INSERT INTO noetl.event (event_type, status) VALUES ('execution.cancelled', 'CANCELLED')"]);
     assert_eq!((refused.exit, refused.stdout.as_str()), (2, ""), "{}", refused.stderr);
 }
 

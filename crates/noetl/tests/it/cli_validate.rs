@@ -35,7 +35,10 @@ fn a_valid_file_is_said_to_be_valid() {
 fn every_mistake_of_every_file_is_shown_with_its_place() {
     let home = Home::new();
     home.file("a.yaml", VALID);
-    home.file("b.yaml", &VALID.replace("- step: end\n  - step: end", "- step: ende\n  - step: end").replace("kind: noop", "kind: nop"));
+    home.file(
+        "b.yaml",
+        &VALID.replace("- step: end\n  - step: end", "- step: ende\n  - step: end").replace("kind: noop", "kind: nop"),
+    );
     let said = home.run(&["validate", "a.yaml", "b.yaml", "missing.yaml"]);
     assert_eq!(said.exit, 2);
     assert!(said.stdout.contains("a.yaml: valid") && said.stdout.contains("b.yaml: invalid, "), "{}", said.stdout);
