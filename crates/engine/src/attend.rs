@@ -292,7 +292,7 @@ impl Engine {
             };
             held.push((attempt, assignment));
         }
-        self.desk.correct(session_id, given, held);
+        self.desk.correct(session_id, given, &held);
         Ok(())
     }
 

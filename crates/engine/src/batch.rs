@@ -116,6 +116,6 @@ fn finish(engine: &Engine, written: Vec<Written>) {
             }
         };
         // Whoever asked may have gone away.
-        let _ = answer.send((verdict, back));
+        drop(answer.send((verdict, back)));
     }
 }

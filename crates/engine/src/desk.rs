@@ -272,8 +272,8 @@ impl Desk {
     }
 
     /// Brings the desk in line with the tables: `held` is what they said the session holds, read when `given` stood.
-    pub(crate) fn correct(&self, session_id: SessionId, given: u64, held: Vec<(Attempt, Option<Assignment>)>) {
-        for (attempt, assignment) in &held {
+    pub(crate) fn correct(&self, session_id: SessionId, given: u64, held: &[(Attempt, Option<Assignment>)]) {
+        for (attempt, assignment) in held {
             if let Some(assignment) = assignment
                 && !self.knows(session_id, *attempt)
             {

@@ -84,7 +84,7 @@ enum Decided {
     /// Something must be loaded first.
     Needs(Needs),
     /// This is to be written, if anything.
-    Done(Vec<Fate>, Option<(Execution, Append)>),
+    Done(Vec<Fate>, Option<Box<(Execution, Append)>>),
 }
 
 /// All that a decision reads besides the state.
@@ -121,7 +121,7 @@ impl Reading {
                 Err(Refusal::Needs(needs)) => return Decided::Needs(needs),
             });
         }
-        let write = if draft.is_empty() { None } else { Some(draft.finish()) };
+        let write = if draft.is_empty() { None } else { Some(Box::new(draft.finish())) };
         Decided::Done(fates, write)
     }
 }
@@ -218,7 +218,8 @@ impl Engine {
                     at_hand = self.refresh(state).await?;
                     fresh = true;
                 }
-                Decided::Done(fates, Some((after, append))) => {
+                Decided::Done(fates, Some(write)) => {
+                    let (after, append) = *write;
                     slots.keep_used(&hands);
                     let whose = Whose::of_init(&after.init);
                     let landing = Landing::of(&append, &whose, Fold::State(Box::new(after))).with(slots);
@@ -294,7 +295,8 @@ impl Engine {
                 }
                 (state.version, state.decided) = (locked.view.head.version, locked.view.head.decided);
                 match read.decide(&state, inputs.iter(), locked.now, ids, &mut Vec::new()) {
-                    Decided::Done(fates, Some((after, mut append))) => {
+                    Decided::Done(fates, Some(write)) => {
+                        let (after, mut append) = *write;
                         append.guard = Guard::Locked;
                         note(Outcome::Decided(Decided::Done(fates, None)));
                         let whose = Whose::of_init(&after.init);

@@ -266,7 +266,7 @@ impl Engine {
         if pending {
             self.desk.expect_work();
         }
-        for due in due {
+        for due in &due {
             self.hint(due, at, outcome.as_deref());
         }
         self.watches.tick(execution_id, version, ended.is_some() || quiesced);
@@ -277,7 +277,7 @@ impl Engine {
     }
 
     /// Brings an obligation forward that was just written: the sweep would find it as well, later.
-    fn hint(&self, due: Due, now: Timestamp, outcome: Option<&ChildOutcome>) {
+    fn hint(&self, due: &Due, now: Timestamp, outcome: Option<&ChildOutcome>) {
         match due.kind {
             DueKind::Continue => {
                 self.mailboxes.post(due.execution_id, Letter::of(Input::Continue));

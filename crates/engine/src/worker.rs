@@ -1,4 +1,9 @@
 //! The worker: takes commands, runs their pipelines, reports.
+//!
+//! `foreman` talks to the server and keeps the books; `slot` runs one command at a time.
+
+mod foreman;
+mod slot;
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::transport::Transport;
+use crate::worker::slot::Shared;
 
 /// What runs the tools.
 #[async_trait]
@@ -103,9 +109,7 @@ impl Default for WorkerOptions {
 
 /// A worker.
 pub struct Worker {
-    transport: Arc<dyn Transport>,
-    tools: Arc<dyn Tools>,
-    clock: Arc<dyn Clock>,
+    shared: Arc<Shared>,
     options: WorkerOptions,
 }
 
@@ -123,13 +127,11 @@ impl Worker {
         clock: Arc<dyn Clock>,
         options: WorkerOptions,
     ) -> Self {
-        Worker { transport, tools, clock, options }
+        Worker { shared: Arc::new(Shared::new(transport, tools, clock)), options }
     }
 
     /// Works until `shutdown`, then drains. Dropping the future ends it like a crash.
     pub async fn run(self, shutdown: CancellationToken) {
-        let Worker { transport, tools, clock, options } = self;
-        drop((transport, tools, clock, options, shutdown));
-        unimplemented!()
+        foreman::run(self.shared, self.options, shutdown).await;
     }
 }

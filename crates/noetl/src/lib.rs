@@ -1,11 +1,14 @@
-//! The library part of the `noetl` binary: HTTP interface, server, data directory, transports.
+//! The library part of the `noetl` binary: command line, HTTP interface, server, data directory, transports.
 //!
-//! `main.rs` and the command line stand on it; so do the tests.
+//! `main.rs` and the tests stand on it.
 
 pub mod api;
+pub mod cli;
+pub mod client;
 pub mod clock;
 pub mod embed;
 pub mod http_transport;
+pub mod render;
 pub mod server;
 pub mod telemetry;
 pub mod tools;

@@ -1,4 +1,4 @@
-//! Measures how many steps a second the SQLite store takes: appends of 7 events in batches.
+//! Measures how many steps a second the SQLite store takes: chains of 10 steps, appends of 7 events, in batches.
 //!
 //! `cargo run --release -p noetl-store --example insert_rate -- [steps] [batch] [callers]`
 
@@ -18,6 +18,8 @@ use noetl_store::Store;
 use noetl_store::sqlite::{SqliteOptions, SqliteStore};
 use serde_json::json;
 
+/// Steps of a chain.
+const STEPS: usize = 10;
 const AT: Timestamp = Timestamp(1_768_900_080_123);
 
 struct Ids(AtomicI64);
@@ -218,7 +220,16 @@ async fn main() {
                 let (mut runs, births): (Vec<Run>, Vec<Append>) = (0..batch).map(|_| start(&ids)).unzip();
                 store.append(births).await.into_iter().for_each(|verdict| assert!(verdict.is_ok(), "{verdict:?}"));
                 let mut slowest = 0;
-                for _ in 0..rounds {
+                for round in 0..rounds {
+                    if round % STEPS == STEPS - 1 {
+                        let births: Vec<Append>;
+                        (runs, births) = (0..batch).map(|_| start(&ids)).unzip();
+                        store
+                            .append(births)
+                            .await
+                            .into_iter()
+                            .for_each(|verdict| assert!(verdict.is_ok(), "{verdict:?}"));
+                    }
                     let appends = runs.iter_mut().map(|run| step(run, &ids)).collect();
                     let sent = Instant::now();
                     for verdict in store.append(appends).await {

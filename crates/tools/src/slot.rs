@@ -136,6 +136,8 @@ pub(crate) async fn until_ended(
         tokio::select! {
             report = supervisor.next_report() => match report? {
                 Report::Ended(ended) if ended.role == role => return Ok(ended),
+                // Race: our order to stop may cross the answer that the resident has settled. It is obeyed still.
+                Report::Settled if role == Role::Resident => {}
                 other @ (Report::Ended(_) | Report::Started { .. } | Report::Refused { .. } | Report::Settled) => {
                     return Err(out_of_turn(&other));
                 }

@@ -63,6 +63,8 @@ codes! {
     UNKNOWN_WORKBOOK_TASK = "NE0305";
     /// A tool lacks what its kind can not do without.
     INCOMPLETE_TOOL = "NE0306";
+    /// A pipeline has too many tasks.
+    TOO_MANY_TASKS = "NE0307";
 
     /// A policy has no rules.
     NO_RULES = "NE0401";

@@ -216,7 +216,7 @@ fn items<'n>(reader: &mut Reader<'_>, node: &'n Node, what: &str) -> Vec<&'n Nod
 }
 
 fn read_keychain(reader: &mut Reader<'_>, node: &Node) -> Vec<KeychainEntry> {
-    let mut out: Vec<KeychainEntry> = Vec::new();
+    let (mut out, mut names) = (Vec::new(), BTreeSet::new());
     for item in items(reader, node, "`keychain`") {
         let span = item.place();
         let Some(name) = item.get("name").and_then(|name| reader.text(name, "`name`")) else {
@@ -228,7 +228,7 @@ fn read_keychain(reader: &mut Reader<'_>, node: &Node) -> Vec<KeychainEntry> {
             );
             continue;
         };
-        if out.iter().any(|known| *known.name == *name) {
+        if !names.insert(name.clone()) {
             reader.error(codes::DUPLICATE_KEY, span, format!("two keychain entries are called `{name}`"), "");
         }
         let kind = item.get("kind").or_else(|| item.get("type")).and_then(|kind| reader.text(kind, "`kind`"));

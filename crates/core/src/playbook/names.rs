@@ -46,11 +46,15 @@ pub(super) const SYSTEM_NAMES: &[&str] = &[
 /// A name that is defined anywhere counts as defined everywhere: a warning has to be worth reading.
 pub(super) fn check(reader: &mut Reader<'_>, defined: &BTreeSet<String>) {
     for NameUse { name, span } in std::mem::take(&mut reader.uses) {
-        let known = || defined.iter().map(String::as_str).chain(SYSTEM_NAMES.iter().copied());
-        if known().any(|known| known == name) || FUNCTIONS.contains(&&*name) {
+        let system = SYSTEM_NAMES.contains(&&*name) || FUNCTIONS.contains(&&*name);
+        if system || defined.contains(&name) {
             continue;
         }
-        let hint = match nearest(&name, known()) {
+        if reader.is_full() {
+            return;
+        }
+        let known = defined.iter().map(String::as_str).chain(SYSTEM_NAMES.iter().copied());
+        let hint = match nearest(&name, known) {
             Some(meant) => format!("did you mean `{meant}`?"),
             None => format!("give it a default under `workload`, or write `{name} | default('')`"),
         };

@@ -48,10 +48,15 @@ impl<'s> Reader<'s> {
         Reader { source, found: Vec::new(), uses: Vec::new() }
     }
 
+    /// Returns whether further findings are dropped, so that looking for good hints is in vain.
+    pub(super) fn is_full(&self) -> bool {
+        self.found.len() >= DIAGNOSTICS_MAX
+    }
+
     /// Notes a finding.
     pub(super) fn note(&mut self, diagnostic: Diagnostic) {
         // A workbook task that is used twice has its mistakes once.
-        if self.found.len() < DIAGNOSTICS_MAX && !self.found.contains(&diagnostic) {
+        if !self.is_full() && !self.found.contains(&diagnostic) {
             self.found.push(diagnostic);
         }
     }

@@ -30,7 +30,7 @@ impl Outline<'_> {
     /// Returns the place of a step, or notes that there is none of that name.
     pub(super) fn find(&self, reader: &mut Reader<'_>, name: &str, span: Span) -> Option<StepIx> {
         let found = self.index.get(name).copied();
-        if found.is_none() {
+        if found.is_none() && !reader.is_full() {
             let hint = match nearest(name, self.index.keys().map(|known| &**known)) {
                 Some(meant) => format!("did you mean `{meant}`?"),
                 None => format!("steps are: {}", listed(self.index.keys().map(|known| &**known))),
@@ -196,7 +196,8 @@ fn arc(reader: &mut Reader<'_>, outline: &mut Outline<'_>, node: &Node) -> Optio
         }
     }
     reader.unknown_keys(node, "an arc", &["step", "when", "cond", "set", "args", "with", "desc", "name", "spec"]);
-    let when = match (node.get("when"), node.get("cond")) {
+    let condition = |key: &str| node.get(key).filter(|condition| !condition.is_null());
+    let when = match (condition("when"), condition("cond")) {
         (Some(when), None) => reader.condition(when),
         (None, Some(cond)) => reader.raw_condition(cond),
         (Some(_), Some(cond)) => {

@@ -30,6 +30,9 @@ pub const TOOL_KINDS: &[&str] = &[
     "transfer",
 ];
 
+/// Most tasks of one pipeline.
+pub const TASKS_MAX: usize = 500;
+
 /// Kinds of the language that we do not run, and refuse.
 const REFUSED_KINDS: &[&str] = &[
     "container",
@@ -78,6 +81,16 @@ pub(super) fn body(reader: &mut Reader<'_>, outline: &mut Outline<'_>, step: &st
             let labels = [step.to_owned()];
             let task = task(reader, outline, &item, Place { labels: &labels, task: 0 })?;
             Some(Body { pipeline: false, tasks: vec![task] })
+        }
+        Yaml::List(nodes) if nodes.len() > TASKS_MAX => {
+            let message = format!("the pipeline of step `{step}` has {} tasks, more than {TASKS_MAX}", nodes.len());
+            reader.error(
+                codes::TOO_MANY_TASKS,
+                nodes[TASKS_MAX].place(),
+                message,
+                "cut it into steps, or loop over data",
+            );
+            None
         }
         Yaml::List(nodes) if !nodes.is_empty() => {
             let items = items(reader, nodes);

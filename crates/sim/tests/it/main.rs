@@ -1,3 +1,4 @@
 //! Tests of the world around the engine, and of the repository's own rules.
 
+mod seeds;
 mod tidy;

@@ -6,7 +6,7 @@ use noetl_core::append::Due;
 use noetl_core::event::Recorded;
 use noetl_core::event::row::canonical_name;
 use noetl_core::head::{CommandRow, Head, HeadView};
-use noetl_core::id::{CommandId, ExecutionId, SessionId};
+use noetl_core::id::{ExecutionId, SessionId};
 use noetl_core::time::Timestamp;
 use rusqlite::types::Value as Sql;
 use rusqlite::{Connection, Row, params, params_from_iter};
@@ -15,7 +15,7 @@ use serde_json::Value;
 use super::rows;
 use super::tables::{commands, head, integer, tail};
 use crate::catalog::{Resource, ResourceKey};
-use crate::{Cancellation, Candidate, EventQuery, ListQuery, Loaded, Session, StoreError};
+use crate::{Cancellation, EventQuery, ListQuery, Loaded, Session, StoreError};
 
 /// Conditions of a query, and the values they name.
 #[derive(Default)]
@@ -171,11 +171,14 @@ pub(super) fn candidates(
     pools: &[Arc<str>],
     skip: u64,
     limit: u64,
-) -> Result<Vec<Candidate>, StoreError> {
+) -> Result<Vec<CommandRow>, StoreError> {
     // Each pool from its index, merged here: one query over several pools would sort everything that waits.
-    let query = "SELECT execution_id, command_id, epoch, priority FROM noetl.command \
-                 WHERE pool = ?1 AND state = 'pending' ORDER BY priority DESC, command_id LIMIT ?2";
-    let mut found = Vec::new();
+    let query = format!(
+        "SELECT {} FROM noetl.command WHERE pool = ?1 AND state = 'pending' \
+         ORDER BY priority DESC, command_id LIMIT ?2",
+        rows::COMMAND
+    );
+    let mut found: Vec<CommandRow> = Vec::new();
     let mut seen: Vec<&Arc<str>> = Vec::new();
     for pool in pools {
         if seen.contains(&pool) {
@@ -183,19 +186,11 @@ pub(super) fn candidates(
         }
         seen.push(pool);
         let most = integer(skip.saturating_add(limit));
-        found.extend(all(connection, query, params![pool.as_ref(), most], |row| {
-            let candidate = Candidate {
-                execution_id: ExecutionId(row.get(0)?),
-                command_id: CommandId(row.get(1)?),
-                epoch: row.get(2)?,
-            };
-            Ok((candidate, row.get::<_, i32>(3)?))
-        })?);
+        found.extend(all(connection, &query, params![pool.as_ref(), most], rows::command)?);
     }
-    found.sort_by_key(|(candidate, priority)| (std::cmp::Reverse(*priority), candidate.command_id));
+    found.sort_by_key(|row| (std::cmp::Reverse(row.priority), row.command_id));
     let (skip, limit) = (usize::try_from(skip), usize::try_from(limit));
-    let page = found.into_iter().skip(skip.unwrap_or(usize::MAX)).take(limit.unwrap_or(usize::MAX));
-    Ok(page.map(|(candidate, _)| candidate).collect())
+    Ok(found.into_iter().skip(skip.unwrap_or(usize::MAX)).take(limit.unwrap_or(usize::MAX)).collect())
 }
 
 pub(super) fn due(connection: &Connection, now: Timestamp, limit: u64) -> Result<Vec<Due>, StoreError> {

@@ -5,7 +5,7 @@
 //! started, because its unreaped leader keeps the group's number; and anybody else through a pidfd that was opened
 //! *before* looking whether the number is still below us.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io;
 
 use rustix::io::Errno;
@@ -25,14 +25,17 @@ pub(crate) struct Target<'a> {
     pub(crate) cgroup: Option<&'a Cgroup>,
 }
 
+/// Who was asked to end, and what program it was then.
+pub(crate) type Asked = HashMap<Pid, tree::Name>;
+
 /// Asks every process of the tree to end, and notes them in `asked`.
 ///
 /// Each is asked once: what a process starts in answer (the cleanup of a shell's trap) is let alone. The leader's
 /// group is asked in one stroke, which nobody can slip through by forking.
-pub(crate) fn ask(target: Target<'_>, asked: &mut HashSet<Pid>) -> io::Result<()> {
+pub(crate) fn ask(target: Target<'_>, asked: &mut Asked) -> io::Result<()> {
     signal_group(target.leader, Signal::TERM);
     tree::visit_descendants(target.spare, |pid, stat| {
-        asked.insert(pid);
+        asked.insert(pid, stat.name);
         if Pid::from_raw(stat.group) != target.leader {
             send(pid, Signal::TERM);
         }
@@ -40,16 +43,27 @@ pub(crate) fn ask(target: Target<'_>, asked: &mut HashSet<Pid>) -> io::Result<()
     })
 }
 
-/// Asks those that were not asked before.
+/// Asks those that could not hear it before.
 ///
-/// Race: a process may be forked just after everybody was asked, by one that then ends and leaves it behind.
-pub(crate) fn ask_newcomers(target: Target<'_>, asked: &mut HashSet<Pid>) -> io::Result<()> {
-    tree::visit_descendants(target.spare, |pid, _| {
-        if asked.insert(pid) {
+/// Two races: a process may be forked just after everybody was asked, by one that then ends and leaves it behind;
+/// and one that was asked between its fork and its exec hears the signal with its parent's handler, and forgets it
+/// with the exec.
+pub(crate) fn ask_again(target: Target<'_>, asked: &mut Asked) -> io::Result<()> {
+    tree::visit_descendants(target.spare, |pid, stat| {
+        if asked.insert(pid, stat.name) != Some(stat.name) {
             send(pid, Signal::TERM);
             wake(pid);
         }
     })
+}
+
+/// Wakes an interpreter of ours, in case it sleeps on what it was asked.
+///
+/// Race: python only notes a signal when it comes, and acts on it a little later; if it enters a long system call
+/// in between, it sleeps on. Any further signal ends the call. This one does nothing else: who has no handler for
+/// it, as the interpreter has, ignores it.
+pub(crate) fn nudge(interpreter: Pid) {
+    kill_process(interpreter, Signal::URG).ok();
 }
 
 /// Lets a halted process go on: it gets its signal only then.

@@ -12,6 +12,7 @@ use std::collections::HashSet;
 use std::env;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
+use std::panic::{self, AssertUnwindSafe};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -20,7 +21,7 @@ use rustix::io::retry_on_intr;
 use rustix::process::{Pid, WaitId, WaitIdOptions, WaitIdStatus, getpid, set_child_subreaper, waitid};
 
 use super::cgroup::Cgroup;
-use super::kill::{self, Target};
+use super::kill::{self, Asked, Target};
 use super::lifeline::Lifeline;
 use super::spawn::{ChildSignals, keep_files_from_children, spawn};
 use super::tree;
@@ -32,8 +33,14 @@ const LEFTOVER_GRACE: Duration = Duration::from_millis(200);
 /// How long an idle interpreter's last threads and children may take to vanish by themselves.
 const SETTLE_WAIT: Duration = Duration::from_millis(20);
 
+/// Longest grace: beyond it the clock could not count.
+const GRACE_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
 /// After so long under the kill signal, what is left counts as unconfirmed.
 const UNCONFIRMED_AFTER: Duration = Duration::from_secs(5);
+
+/// Pause between two nudges of an interpreter that was asked to end.
+const NUDGE_PAUSE: Duration = Duration::from_millis(50);
 
 /// First and longest pause between two sweeps of kills, if no child's end wakes us sooner.
 const SWEEP_PAUSE_MIN: Duration = Duration::from_millis(1);
@@ -73,9 +80,8 @@ struct Ending {
     role: Role,
     how: How,
     kill_at: Instant,
-    /// Who was asked to end.
-    asked: HashSet<Pid>,
-    /// Whether what came after that was asked too, when the process itself had ended.
+    asked: Asked,
+    /// Whether those that could not hear it were asked again, when the process itself had ended.
     asked_again: bool,
     /// When force began.
     forced_at: Option<Instant>,
@@ -124,10 +130,10 @@ impl Supervisor {
     }
 
     fn run(mut self) -> io::Result<()> {
-        let served = self.serve();
-        // Whatever ended the service, the worker or an error of ours: nothing may stay.
+        // Whatever ends the service, the worker or an error or a bug of ours: nothing may stay.
+        let served = panic::catch_unwind(AssertUnwindSafe(|| self.serve()));
         self.abandon()?;
-        served
+        served.unwrap_or_else(|_| Err(io::Error::other("the supervisor has a bug")))
     }
 
     /// Follows orders until the worker is gone.
@@ -151,7 +157,7 @@ impl Supervisor {
     fn obey(&mut self, order: Order, files: Vec<OwnedFd>) -> io::Result<()> {
         match order {
             Order::Start(start) => self.start(&start, files),
-            Order::Stop { role, grace_ms } => self.stop(role, Duration::from_millis(grace_ms)),
+            Order::Stop { role, grace_ms } => self.stop(role, Duration::from_millis(grace_ms).min(GRACE_MAX)),
             Order::Settle => {
                 self.settling = Some(Instant::now() + SETTLE_WAIT);
                 Ok(())
@@ -201,27 +207,28 @@ impl Supervisor {
                 None => self.settle(now)?,
             }
         }
-        let Some(ending) = &self.ending else { return Ok(false) };
-        let role = ending.role;
-        if self.nothing_left(role)? {
-            self.finish(role, Vec::new())?;
+        let Some(mut ending) = self.ending.take() else { return Ok(false) };
+        if self.nothing_left(ending.role)? {
+            self.finish(&ending, Vec::new())?;
             return Ok(true);
         }
-        let Some(mut ending) = self.ending.take() else { return Ok(false) };
         if ending.forced_at.is_some() || now >= ending.kill_at {
             let unconfirmed = self.force(&mut ending, now)?;
-            self.ending = Some(ending);
             if !unconfirmed.is_empty() {
-                self.finish(role, unconfirmed)?;
+                self.finish(&ending, unconfirmed)?;
                 return Ok(true);
             }
         } else {
-            if !ending.asked_again && self.main(role).is_some_and(|main| main.exit.is_some()) {
-                ending.asked_again = true;
-                kill::ask_newcomers(self.target(role), &mut ending.asked)?;
+            match self.main(ending.role) {
+                Some(Main { exit: None, pid }) if ending.role == Role::Resident => kill::nudge(*pid),
+                Some(Main { exit: Some(_), .. }) if !ending.asked_again => {
+                    ending.asked_again = true;
+                    kill::ask_again(self.target(ending.role), &mut ending.asked)?;
+                }
+                Some(Main { .. }) | None => {}
             }
-            self.ending = Some(ending);
         }
+        self.ending = Some(ending);
         Ok(false)
     }
 
@@ -232,7 +239,7 @@ impl Supervisor {
             role,
             how,
             kill_at: now + grace,
-            asked: HashSet::new(),
+            asked: Asked::new(),
             asked_again: false,
             forced_at: None,
             struck: HashSet::new(),
@@ -264,18 +271,16 @@ impl Supervisor {
         Ok(unconfirmed)
     }
 
-    fn finish(&mut self, role: Role, unconfirmed: Vec<i32>) -> io::Result<()> {
-        let Some(ending) = self.ending.take() else { return Ok(()) };
-        let main = self.main_mut(role).take();
-        let exit = main.as_ref().and_then(|main| main.exit);
-        if let Some(Main { pid, exit: Some(_) }) = main {
-            waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOHANG)?;
-        }
+    fn finish(&mut self, ending: &Ending, unconfirmed: Vec<i32>) -> io::Result<()> {
+        let role = ending.role;
+        // From here on it is reaped like any other child.
+        let exit = self.main_mut(role).take().and_then(|main| main.exit);
+        self.reap()?;
         self.spent |= !unconfirmed.is_empty();
         let how = if unconfirmed.is_empty() { ending.how } else { How::Unconfirmed };
         let leftovers = match ending.how {
             // The process itself had ended, so whoever was met afterwards is a leftover.
-            How::Finished => ending.asked.union(&ending.struck).count(),
+            How::Finished => ending.struck.iter().chain(ending.asked.keys()).collect::<HashSet<_>>().len(),
             How::Stopped | How::Killed | How::Unconfirmed => 0,
         };
         let ended = Ended { role, exit, how, leftovers, unconfirmed };
@@ -284,7 +289,12 @@ impl Supervisor {
 
     /// Answers a worker that asks whether its interpreter left anything behind.
     fn settle(&mut self, now: Instant) -> io::Result<()> {
-        let (Some(until), Some(resident)) = (self.settling, &self.resident) else { return Ok(()) };
+        let Some(until) = self.settling else { return Ok(()) };
+        let Some(resident) = &self.resident else {
+            // Race: it ended before the question came; the report of that is the answer.
+            self.settling = None;
+            return Ok(());
+        };
         // First the resident: once it has one thread (which waits for its next command) and no child, it can get
         // none. Then our own list, which can only have grown since.
         let alone = tree::stat(resident.pid).is_some_and(|stat| !stat.is_dead() && stat.threads == 1)
@@ -364,7 +374,10 @@ impl Supervisor {
         let settle = self.settling.map(|_| SWEEP_PAUSE_MIN);
         let ending = self.ending.as_ref().map(|ending| match ending.forced_at {
             Some(_) => ending.pause,
-            None => ending.kill_at.saturating_duration_since(now),
+            None => {
+                let grace = ending.kill_at.saturating_duration_since(now);
+                if ending.role == Role::Resident { grace.min(NUDGE_PAUSE) } else { grace }
+            }
         });
         settle.into_iter().chain(ending).min()
     }

@@ -14,9 +14,17 @@ use rustix::process::{Pid, getpid};
 /// Deepest chain of parents that is climbed before a process counts as foreign.
 const CLIMB_MAX: usize = 65_536;
 
+/// Longest name that the kernel keeps of a program.
+const NAME_BYTES_MAX: usize = 15;
+
+/// The kernel's short name of a program.
+pub(crate) type Name = [u8; NAME_BYTES_MAX];
+
 /// What /proc says about one process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stat {
+    /// Name of the program, as far as the kernel keeps it; it changes with an exec.
+    pub(crate) name: Name,
     /// One letter: R, S, D, T, t, Z, X.
     pub(crate) state: u8,
     pub(crate) parent: i32,
@@ -47,10 +55,14 @@ pub(crate) fn stat(pid: Pid) -> Option<Stat> {
 
 fn parse_stat(line: &[u8]) -> Option<Stat> {
     // The name, in parentheses, may itself hold spaces and parentheses: the fields start behind the last one.
+    let name_start = line.iter().position(|byte| *byte == b'(')? + 1;
     let name_end = line.iter().rposition(|byte| *byte == b')')?;
+    let mut name = Name::default();
+    name.iter_mut().zip(line.get(name_start..name_end)?).for_each(|(kept, byte)| *kept = *byte);
     let fields = std::str::from_utf8(line.get(name_end + 1..)?).ok()?;
     let fields: Vec<&str> = fields.split_ascii_whitespace().collect();
     Some(Stat {
+        name,
         state: *fields.first()?.as_bytes().first()?,
         parent: fields.get(1)?.parse().ok()?,
         group: fields.get(2)?.parse().ok()?,
@@ -121,13 +133,14 @@ mod tests {
     #[test]
     fn a_name_with_spaces_and_parentheses_does_not_shift_the_fields() {
         let line = b"4242 (a) b) (c) T 17 4240 4239 0 -1 4194304 1 0 0 0 0 0 0 0 20 0 3 0 99 0 0";
-        let expected = Stat { state: b'T', parent: 17, group: 4240, session: 4239, threads: 3 };
+        let name = *b"a) b) (c\0\0\0\0\0\0\0";
+        let expected = Stat { name, state: b'T', parent: 17, group: 4240, session: 4239, threads: 3 };
         assert_eq!(parse_stat(line), Some(expected));
     }
 
     #[test]
     fn a_zombie_with_living_threads_is_not_dead() {
-        let stat = Stat { state: b'Z', parent: 1, group: 1, session: 1, threads: 2 };
+        let stat = Stat { name: Name::default(), state: b'Z', parent: 1, group: 1, session: 1, threads: 2 };
         assert!(!stat.is_dead());
         assert!(Stat { threads: 1, ..stat }.is_dead());
     }

@@ -1,4 +1,4 @@
-//! `python`: code in a warm interpreter.
+//! `python`: code in a warm interpreter, of python 3.8 or newer.
 //!
 //! Configuration: `code`, a text, or `script: {uri, source: {type: inline | file, …}}`; `libs`, a mapping of alias
 //! to module or to `{from, import}`, or a list of names; `args`, further arguments below the rendered input.
@@ -211,7 +211,10 @@ fn outcome(execution: Execution, brake: &Brake) -> ToolOutcome {
         Some(Outcome::Value(value)) => match serde_json::from_str(value.get()) {
             Ok(data) => ToolOutcome::ok(data),
             Err(error) => {
-                let message = format!("the result can not be kept as JSON: {error}");
+                let message = match error.to_string() {
+                    why if why.starts_with("recursion limit") => "the result is nested too deeply".to_owned(),
+                    why => format!("the result can not be kept as JSON: {why}"),
+                };
                 ToolOutcome::failed(ToolError::soft(ErrorKind::Schema, "RESULT_NOT_JSON", message), Value::Null)
             }
         },

@@ -7,7 +7,8 @@ prints goes to the process's own stdout and stderr, which the worker reads; stdi
 A command leaves the interpreter as it found it, or says in `dirty` why it could not: then it is replaced. What code
 imports stays imported; that is what a warm interpreter is for.
 
-SIGTERM is the polite stop. While code runs it becomes a KeyboardInterrupt, so that `finally:` runs.
+SIGTERM is the polite stop. While code runs it becomes a KeyboardInterrupt, so that `finally:` runs. SIGURG follows
+it, and only wakes us: a signal that comes just before a long system call is otherwise not acted on before its end.
 """
 
 import _thread
@@ -529,6 +530,7 @@ def serve(reader):
     sys.path[:] = [entry for entry in sys.path if entry]  # not whatever lies in the working directory
     signal.signal(signal.SIGTERM, interruption.handle)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGURG, lambda *_: None)
     gc.collect()
     gc.freeze()
     baseline = Baseline([0, 1, 2, control])

@@ -182,10 +182,7 @@ async fn what_is_no_json_is_refused_with_its_place() {
         ("return float('inf')", "result is no number that JSON knows (NaN or infinite): make it None or a text"),
         ("result = []\nresult.append(result)", "the result contains itself"),
         (deep, "the result is nested too deeply"),
-        (
-            "result = []\nfor _ in range(200): result = [result]",
-            "the result can not be kept as JSON: recursion limit exceeded at line 1 column 128",
-        ),
+        ("result = []\nfor _ in range(200): result = [result]", "the result is nested too deeply"),
     ];
     for (code, message) in table {
         let error = bench.python(code).await.error.expect(code);
@@ -387,6 +384,26 @@ async fn code_that_will_not_be_interrupted_is_killed() {
 }
 
 #[tokio::test]
+async fn an_interpreter_that_was_asked_to_end_is_nudged_until_it_does() {
+    // Python may enter a long system call between a signal and its own look at it. The moment can not be made to
+    // order, but what helps can be seen.
+    let bench = Bench::new();
+    let code = "import signal, time\nsignal.signal(signal.SIGURG, lambda *_: os.write(1, b'nudged\\n'))\n\
+                signal.signal(signal.SIGTERM, lambda *_: None)\nprint('ready')\ntime.sleep(1000)";
+    let (log, mut lines) = Lines::new();
+    let (handle, signal) = stop_line();
+    let stop = async {
+        printed(&mut lines, "ready").await;
+        handle.order(StopOrder { grace_ms: 3_600_000 });
+        printed(&mut lines, "nudged").await;
+        printed(&mut lines, "nudged").await;
+        handle.order(StopOrder { grace_ms: 0 });
+    };
+    let (outcome, ()) = tokio::join!(bench.run_with(python(code), signal, &log), stop);
+    assert_eq!(outcome.stopped, Some(Stopped::Killed));
+}
+
+#[tokio::test]
 async fn code_that_takes_its_interpreter_along_is_an_error_and_the_next_runs() {
     let mut bench = Bench::new();
     let table = [
@@ -417,8 +434,7 @@ async fn a_forked_copy_of_the_code_does_not_answer_in_its_place() {
     let mut bench = Bench::new();
     let code = "pid = os.fork()\nif pid:\n  os.waitpid(pid, 0)\nresult = 'parent' if pid else 'child'";
     assert_eq!(bench.python(code).await.data, json!("parent"));
-    let code =
-        "pid = os.fork()\nif not pid:\n  raise ValueError\nresult = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])";
+    let code = "pid = os.fork()\nif not pid:\n  raise ValueError\nresult = os.WEXITSTATUS(os.waitpid(pid, 0)[1])";
     assert_eq!(bench.python(code).await.data, json!(1));
     bench.assert_nothing_runs();
 }

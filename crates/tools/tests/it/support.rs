@@ -92,7 +92,8 @@ impl Drop for Bench {
 pub(crate) fn config(directory: &Path) -> ToolboxConfig {
     ToolboxConfig {
         slots: 2,
-        python: "python3".to_owned(),
+        // Another version than the machine's own can be named.
+        python: std::env::var("NOETL_TEST_PYTHON").unwrap_or_else(|_| "python3".to_owned()),
         expose_env: Vec::new(),
         directory: directory.to_owned(),
         supervisor: SupervisorCommand { program: PathBuf::from(TESTBED), args: vec!["supervise".into()] },

@@ -6,7 +6,7 @@ use noetl_core::tool::{ErrorKind, StopOrder, Stopped, ToolCall, ToolOutcome};
 use noetl_tools::{StopHandle, stop_line};
 use serde_json::json;
 
-use crate::support::{Bench, Lines, call, printed, shell, wait_until_empty};
+use crate::support::{Bench, Lines, call, printed, python, shell, wait_until_empty};
 
 const LONG: u64 = 3_600_000;
 
@@ -130,7 +130,7 @@ async fn a_second_order_shortens_the_grace_and_cannot_prolong_it() {
     let (handle, signal) = stop_line();
     let orders = async {
         printed(&mut lines, "ready").await;
-        handle.order(StopOrder { grace_ms: LONG });
+        handle.order(StopOrder { grace_ms: u64::MAX });
         printed(&mut lines, "heard").await;
         handle.order(StopOrder { grace_ms: 0 });
         tokio::task::yield_now().await;
@@ -183,18 +183,23 @@ async fn what_a_finished_command_leaves_running_is_ended_and_holds_up_nobody() {
 async fn an_order_that_comes_too_late_changes_nothing() {
     // The order crosses the end of the command again and again, at every moment around it.
     let mut bench = Bench::new();
-    for pause_us in (0..6000).step_by(200) {
-        let (handle, signal) = stop_line();
-        let log = Lines::new().0;
-        let order = async {
-            tokio::time::sleep(Duration::from_micros(pause_us)).await;
-            handle.order(StopOrder { grace_ms: 0 });
-        };
-        let (outcome, ()) = tokio::join!(bench.run_with(shell("true"), signal, &log), order);
-        match outcome.stopped {
-            None => assert_eq!((outcome.error, &outcome.data["exit_code"]), (None, &json!(0))),
-            Some(Stopped::Killed | Stopped::Stopped) => assert_eq!(outcome.error.unwrap().kind, ErrorKind::Cancelled),
-            Some(Stopped::Unconfirmed) => panic!("nothing here is unkillable"),
+    bench.python("pass").await;
+    for (pause_us, grace_ms) in (0..6000).step_by(100).flat_map(|pause_us| [(pause_us, 0), (pause_us, LONG)]) {
+        for call in [shell("true"), python("result = 0")] {
+            let (handle, signal) = stop_line();
+            let log = Lines::new().0;
+            let order = async {
+                tokio::time::sleep(Duration::from_micros(pause_us)).await;
+                handle.order(StopOrder { grace_ms });
+            };
+            let (outcome, ()) = tokio::join!(bench.run_with(call, signal, &log), order);
+            match outcome.stopped {
+                None => assert_eq!(outcome.error, None),
+                Some(Stopped::Killed | Stopped::Stopped) => {
+                    assert_eq!(outcome.error.unwrap().kind, ErrorKind::Cancelled);
+                }
+                Some(Stopped::Unconfirmed) => panic!("nothing here is unkillable"),
+            }
         }
         bench.assert_nothing_runs();
     }

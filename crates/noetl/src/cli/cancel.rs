@@ -1,0 +1,184 @@
+//! `noetl cancel`: stops executions, alone or with everything they started.
+
+use std::time::Duration;
+
+use futures_util::{StreamExt as _, stream};
+use noetl_core::id::ExecutionId;
+use serde_json::{Map, Value, json};
+
+use super::console;
+use super::link::{Link, Mode, fresh_key};
+use super::refusal;
+use super::stop::{Exit, Stop};
+use super::target::Globals;
+use crate::client::{Answer, Client, Request};
+use crate::render::{self, clean, document, duration};
+
+/// Cancels of several ids that are under way at once.
+const AT_ONCE: usize = 16;
+/// Longest `--wait`, which is what a server accepts.
+const WAIT_MAX: Duration = Duration::from_secs(600);
+
+/// Cancel executions: nothing more of them starts, and with --interrupt what runs is stopped
+///
+/// Exit codes: 0 cancelled, 1 already ended, 2 usage, 3 server not reachable, 4 unknown id, 5 not permitted, 6 --wait
+/// ran out. With several ids all are tried and the highest code wins.
+#[derive(Debug, clap::Args)]
+pub struct Cancel {
+    /// Executions to cancel
+    #[arg(required = true, value_name = "EXECUTION_ID")]
+    pub ids: Vec<String>,
+    /// Why; kept with the execution
+    #[arg(short, long, value_name = "TEXT")]
+    pub reason: Option<String>,
+    /// Also cancel every execution that these started, at any depth
+    #[arg(long)]
+    pub cascade: bool,
+    /// Stop what runs now, instead of letting running commands finish
+    #[arg(long)]
+    pub interrupt: bool,
+    /// Time between the polite stop and the kill [default: the step's, the playbook's, else 10s]
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    pub grace: Option<Duration>,
+    /// Wait until nothing of it runs any more [default when given without a time: 60s]
+    #[arg(long, value_name = "TIME", value_parser = duration::parse, num_args = 0..=1, require_equals = true,
+          default_missing_value = "60s")]
+    pub wait: Option<Duration>,
+    /// Only say what would be cancelled
+    #[arg(long)]
+    pub dry_run: bool,
+    /// An execution that has already ended is no error
+    #[arg(long)]
+    pub ignore_finished: bool,
+    /// Print the answer as JSON, one line per id
+    #[arg(short, long)]
+    pub json: bool,
+}
+
+/// One id's first request.
+struct Attempt<'i> {
+    id: &'i str,
+    key: String,
+    /// `Err(None)`: no answer came.
+    outcome: Result<Answer, Option<Stop>>,
+}
+
+impl Cancel {
+    /// Cancels every id, and returns the worst exit.
+    pub async fn run(&self, globals: &Globals) -> Result<Exit, Stop> {
+        if self.wait.is_some_and(|wait| wait > WAIT_MAX) {
+            return Err(Stop::usage(format!("--wait can be at most {} s", WAIT_MAX.as_secs()))
+                .hint("`noetl wait ID --for quiesced` waits as long as you like"));
+        }
+        let mut link = Link::new(globals, Mode::Look)?;
+        let client = link.client().await?;
+        let mut exit = Exit::Done;
+        // Several wait at the server side by side; what they say is printed in the order of the command line.
+        let mut answers = stream::iter(&self.ids).map(|id| self.try_one(&client, id)).buffered(AT_ONCE);
+        while let Some(Attempt { id, key, outcome }) = answers.next().await {
+            let outcome = match outcome {
+                Ok(answer) => Ok(answer),
+                Err(Some(stop)) => Err(stop),
+                // Whoever owned the directory left in between. Whoever owns it now is asked with the same key, so the
+                // answer is right whether or not the first request was carried out.
+                Err(None) => link.ask(|client| self.request(client, id).idempotency_key(&key)).await,
+            };
+            exit = exit.or_worse(match outcome {
+                Ok(answer) => self.show(id, &answer)?,
+                Err(stop) => {
+                    console::complain(&stop);
+                    stop.exit
+                }
+            });
+        }
+        drop(answers);
+        link.close().await;
+        Ok(exit)
+    }
+
+    async fn try_one<'i>(&self, client: &Client, id: &'i str) -> Attempt<'i> {
+        let key = fresh_key();
+        let outcome = match id.parse::<ExecutionId>() {
+            Err(error) => Err(Some(Stop::usage(error.to_string()))),
+            Ok(_) => self.request(client, id).idempotency_key(&key).send().await.map_err(|_| None),
+        };
+        Attempt { id, key, outcome }
+    }
+
+    fn request<'c>(&self, client: &'c Client, id: &str) -> Request<'c> {
+        client.post(&["executions", id, "cancel"]).body(self.body()).patience(self.wait.unwrap_or_default())
+    }
+
+    /// Returns the body: the published client's two fields, and others only when asked for.
+    fn body(&self) -> Value {
+        let mut body = Map::new();
+        body.insert("cascade".into(), json!(self.cascade));
+        if let Some(reason) = &self.reason {
+            body.insert("reason".into(), json!(reason));
+        }
+        if self.interrupt {
+            body.insert("mode".into(), json!("interrupt"));
+        }
+        if let Some(grace) = self.grace {
+            body.insert("grace_seconds".into(), json!(grace.as_secs_f64()));
+        }
+        if let Some(wait) = self.wait {
+            body.insert("wait_seconds".into(), json!(wait.as_secs_f64()));
+        }
+        if self.dry_run {
+            body.insert("dry_run".into(), json!(true));
+        }
+        Value::Object(body)
+    }
+
+    fn show(&self, id: &str, answer: &Answer) -> Result<Exit, Stop> {
+        let body = answer.json();
+        if let Some(body) = body.as_ref().filter(|_| self.json) {
+            console::print_json(body, true)?;
+        }
+        let Some(body) = body.filter(|_| answer.is_success()) else {
+            return Ok(self.refused(id, answer));
+        };
+        if !self.json {
+            console::print(&render::cancel::block(id, self.reason.as_deref(), &body))?;
+        }
+        for line in render::cancel::remarks(id, &body) {
+            console::note(&line);
+        }
+        Ok(self.exit_of(id, &body))
+    }
+
+    fn exit_of(&self, id: &str, body: &Value) -> Exit {
+        // A server that does not know of quiescence can not say it has come.
+        let proven = document::is(body, "quiesced");
+        if self.wait.is_some() && !self.dry_run && !proven {
+            console::complain(
+                &Stop::new(Exit::TimedOut, format!("execution {id} is cancelled, but something of it still runs"))
+                    .hint(format!(
+                        "see what with `noetl status {id}`, or stop it with `noetl cancel {id} --interrupt`"
+                    )),
+            );
+            return Exit::TimedOut;
+        }
+        Exit::Done
+    }
+
+    fn refused(&self, id: &str, answer: &Answer) -> Exit {
+        let finished = answer.status.as_u16() == 409;
+        if finished && self.ignore_finished {
+            console::note(&answer.message());
+            return Exit::Done;
+        }
+        let mut stop = refusal::of(answer);
+        let body = answer.json().filter(|_| finished).unwrap_or_default();
+        if let Some(by) = document::text(&body, "cancelled_by") {
+            let reason = document::text(&body, "reason").map(|reason| format!(": {reason}")).unwrap_or_default();
+            stop = stop.hint(clean(&format!("it was cancelled by {by}{reason}")));
+            if !self.interrupt {
+                stop = stop.hint(format!("`noetl cancel {id} --interrupt` stops what may still run of it"));
+            }
+        }
+        console::complain(&stop);
+        stop.exit
+    }
+}

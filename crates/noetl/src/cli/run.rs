@@ -1,0 +1,297 @@
+//! `noetl run`: runs a playbook here, or submits it to a server.
+
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use super::config::Runtime;
+use super::display::Display;
+use super::follow::{self, Ending, Follow};
+use super::link::{Link, Mode, fresh_key};
+use super::plan::Plan;
+use super::stop::{Exit, Stop};
+use super::target::Globals;
+use super::wait::exit_of;
+use super::workload::WorkloadArgs;
+use super::{console, reference, refusal};
+use crate::render::{clean, document, duration, json as text, progress};
+
+/// Most steps whose results `--json` collects.
+const RESULTS_MAX: usize = 1000;
+
+/// Run a playbook: a file, or a name in the catalog
+///
+/// REF is a file, a catalog path (also PATH@VERSION or catalog://PATH@VERSION), or a catalog id. Exit codes: 0
+/// completed, 1 failed or completed with a failed step that nothing handled, 2 usage or invalid playbook, 3 server not
+/// reachable, 7 cancelled, 130 Ctrl-C (which cancels a local run; a second one stops its tools at once, a third one
+/// leaves).
+#[derive(Debug, clap::Args)]
+pub struct Run {
+    /// What to run
+    #[arg(value_name = "REF")]
+    pub reference: String,
+    /// Where to run it
+    #[arg(short, long, value_enum, default_value = "auto")]
+    pub runtime: Runtime,
+    /// The step to begin with; must be the playbook's entry step
+    #[arg(short, long, value_name = "STEP")]
+    pub target: Option<String>,
+    #[command(flatten)]
+    pub workload: WorkloadArgs,
+    /// Catalog version [default: the newest]
+    #[arg(short = 'V', long, value_name = "VERSION")]
+    pub version: Option<String>,
+    /// With a server: show the run until it ends
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Show routing and commands too
+    #[arg(short, long)]
+    pub verbose: bool,
+    /// Check everything and say what would run
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Print the outcome as JSON
+    #[arg(short, long)]
+    pub json: bool,
+    /// A failed step that nothing handled is no reason for exit code 1
+    #[arg(long)]
+    pub allow_failed_steps: bool,
+    /// Every error that nothing handles fails the run
+    #[arg(long)]
+    pub strict: bool,
+    /// Cancel a local run that takes longer; stop following a run on a server
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    pub timeout: Option<Duration>,
+    /// Commands that a local run executes at once [default: the number of processors]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub worker_slots: Option<u32>,
+}
+
+impl Run {
+    /// Runs it.
+    pub async fn run(&self, globals: &Globals) -> Result<Exit, Stop> {
+        let (runtime, why) = globals.runtime(self.runtime)?;
+        console::note(&format!("runtime: {} ({why})", runtime.as_str()));
+        if runtime == Runtime::Local
+            && (globals.server_url.is_some() || globals.host.is_some() || globals.port.is_some())
+        {
+            return Err(Stop::usage("--runtime local does not go with a named server")
+                .hint("leave out the server, or say --runtime distributed"));
+        }
+        let workload = self.workload.read()?;
+        let reference = reference::resolve(&self.reference, self.version.as_deref(), std::path::Path::is_file);
+        let plan = Plan::of(reference, self.target.as_deref())?;
+        if self.dry_run {
+            return self.say_plan(runtime, &plan, &workload);
+        }
+        match runtime {
+            Runtime::Distributed => self.submit(globals, &plan, &workload).await,
+            Runtime::Local | Runtime::Auto => self.run_here(globals, &plan, &workload).await,
+        }
+    }
+
+    fn say_plan(&self, runtime: Runtime, plan: &Plan, workload: &Map<String, Value>) -> Result<Exit, Stop> {
+        let steps = plan.steps();
+        if self.json {
+            let plan = json!({
+                "dry_run": true, "runtime": runtime.as_str(), "playbook": plan.name(), "what": plan.what(),
+                "workload": workload, "steps": steps,
+            });
+            console::print_json(&plan, false)?;
+            return Ok(Exit::Done);
+        }
+        let mut out =
+            format!("\n[DRY RUN] Would execute with:\n  Runtime: {}\n  {}\n", runtime.as_str(), clean(&plan.what()));
+        if !workload.is_empty() {
+            out.push_str(&format!("  Workload: {}\n", text::compact(&Value::Object(workload.clone()))));
+        }
+        if !steps.is_empty() {
+            out.push_str(&format!("  Playbook: {}\n  Steps:\n", clean(&plan.name())));
+            for step in steps {
+                out.push_str(&format!("    {step}\n"));
+            }
+        }
+        console::print(&out)?;
+        Ok(Exit::Done)
+    }
+
+    /// Runs in the data directory: by this process, or by whoever owns it.
+    async fn run_here(&self, globals: &Globals, plan: &Plan, workload: &Map<String, Value>) -> Result<Exit, Stop> {
+        let mut interrupts = follow::Interrupts::listen()?;
+        let mut link = Link::to_directory(globals, Mode::Work { slots: self.worker_slots })?;
+        let started = tokio::select! {
+            started = self.start(&mut link, plan, workload) => started?,
+            () = interrupts.next() => {
+                link.close().await;
+                return Ok(Exit::Interrupted);
+            }
+        };
+        let id = refusal::required_id(&started, "execution_id")?;
+        let watched = self.watch(&mut link, &id, &plan.name(), Some(&mut interrupts)).await?;
+        if watched.ending == Ending::Left {
+            // The third Ctrl-C: whoever owns the directory next finds what is left and goes on from there.
+            return Ok(Exit::Interrupted);
+        }
+        let outcome = self.conclude(&mut link, &id, &watched).await;
+        link.close().await;
+        outcome
+    }
+
+    /// Submits to a server.
+    async fn submit(&self, globals: &Globals, plan: &Plan, workload: &Map<String, Value>) -> Result<Exit, Stop> {
+        let mut link = match globals.target()? {
+            // Nobody was named and a server owns the data directory: that server is meant.
+            super::target::Target::Directory { fallback: None, .. } if Link::owner_lives(globals)? => {
+                Link::new(globals, Mode::Look)?
+            }
+            _ => Link::to_server(globals)?,
+        };
+        let request = plan.request(&mut link, workload, self.strict).await?;
+        if !self.json {
+            let mut said = format!(
+                "Executing playbook on distributed server...\n  Path: {}\n",
+                clean(request.get("path").and_then(Value::as_str).unwrap_or(&plan.name()))
+            );
+            if let Some(version) = document::count(&request, "version") {
+                said.push_str(&format!("  Version: {version}\n"));
+            }
+            said.push_str(&format!("  Server: {}\n\n", link.place()));
+            console::print(&said)?;
+        }
+        let started = execute(&mut link, &request).await?;
+        let id = refusal::required_id(&started, "execution_id")?;
+        if !self.follow {
+            if self.json {
+                console::print_json(&started, true)?;
+            } else {
+                console::print(&format!(
+                    "Execution started:\n{}\n\nTo check status:\n  noetl status {}\n",
+                    text::pretty(&started),
+                    started["execution_id"]
+                ))?;
+            }
+            return Ok(Exit::Done);
+        }
+        if !self.json {
+            console::print(&format!("Execution started:\n{}\n", text::pretty(&started)))?;
+        }
+        let mut interrupts = follow::Interrupts::listen()?;
+        let name = plan.name();
+        let watched = tokio::select! {
+            watched = self.watch(&mut link, &id, &name, None) => watched?,
+            () = interrupts.next() => {
+                console::note(&format!("it goes on; follow it with `noetl events {id} --follow`, stop it with `noetl cancel {id}`"));
+                return Ok(Exit::Interrupted);
+            }
+        };
+        if watched.ending == Ending::TimedOut {
+            return Err(Stop::new(Exit::TimedOut, format!("execution {id} has not ended in time; it goes on")));
+        }
+        self.conclude(&mut link, &id, &watched).await
+    }
+
+    async fn start(&self, link: &mut Link, plan: &Plan, workload: &Map<String, Value>) -> Result<Value, Stop> {
+        let request = plan.request(link, workload, self.strict).await?;
+        execute(link, &request).await
+    }
+
+    async fn watch(
+        &self,
+        link: &mut Link,
+        id: &str,
+        name: &str,
+        interrupts: Option<&mut follow::Interrupts>,
+    ) -> Result<follow::Watched, Stop> {
+        let display = if self.json { Display::quiet() } else { Display::new(console::live(), self.verbose) };
+        Follow { id, name, timeout: self.timeout, interrupts, display }.watch(link).await
+    }
+
+    /// Says how it ended, and returns the exit.
+    async fn conclude(&self, link: &mut Link, id: &str, watched: &follow::Watched) -> Result<Exit, Stop> {
+        let status = document::status(&watched.status);
+        let failed = document::list(&watched.status, "failed_steps");
+        if self.json {
+            console::print_json(&envelope(link, id, &watched.status).await?, false)?;
+        }
+        for line in progress::ending(id, &watched.status) {
+            console::note(&line);
+        }
+        Ok(match (watched.ending, exit_of(&status)) {
+            (Ending::Interrupted | Ending::Left, _) => Exit::Interrupted,
+            (Ending::Reached | Ending::TimedOut, Exit::Done) if !failed.is_empty() && !self.allow_failed_steps => {
+                Exit::Failed
+            }
+            (Ending::Reached | Ending::TimedOut, exit) => exit,
+        })
+    }
+}
+
+/// Starts the run. The key makes it one run, however often the owner of the directory changes on the way.
+async fn execute(link: &mut Link, request: &Value) -> Result<Value, Stop> {
+    let key = fresh_key();
+    let answer = link.ask(|client| client.post(&["execute"]).body(request.clone()).idempotency_key(&key)).await?;
+    if answer.status.as_u16() == 404 {
+        return Err(refusal::of(&answer).hint("register it first with `noetl register FILE`, or name a file"));
+    }
+    refusal::expect(&answer)
+}
+
+/// Returns the outcome as one document.
+async fn envelope(link: &mut Link, id: &str, status: &Value) -> Result<Value, Stop> {
+    let steps = refusal::expect(&link.ask(|client| client.get(&["executions", id, "steps"])).await?)?;
+    let detail =
+        link.ask(|client| client.get(&["executions", id]).query("include_events", false).query("page_size", 1)).await?;
+    let detail = refusal::expect(&detail)?;
+    let entered =
+        document::list(&steps, "steps").iter().filter(|step| document::count(step, "visits").unwrap_or(0) > 0);
+    let executed: Vec<&str> = entered.filter_map(|step| document::text(step, "step")).collect();
+    let mut results = Map::new();
+    for step in executed.iter().take(RESULTS_MAX) {
+        let answer = link.ask(|client| client.get(&["executions", id, "steps", step])).await?;
+        let result = refusal::expect(&answer)?.get("result").cloned().unwrap_or(Value::Null);
+        // A step's result is text here, as the published client has it.
+        let result = match result {
+            Value::String(text) => text,
+            other => other.to_string(),
+        };
+        results.insert((*step).to_owned(), Value::String(result));
+    }
+    let word = document::status(status);
+    let mut envelope = json!({
+        "status": if word == "COMPLETED" { "ok" } else { "error" },
+        "execution_id": id,
+        "execution_status": word,
+        "playbook_name": status.get("path"),
+        "playbook_path": status.get("path"),
+        "playbook_version": status.get("version"),
+        "started_at": status.get("start_time"),
+        "completed_at": status.get("end_time"),
+        "duration_seconds": status.get("duration_seconds"),
+        "executed_steps": executed,
+        "failed_steps": status.get("failed_steps"),
+        "step_results": results,
+        "final_result": final_result(link, &detail).await?,
+    });
+    if let (Some(error), Value::Object(map)) = (document::text(status, "error"), &mut envelope) {
+        map.insert("error".into(), json!(error));
+    }
+    Ok(envelope)
+}
+
+/// A result that is too large for the log stands there as a reference.
+async fn final_result(link: &mut Link, detail: &Value) -> Result<Value, Stop> {
+    let result = detail.get("result").cloned().unwrap_or(Value::Null);
+    let reference = match &result {
+        Value::Object(map) if map.len() == 1 => match map.get("reference") {
+            Some(Value::String(reference)) => Some(reference.clone()),
+            Some(stored) => {
+                document::text(stored, "ref").or_else(|| document::text(stored, "reference")).map(str::to_owned)
+            }
+            None => None,
+        },
+        _ => None,
+    };
+    let Some(reference) = reference else { return Ok(result) };
+    let answer = link.ask(|client| client.get(&["result", "resolve"]).query("ref", &reference)).await?;
+    refusal::expect(&answer)
+}

@@ -1,0 +1,207 @@
+//! The answer to a cancel: the block on stdout, and what else is worth knowing on stderr.
+
+use std::fmt::Write as _;
+
+use serde_json::Value;
+
+use super::{CYAN, FRAME, YELLOW, clean, clean_lines, document};
+
+/// Most running commands that are listed.
+const IN_FLIGHT_SHOWN: usize = 10;
+
+/// Returns the block, with the blank lines around it.
+///
+/// `id` is the argument as typed and `reason` the flag; both are repeated as they are.
+pub fn block(id: &str, reason: Option<&str>, answer: &Value) -> String {
+    let status = document::text(answer, "status").unwrap_or("unknown").to_uppercase();
+    let cancelled = document::ids(answer, "cancelled_executions");
+    let mut out = format!("\n{YELLOW}{FRAME}{YELLOW:#}\n");
+    // Writing to a String can not fail.
+    let _ = writeln!(out, "Execution: {}", clean(id));
+    let _ = writeln!(out, "Status:    {YELLOW}{}{YELLOW:#}", clean(&status));
+    let _ = writeln!(out, "Cancelled: {} execution(s)", cancelled.len());
+    if let Some(message) = document::text(answer, "message") {
+        let _ = writeln!(out, "Message:   {}", clean(message));
+    }
+    if let Some(reason) = reason.filter(|reason| !reason.is_empty()) {
+        let _ = writeln!(out, "Reason:    {}", clean_lines(reason));
+    }
+    if cancelled.len() > 1 {
+        out.push_str(&members("Cancelled executions:", &cancelled));
+    }
+    let would_cancel = document::ids(answer, "would_cancel");
+    if !would_cancel.is_empty() {
+        out.push_str(&members("Would cancel:", &would_cancel));
+    }
+    let _ = writeln!(out, "{YELLOW}{FRAME}{YELLOW:#}\n");
+    out
+}
+
+/// Returns what the block does not say: what still runs, and what could be done about it.
+pub fn remarks(id: &str, answer: &Value) -> Vec<String> {
+    let mut lines = Vec::new();
+    let id = clean(id);
+    let dry_run = document::text(answer, "status") == Some("dry_run");
+    if document::is(answer, "escalated") {
+        lines.push("It had been cancelled before; what still runs is now interrupted.".to_owned());
+    }
+    let quiesced = document::is(answer, "quiesced");
+    let in_flight = document::list(answer, "in_flight");
+    if !in_flight.is_empty() && !quiesced {
+        let mode = match document::text(answer, "mode") {
+            _ if dry_run => "would be in flight",
+            Some("interrupt") => "being stopped",
+            Some(_) | None => "running to its end",
+        };
+        lines.push(format!("{} command(s) {mode}:", in_flight.len()));
+        lines.extend(in_flight.iter().take(IN_FLIGHT_SHOWN).map(command));
+        if in_flight.len() > IN_FLIGHT_SHOWN {
+            lines.push(format!("  … and {} more", in_flight.len() - IN_FLIGHT_SHOWN));
+        }
+        if !dry_run {
+            if document::text(answer, "mode") != Some("interrupt") {
+                lines.push(hint(&format!("stop them now with `noetl cancel {id} --interrupt`")));
+            }
+            lines.push(hint(&format!("`noetl wait {id} --for quiesced` returns when nothing runs any more")));
+        }
+    }
+    let running_on = document::count(answer, "active_descendants").unwrap_or(0);
+    if running_on > 0 {
+        lines.push(format!("{YELLOW}{running_on} descendant(s) run on.{YELLOW:#}"));
+        lines.push(hint(&format!("cancel them too with `noetl cancel {id} --cascade`")));
+    }
+    if answer.get("complete").and_then(Value::as_bool) == Some(false) && !dry_run {
+        let job = answer.get("job_id").and_then(document::id).map(|job| format!(" as job {}", clean(&job)));
+        lines.push(format!("The cascade goes on in the server{}.", job.unwrap_or_default()));
+    }
+    lines
+}
+
+fn members(title: &str, ids: &[String]) -> String {
+    let mut out = format!("\n{title}\n");
+    for id in ids {
+        let _ = writeln!(out, "  - {}", clean(id));
+    }
+    out
+}
+
+fn command(command: &Value) -> String {
+    let field = |key: &str| clean(document::text(command, key).unwrap_or("?")).into_owned();
+    let mut line = format!("  - step {} ({}) on {}", field("step"), field("tool"), field("worker"));
+    if let Some(execution) = command.get("execution_id").and_then(document::id) {
+        let _ = write!(line, ", execution {}", clean(&execution));
+    }
+    if command.get("stoppable").and_then(Value::as_bool) == Some(false) {
+        line.push_str(", can not be interrupted");
+    }
+    line
+}
+
+fn hint(text: &str) -> String {
+    format!("{CYAN}hint:{CYAN:#} {text}")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn plain(text: &str) -> String {
+        anstream::adapter::strip_str(text).to_string()
+    }
+
+    const ID: &str = "543857931469455628";
+
+    #[test]
+    fn one_execution_is_the_block_of_the_founding_document() {
+        let answer = json!({
+            "status": "cancelled", "execution_id": ID, "cancelled_executions": [ID],
+            "message": "Cancelled 1 execution(s)",
+        });
+        assert_eq!(
+            plain(&block(ID, Some("Detected infinite loop"), &answer)),
+            "
+============================================================
+Execution: 543857931469455628
+Status:    CANCELLED
+Cancelled: 1 execution(s)
+Message:   Cancelled 1 execution(s)
+Reason:    Detected infinite loop
+============================================================
+
+"
+        );
+    }
+
+    #[test]
+    fn a_family_is_the_second_block_of_the_founding_document() {
+        let answer = json!({
+            "status": "cancelled", "execution_id": ID,
+            "cancelled_executions": [ID, "543857932012345678", 543_857_933_098_765_432_i64],
+            "message": "Cancelled 3 execution(s)", "reason": null,
+        });
+        assert_eq!(
+            plain(&block(ID, None, &answer)),
+            "
+============================================================
+Execution: 543857931469455628
+Status:    CANCELLED
+Cancelled: 3 execution(s)
+Message:   Cancelled 3 execution(s)
+
+Cancelled executions:
+  - 543857931469455628
+  - 543857932012345678
+  - 543857933098765432
+============================================================
+
+"
+        );
+    }
+
+    #[test]
+    fn a_dry_run_says_what_would_be() {
+        let answer = json!({
+            "status": "dry_run", "execution_id": ID, "cancelled_executions": [], "would_cancel": [ID],
+            "message": "Would cancel 1 execution(s)",
+        });
+        let text = plain(&block(ID, None, &answer));
+        assert!(text.contains("Status:    DRY_RUN\nCancelled: 0 execution(s)\n"), "{text}");
+        assert!(text.contains("\nWould cancel:\n  - 543857931469455628\n==="), "{text}");
+    }
+
+    #[test]
+    fn colours_frame_the_block_and_nothing_else() {
+        let text = block(ID, None, &json!({"status": "cancelled"}));
+        assert_eq!(text.matches("\u{1b}[33m").count(), 3);
+        assert!(text.starts_with("\n\u{1b}[33m===") && text.ends_with("\u{1b}[0m\n\n"), "{text:?}");
+    }
+
+    #[test]
+    fn remarks_name_what_still_runs_and_who_was_spared() {
+        let answer = json!({
+            "status": "cancelled", "mode": "finish", "quiesced": false, "active_descendants": 2, "complete": true,
+            "in_flight": [{"step": "load", "tool": "python", "worker": "w1", "execution_id": ID, "stoppable": true}],
+        });
+        let lines = remarks(ID, &answer).iter().map(|line| plain(line)).collect::<Vec<_>>();
+        assert_eq!(
+            lines,
+            [
+                "1 command(s) running to its end:",
+                "  - step load (python) on w1, execution 543857931469455628",
+                "hint: stop them now with `noetl cancel 543857931469455628 --interrupt`",
+                "hint: `noetl wait 543857931469455628 --for quiesced` returns when nothing runs any more",
+                "2 descendant(s) run on.",
+                "hint: cancel them too with `noetl cancel 543857931469455628 --cascade`",
+            ]
+        );
+        assert!(remarks(ID, &json!({"status": "cancelled", "quiesced": true, "complete": true})).is_empty());
+    }
+
+    #[test]
+    fn an_unfinished_cascade_is_said() {
+        let answer = json!({"status": "cancelled", "quiesced": false, "complete": false, "job_id": "77"});
+        assert_eq!(remarks(ID, &answer), ["The cascade goes on in the server as job 77."]);
+    }
+}

@@ -1,0 +1,93 @@
+//! The way between a worker and a server: messages get lost, repeated and delayed, both ways.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use noetl_core::id::{CatalogId, ExecutionId};
+use noetl_core::playbook::Playbook;
+use noetl_engine::Engine;
+use noetl_engine::transport::{Hello, Local, Orders, Poll, Reports, Transport, Welcome, WorkerError};
+use serde_json::Value;
+
+use crate::chance::Chance;
+
+/// The servers that are up, by number; a dead one is `None`.
+pub(crate) type Servers = Arc<Mutex<Vec<Option<Arc<Engine>>>>>;
+
+/// Returns a server that is up, drawn by chance.
+pub(crate) fn some_server(servers: &Servers, chance: &Chance) -> Option<Arc<Engine>> {
+    let up: Vec<_> = servers.lock().unwrap_or_else(PoisonError::into_inner).iter().flatten().cloned().collect();
+    chance.pick(&up).cloned()
+}
+
+/// A transport to whichever server answers.
+pub(crate) struct Flaky {
+    pub(crate) servers: Servers,
+    pub(crate) chance: Chance,
+    pub(crate) lost: u64,
+    pub(crate) repeated: u64,
+}
+
+impl Flaky {
+    async fn server(&self) -> Result<Local, WorkerError> {
+        tokio::time::sleep(Duration::from_millis(self.chance.below(5))).await;
+        if self.chance.per_mille(self.lost) {
+            return Err(gone("the request was lost"));
+        }
+        some_server(&self.servers, &self.chance).map(Local).ok_or_else(|| gone("no server is up"))
+    }
+
+    async fn answer<T>(&self, answer: Result<T, WorkerError>) -> Result<T, WorkerError> {
+        tokio::time::sleep(Duration::from_millis(self.chance.below(5))).await;
+        if self.chance.per_mille(self.lost) { Err(gone("the answer was lost")) } else { answer }
+    }
+
+    fn again(&self) -> bool {
+        self.chance.per_mille(self.repeated)
+    }
+}
+
+fn gone(why: &str) -> WorkerError {
+    WorkerError::Unreachable(why.to_owned())
+}
+
+#[async_trait]
+impl Transport for Flaky {
+    async fn hello(&self, hello: Hello) -> Result<Welcome, WorkerError> {
+        let server = self.server().await?;
+        self.answer(server.hello(hello).await).await
+    }
+
+    async fn poll(&self, poll: Poll) -> Result<Orders, WorkerError> {
+        let server = self.server().await?;
+        if self.again() {
+            // The first answer never arrives.
+            let _lost = server.poll(Poll { wait_ms: 0, ..poll.clone() }).await;
+        }
+        self.answer(server.poll(poll).await).await
+    }
+
+    async fn report(&self, reports: Reports) -> Result<Orders, WorkerError> {
+        let server = self.server().await?;
+        if self.again() {
+            let _lost = server.report(reports.clone()).await;
+        }
+        self.answer(server.report(reports).await).await
+    }
+
+    async fn playbook(&self, catalog_id: CatalogId) -> Result<Arc<Playbook>, WorkerError> {
+        self.server().await?.playbook(catalog_id).await
+    }
+
+    async fn result(&self, reference: &str) -> Result<Arc<Value>, WorkerError> {
+        self.server().await?.result(reference).await
+    }
+
+    async fn is_cancelled(&self, execution_id: ExecutionId) -> bool {
+        match self.server().await {
+            Ok(server) => server.is_cancelled(execution_id).await,
+            Err(_) => false,
+        }
+    }
+}

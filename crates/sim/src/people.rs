@@ -1,0 +1,99 @@
+//! People: they start executions and cancel some, and keep the answers they got.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use noetl_core::id::ExecutionId;
+use noetl_core::playbook::CancelMode;
+use noetl_engine::{CancelAnswer, CancelError, CancelRequest, StartRequest};
+use noetl_store::catalog::ResourceKey;
+use serde_json::Map;
+use tokio::time::Instant;
+
+use crate::chance::Chance;
+use crate::flaky::{Servers, some_server};
+use crate::scenario::Scenario;
+
+/// An answer that somebody got.
+#[derive(Debug, Clone)]
+pub(crate) struct Answered {
+    pub(crate) answer: CancelAnswer,
+    pub(crate) cascade: bool,
+    pub(crate) at: Instant,
+}
+
+/// What people remember.
+#[derive(Debug, Default)]
+pub(crate) struct Memory {
+    pub(crate) started: BTreeSet<ExecutionId>,
+    pub(crate) answers: Vec<Answered>,
+}
+
+/// Starts executions and cancels some of them, for as long as the scenario says.
+pub(crate) async fn live(scenario: Scenario, servers: Servers, chance: Chance) -> Memory {
+    let mut memory = Memory::default();
+    let mut starts = scenario.starts;
+    let end = Instant::now() + Duration::from_millis(scenario.busy_ms);
+    while Instant::now() < end {
+        tokio::time::sleep(Duration::from_millis(chance.between(1, 400))).await;
+        let Some(engine) = some_server(&servers, &chance) else { continue };
+        if starts > 0 && chance.per_mille(600) {
+            starts -= 1;
+            let Some((path, _)) = chance.pick(Scenario::PLAYBOOKS) else { continue };
+            let request = StartRequest {
+                target: ResourceKey::Latest((*path).into()),
+                payload: Map::new(),
+                parent_execution_id: None,
+                started_by: Some("sim".to_owned()),
+                strict: chance.per_mille(100),
+                idempotency_key: None,
+            };
+            // An answer that got lost leaves an execution that nobody here knows: the store knows it.
+            if let Ok(started) = engine.start(request).await {
+                memory.started.insert(started.execution_id);
+            }
+        } else if chance.per_mille(scenario.cancels) {
+            cancel(&engine, &servers, &chance, &mut memory).await;
+        }
+    }
+    memory
+}
+
+async fn cancel(engine: &std::sync::Arc<noetl_engine::Engine>, servers: &Servers, chance: &Chance, memory: &mut Memory) {
+    // Anybody's execution, children included.
+    let query = noetl_store::ListQuery { limit: 200, ..Default::default() };
+    let Ok(known) = engine.store().executions(query).await else { return };
+    let Some(head) = chance.pick(&known) else { return };
+    let cascade = chance.per_mille(500);
+    let request = CancelRequest {
+        execution_id: head.execution_id,
+        reason: Some("the simulated person did not like it".to_owned()),
+        cascade,
+        mode: if chance.per_mille(300) { Some(CancelMode::Interrupt) } else { None },
+        grace_ms: chance.per_mille(300).then(|| chance.between(0, 3_000)),
+        wait_ms: 0,
+        dry_run: false,
+        cancelled_by: "sim".to_owned(),
+        requested_by: None,
+        remote: None,
+        idempotency_key: chance.per_mille(500).then(|| format!("key-{}", chance.below(1_000_000))),
+    };
+    let keyed = request.idempotency_key.is_some();
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let server = if tries == 1 { Some(engine.clone()) } else { some_server(servers, chance) };
+        let Some(server) = server else { return };
+        match server.cancel(request.clone()).await {
+            Ok(answer) => {
+                return memory.answers.push(Answered { answer, cascade, at: Instant::now() });
+            }
+            Err(CancelError::Unknown(_) | CancelError::AlreadyEnded { .. }) => return,
+            // With a key it is safe to ask again: the first answer comes again.
+            Err(CancelError::Store(_)) if keyed && tries < 5 => {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            Err(CancelError::Store(_)) => return,
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! What a world is made of, drawn from its seed.
+
+use crate::chance::Chance;
+
+/// How a world behaves.
+#[derive(Debug, Clone)]
+pub struct Scenario {
+    /// What everything else is drawn from.
+    pub seed: u64,
+    /// Servers.
+    pub servers: u64,
+    /// Workers, each with a few slots.
+    pub workers: u64,
+    /// Executions that people start.
+    pub starts: u64,
+    /// Executions that people try to cancel, per mille of those started.
+    pub cancels: u64,
+    /// Crashes of servers and workers.
+    pub crashes: u64,
+    /// Messages lost, per mille, each way.
+    pub lost: u64,
+    /// Messages said twice, per mille.
+    pub repeated: u64,
+    /// Store calls that fail, per mille: half of them after having been done.
+    pub failing: u64,
+    /// How long people are active, in milliseconds.
+    pub busy_ms: u64,
+}
+
+impl Scenario {
+    /// Returns the world of `seed`: some are calm, some are not.
+    pub fn of(seed: u64) -> Self {
+        let chance = Chance::new(seed ^ 0x5EED);
+        let rough = chance.per_mille(700);
+        let some = |most: u64| if rough { chance.below(most + 1) } else { 0 };
+        Scenario {
+            seed,
+            servers: chance.between(1, 3),
+            workers: chance.between(1, 3),
+            starts: chance.between(3, 12),
+            cancels: chance.between(200, 900),
+            crashes: some(6),
+            lost: some(100),
+            repeated: some(100),
+            failing: some(20),
+            busy_ms: chance.between(2_000, 20_000),
+        }
+    }
+
+    /// The playbooks of every world. Tools named `work` take a while and may fail.
+    pub(crate) const PLAYBOOKS: &'static [(&'static str, &'static str)] = &[
+        ("sim/chain", CHAIN),
+        ("sim/fan", FAN),
+        ("sim/loop", LOOP),
+        ("sim/retry", RETRY),
+        ("sim/cycle", CYCLE),
+        ("sim/leaf", LEAF),
+        ("sim/branch", BRANCH),
+        ("sim/family", FAMILY),
+    ];
+}
+
+const CHAIN: &str = "
+apiVersion: noetl.io/v2
+kind: Playbook
+metadata: {name: chain, path: sim/chain}
+workflow:
+  - {step: start, tool: {kind: noop}, next: {arcs: [{step: one}]}}
+  - {step: one, tool: {kind: shell, cmds: [work]}, next: {arcs: [{step: two}]}}
+  - {step: two, tool: [{name: a, kind: shell, cmds: [work]}, {name: b, kind: shell, cmds: [work]}], next: {arcs: [{step: end}]}}
+  - {step: end, tool: {kind: shell, cmds: [work]}}
+";
+
+const FAN: &str = "
+apiVersion: noetl.io/v2
+kind: Playbook
+metadata: {name: fan, path: sim/fan}
+workflow:
+  - {step: start, tool: {kind: noop}, next: {spec: {mode: inclusive}, arcs: [{step: a}, {step: b}, {step: c}]}}
+  - {step: a, tool: {kind: shell, cmds: [work]}, next: {arcs: [{step: join}]}}
+  - {step: b, tool: {kind: shell, cmds: [work]}, next: {arcs: [{step: join}]}}
+  - {step: c, tool: {kind: noop}, next: {arcs: [{step: join}]}}
+  - {step: join, tool: {kind: shell, cmds: [work]}}
+";
+
+const LOOP: &str = "
+apiVersion: noetl.io/v2
+kind: Playbook
+metadata: {name: loop, path: sim/loop}
+workflow:
+  - step: start
+    loop: {in: 7, iterator: i, spec: {mode: parallel, max_in_flight: 3}}
+    tool: {kind: shell, cmds: [work]}
+    next: {arcs: [{step: end}]}
+  - {step: end, tool: {kind: noop}}
+";
+
+const RETRY: &str = "
+apiVersion: noetl.io/v2
+kind: Playbook
+metadata: {name: retry, path: sim/retry}
+workflow:
+  - step: start
+    tool:
+      kind: shell
+      cmds: [work]
+      spec:
+        policy:
+          rules:
+            - {when: \"{{ output.status == 'error' }}\", then: {do: retry, attempts: 4, delay: 3, backoff: linear}}
+    next: {arcs: [{step: end}]}
+  - {step: end, tool: {kind: noop}}
+";
+
+const CYCLE: &str = "
+apiVersion: noetl.io/v2
+kind: Playbook
+metadata: {name: cycle, path: sim/cycle}
+workflow:
+  - step: start
+    tool: {kind: shell, cmds: [work]}
+    set: {ctx.n: \"{{ (ctx.n | default(0)) + 1 }}\"}
+    next: {arcs: [{step: start, when: \"{{ ctx.n < 6 }}\"}, {step: end}]}
+  - {step: end, tool: {kind: noop}}
+";
+
+const LEAF: &str = "
+apiVersion: noetl.io/v2
+kind: Playbook
+metadata: {name: leaf, path: sim/leaf}
+workflow:
+  - {step: start, tool: {kind: shell, cmds: [work]}}
+";
+
+const BRANCH: &str = "
+apiVersion: noetl.io/v2
+kind: Playbook
+metadata: {name: branch, path: sim/branch}
+workflow:
+  - step: start
+    loop: {in: 3, iterator: i, spec: {mode: parallel}}
+    tool: {kind: playbook, path: sim/leaf}
+    next: {arcs: [{step: end}]}
+  - {step: end, tool: {kind: shell, cmds: [work]}}
+";
+
+const FAMILY: &str = "
+apiVersion: noetl.io/v2
+kind: Playbook
+metadata: {name: family, path: sim/family}
+workflow:
+  - step: start
+    loop: {in: 3, iterator: i, spec: {mode: parallel, max_in_flight: 2}}
+    tool: [{name: child, kind: playbook, path: sim/branch}, {name: after, kind: shell, cmds: [work]}]
+    next: {arcs: [{step: end}]}
+  - {step: end, tool: {kind: noop}}
+";

@@ -1,0 +1,214 @@
+//! A store that is slow and sometimes fails: before it did anything, or after it did everything.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use noetl_core::append::{Append, Due, Verdict};
+use noetl_core::event::Recorded;
+use noetl_core::head::{CommandRow, Head, HeadView};
+use noetl_core::id::{CancellationId, ExecutionId, SessionId};
+use noetl_core::time::Timestamp;
+use noetl_store::catalog;
+use noetl_store::{
+    Cancellation, Chunk, ChunkDecide, EventQuery, ListQuery, Loaded, LockedDecide, Session, SqlLimits, SqlRows, Store,
+    StoreError, TableSize,
+};
+use serde_json::Value;
+
+use crate::chance::Chance;
+
+/// The memory store behind a bad line.
+#[derive(Debug)]
+pub(crate) struct Shaky {
+    inner: Arc<dyn Store>,
+    chance: Chance,
+    /// Calls that fail, per mille; 0 from the moment the world calms down.
+    failing: Arc<AtomicU64>,
+}
+
+impl Shaky {
+    pub(crate) fn new(inner: Arc<dyn Store>, chance: Chance, failing: Arc<AtomicU64>) -> Self {
+        Shaky { inner, chance, failing }
+    }
+
+    async fn before(&self) -> Result<(), StoreError> {
+        tokio::time::sleep(Duration::from_micros(self.chance.below(3_000))).await;
+        self.fail("the store was not reached")
+    }
+
+    async fn after(&self) -> Result<(), StoreError> {
+        tokio::time::sleep(Duration::from_micros(self.chance.below(1_000))).await;
+        self.fail("the answer of the store got lost")
+    }
+
+    fn fail(&self, why: &str) -> Result<(), StoreError> {
+        if self.chance.per_mille(self.failing.load(Ordering::Relaxed) / 2) {
+            return Err(StoreError::Unavailable(why.to_owned()));
+        }
+        Ok(())
+    }
+}
+
+fn again(error: &StoreError) -> StoreError {
+    StoreError::Unavailable(error.to_string())
+}
+
+#[async_trait]
+impl Store for Shaky {
+    async fn now(&self) -> Result<Timestamp, StoreError> {
+        self.inner.now().await
+    }
+
+    async fn append(&self, batch: Vec<Append>) -> Vec<Result<Verdict, StoreError>> {
+        if let Err(error) = self.before().await {
+            // The whole batch never arrived.
+            return batch.iter().map(|_| Err(again(&error))).collect();
+        }
+        let verdicts = self.inner.append(batch).await;
+        match self.after().await {
+            Ok(()) => verdicts,
+            // It was committed, and the answer got lost.
+            Err(error) => verdicts.iter().map(|_| Err(again(&error))).collect(),
+        }
+    }
+
+    async fn locked( &self, execution_id: ExecutionId, tail_after: Option<u64>, decide: LockedDecide, ) -> Result<Option<Verdict>, StoreError> {
+        self.before().await?;
+        let answer = self.inner.locked(execution_id, tail_after, decide).await;
+        self.after().await?;
+        answer
+    }
+
+    async fn head(&self, execution_id: ExecutionId) -> Result<Option<Head>, StoreError> {
+        self.inner.head(execution_id).await
+    }
+
+    async fn view(&self, execution_id: ExecutionId) -> Result<Option<HeadView>, StoreError> {
+        self.inner.view(execution_id).await
+    }
+
+    async fn load(&self, execution_id: ExecutionId) -> Result<Option<Loaded>, StoreError> {
+        self.inner.load(execution_id).await
+    }
+
+    async fn events(&self, query: EventQuery) -> Result<(Vec<Recorded>, u64), StoreError> {
+        self.inner.events(query).await
+    }
+
+    async fn terminal_event(&self, execution_id: ExecutionId) -> Result<Option<Recorded>, StoreError> {
+        self.inner.terminal_event(execution_id).await
+    }
+
+    async fn result(&self, reference: &str) -> Result<Option<Arc<Value>>, StoreError> {
+        self.inner.result(reference).await
+    }
+
+    async fn executions(&self, query: ListQuery) -> Result<Vec<Head>, StoreError> {
+        self.inner.executions(query).await
+    }
+
+    async fn candidates(&self, pools: &[Arc<str>], skip: u64, limit: u64) -> Result<Vec<CommandRow>, StoreError> {
+        self.inner.candidates(pools, skip, limit).await
+    }
+
+    async fn due(&self, limit: u64) -> Result<(Timestamp, Vec<Due>), StoreError> {
+        self.inner.due(limit).await
+    }
+
+    async fn forget_due(&self, met: Vec<Due>) -> Result<(), StoreError> {
+        self.inner.forget_due(met).await
+    }
+
+    async fn held(&self, session_id: SessionId) -> Result<Vec<CommandRow>, StoreError> {
+        self.inner.held(session_id).await
+    }
+
+    async fn unquiesced(&self, limit: u64) -> Result<Vec<HeadView>, StoreError> {
+        self.inner.unquiesced(limit).await
+    }
+
+    async fn open_session(&self, session: Session) -> Result<Vec<Session>, StoreError> {
+        self.inner.open_session(session).await
+    }
+
+    async fn renew_sessions(&self, sessions: &[SessionId], lease_ms: u64) -> Result<Vec<SessionId>, StoreError> {
+        self.inner.renew_sessions(sessions, lease_ms).await
+    }
+
+    async fn expired_sessions(&self, limit: u64) -> Result<Vec<Session>, StoreError> {
+        self.inner.expired_sessions(limit).await
+    }
+
+    async fn sessions(&self) -> Result<Vec<Session>, StoreError> {
+        self.inner.sessions().await
+    }
+
+    async fn close_session(&self, session_id: SessionId) -> Result<(), StoreError> {
+        self.inner.close_session(session_id).await
+    }
+
+    async fn open_cancellation(&self, cancellation: Cancellation) -> Result<(), StoreError> {
+        self.inner.open_cancellation(cancellation).await
+    }
+
+    async fn cancel_chunk( &self, cancellation_id: CancellationId, max: usize, decide: ChunkDecide, ) -> Result<Chunk, StoreError> {
+        self.before().await?;
+        let answer = self.inner.cancel_chunk(cancellation_id, max, decide).await;
+        self.after().await?;
+        answer
+    }
+
+    async fn open_cancellations(&self) -> Result<Vec<Cancellation>, StoreError> {
+        self.inner.open_cancellations().await
+    }
+
+    async fn cancellation(&self, cancellation_id: CancellationId) -> Result<Option<Cancellation>, StoreError> {
+        self.inner.cancellation(cancellation_id).await
+    }
+
+    async fn register(&self, resource: catalog::NewResource) -> Result<catalog::Resource, StoreError> {
+        self.inner.register(resource).await
+    }
+
+    async fn resource(&self, key: catalog::ResourceKey) -> Result<Option<catalog::Resource>, StoreError> {
+        self.inner.resource(key).await
+    }
+
+    async fn resources(&self, kind: Option<&str>) -> Result<Vec<catalog::Resource>, StoreError> {
+        self.inner.resources(kind).await
+    }
+
+    async fn answer(&self, key: &str) -> Result<Option<Value>, StoreError> {
+        self.inner.answer(key).await
+    }
+
+    async fn keep_answer(&self, key: &str, answer: Value) -> Result<Value, StoreError> {
+        self.inner.keep_answer(key, answer).await
+    }
+
+    async fn sql(&self, sql: &str, limits: SqlLimits) -> Result<SqlRows, StoreError> {
+        self.inner.sql(sql, limits).await
+    }
+
+    async fn validate(&self) -> Result<Vec<String>, StoreError> {
+        self.inner.validate().await
+    }
+
+    async fn size(&self) -> Result<Vec<TableSize>, StoreError> {
+        self.inner.size().await
+    }
+
+    async fn prune(&self, before: Timestamp, dry_run: bool) -> Result<u64, StoreError> {
+        self.inner.prune(before, dry_run).await
+    }
+
+    async fn backup(&self, path: &std::path::Path) -> Result<(), StoreError> {
+        self.inner.backup(path).await
+    }
+
+    async fn close(&self) -> Result<(), StoreError> {
+        self.inner.close().await
+    }
+}
