@@ -98,7 +98,8 @@ async fn a_follower_is_woken_by_what_happens() {
     let last = seen["events"].as_array().unwrap().last().unwrap()["version"].clone();
     let path = format!("/api/executions/{id}/events?order=asc&wait_seconds=20&after_version={last}");
     let follow = world.get(&path);
-    let cancel = world.post(&format!("/api/executions/{id}/cancel"), json!({}));
+    let cancel = format!("/api/executions/{id}/cancel");
+    let cancel = world.post(&cancel, json!({}));
     let (news, cancelled) = tokio::join!(follow, cancel);
     cancelled.ok();
     assert_eq!(news.ok()["events"][0]["event_type"], "execution.cancelled");

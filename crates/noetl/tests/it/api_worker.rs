@@ -107,8 +107,8 @@ async fn a_cancel_is_pushed_over_the_open_poll() {
         "execution_id": id, "command_id": command["command_id"], "epoch": command["epoch"], "started": true,
     }]);
     let poll = world.post("/api/worker/poll", json!({"session_id": session, "held": held, "wait_ms": 20_000}));
-    let cancel =
-        world.post(&format!("/api/executions/{id}/cancel"), json!({"mode": "interrupt", "grace_seconds": 1.5}));
+    let path = format!("/api/executions/{id}/cancel");
+    let cancel = world.post(&path, json!({"mode": "interrupt", "grace_seconds": 1.5}));
     let (orders, reply) = tokio::join!(poll, cancel);
     let reply = reply.ok();
     assert_eq!(reply["in_flight"][0]["command_id"], command["command_id"]);
