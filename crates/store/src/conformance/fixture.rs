@@ -188,6 +188,7 @@ impl Script {
             catalog_id: head.catalog_id,
             path: Arc::clone(&head.path),
             version: head.playbook_version,
+            entry: "fetch".into(),
             parent: parent.map(|parent| Parent {
                 execution_id: parent.execution_id,
                 command_id: None,

@@ -21,7 +21,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use noetl_core::append::{Append, Due, Verdict};
@@ -37,9 +37,10 @@ use self::readers::Readers;
 use self::tables::Tables;
 use self::writer::Writer;
 use crate::catalog::{NewResource, Resource, ResourceKey};
+use crate::query::{self, QueryError, QueryLimits, QueryRows};
 use crate::{
-    Cancellation, Chunk, ChunkDecide, Clock, EventQuery, ListQuery, Loaded, LockedDecide, Session,
-    SqlLimits, SqlRows, Store, StoreError, TableSize,
+    Cancellation, Chunk, ChunkDecide, Clock, EventQuery, ListQuery, Loaded, LockedDecide, Session, SqlLimits, SqlRows,
+    Store, StoreError, TableSize,
 };
 
 /// Readers for the engine's questions, when the options do not say.
@@ -131,8 +132,8 @@ impl SqliteStore {
     }
 
     fn with(path: PathBuf, readers: usize, clock: Clock, writer: Option<Writer>) -> Result<Self, StoreError> {
-        let readers = Readers::start("reader", readers, &path)?;
-        let slow = Readers::start("slow", SLOW_READERS, &path)?;
+        let readers = Readers::start("reader", readers, &path, |_| Ok(()))?;
+        let slow = Readers::start("slow", SLOW_READERS, &path, query::register_functions)?;
         Ok(SqliteStore { path, clock, writer, readers, slow })
     }
 
@@ -318,8 +319,18 @@ impl Store for SqliteStore {
         self.write(move |tables| tables.keep_answer(&key, &answer)).await
     }
 
-    async fn sql(&self, _sql: &str, _limits: SqlLimits) -> Result<SqlRows, StoreError> {
-        Err(StoreError::Query("not yet".into()))
+    async fn sql(&self, sql: &str, limits: SqlLimits) -> Result<SqlRows, StoreError> {
+        let (sql, now) = (sql.to_owned(), (self.clock)());
+        let limits =
+            QueryLimits { timeout: Duration::from_millis(limits.ms), max_rows: limits.rows, ..QueryLimits::default() };
+        let asked = self.slow.ask_alone(move |connection| {
+            query::run(connection, &sql, now, &limits).map_err(|error| match error {
+                QueryError::Store(error) => StoreError::from(error),
+                wrong => StoreError::Query(wrong.to_string()),
+            })
+        });
+        let QueryRows { columns, rows, truncated } = asked.await?;
+        Ok(SqlRows { columns, rows, truncated })
     }
 
     async fn validate(&self) -> Result<Vec<String>, StoreError> {
