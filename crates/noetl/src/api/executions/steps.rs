@@ -160,7 +160,9 @@ pub(in crate::api) fn status(execution: &Execution, name: &str) -> StepStatus {
     match execution.steps.get(name) {
         None => StepStatus::Pending,
         Some(step) if step.error.is_some() => StepStatus::Failed,
-        Some(step) if step.result.is_some() || step.visits > 0 => StepStatus::Completed,
+        Some(step) if step.result.is_some() => StepStatus::Completed,
+        // Begun and never left: the end of the execution came in between.
+        Some(step) if step.visits > 0 => StepStatus::Cancelled,
         Some(_) if waiting.contains(name) => StepStatus::Pending,
         Some(_) => StepStatus::Skipped,
     }
