@@ -3,7 +3,7 @@
 //! The trait speaks the core's types. Which promises a store makes stands in `conformance`, which every store passes.
 
 pub mod catalog;
-#[cfg(feature = "conformance")]
+#[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 mod landing;
 pub mod memory;

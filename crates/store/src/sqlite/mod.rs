@@ -10,6 +10,8 @@ mod error;
 mod fault;
 mod heads;
 mod migrate;
+#[cfg(test)]
+mod plans;
 mod read;
 mod readers;
 mod rows;
