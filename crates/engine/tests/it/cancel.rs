@@ -206,7 +206,7 @@ workflow:
     - {step: caught, when: '{{ error is defined and error }}'}
     - {step: after}
 - step: caught
-  tool: {kind: python, code: input, input: {kind: '{{ error.kind }}'}}
+  tool: {kind: python, code: input, input: {kind: '{{ call.error.kind }}'}}
 - step: after
   tool: {kind: python, code: ok}
 ",
@@ -368,10 +368,18 @@ async fn a_child_is_never_born_behind_a_cascade() {
     let world = World::new();
     let server = world.server();
     world.hire(&server, "one", 4);
-    server.register(&playbook("spawn", "workflow: [{step: again, tool: {kind: playbook, path: spawn}}]\n")).await;
+    let yaml = playbook(
+        "spawn",
+        "
+workflow:
+- {step: pause, tool: {kind: python, code: 'sleep 10'}, next: {arcs: [{step: again}]}}
+- {step: again, tool: {kind: playbook, path: spawn}}
+",
+    );
+    server.register(&yaml).await;
     let top = server.start("spawn").await.execution_id;
     // The family grows while it is cancelled.
-    sleep(Duration::from_millis(3)).await;
+    sleep(Duration::from_millis(205)).await;
     let answer = server.cancel(family(top)).await.unwrap();
     assert!(answer.complete);
     sleep(Duration::from_secs(2)).await;
