@@ -134,7 +134,8 @@ async fn run_entries(args: RunArgs) -> Result<ExitCode, Fault> {
         StoreArg::Embedded => Store::Embedded,
         StoreArg::Postgres => Store::Postgres,
     };
-    let mut session = Session::start(&run::Settings { folder, binary, store, scratch: scratch.path() }).await?;
+    let settings = run::Settings { folder, binary, store, scratch: scratch.path() };
+    let mut session = Session::start(&settings, &entries).await?;
 
     let mut tally = Tally::default();
     for round in 1..=if args.twice { 2 } else { 1 } {

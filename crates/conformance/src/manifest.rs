@@ -153,7 +153,14 @@ pub fn load(folder: &Path) -> Result<Vec<Entry>, Fault> {
 
 /// Reads the text of a manifest.
 pub fn parse(text: &str) -> Result<Vec<Entry>, Fault> {
-    let file: ManifestFile = serde_saphyr::from_str(text).map_err(Fault::while_doing("not a manifest"))?;
+    // Scalars as the authors' own YAML reader takes them: a plain `n` or `0123` is text.
+    let options = serde_saphyr::options! {
+        strict_booleans: true,
+        leading_zero_numbers_as_strings: true,
+        underscored_numbers_as_strings: true,
+    };
+    let file: ManifestFile =
+        serde_saphyr::from_str_with_options(text, options).map_err(Fault::while_doing("not a manifest"))?;
     let mut entries: Vec<Entry> = Vec::with_capacity(file.entries.len());
     for raw in file.entries {
         if entries.iter().any(|entry| entry.id == raw.id) {
@@ -347,7 +354,7 @@ entries:
   checks:
     - {step: a, path: rows.0.n, equals: 2.0}
     - {step: b, contains: {none: null, list: []}}
-    - {step: c, exists: false}
+    - {step: n, path: 0123, exists: false}
     - {sql: 'SELECT 1', equals: 1}
     - {http: GET /x?y=1, path: items, length: 1}
     - {event: {event_type: step.enter, node_name: a}, count: 0}
@@ -383,6 +390,14 @@ entries:
                 subject: Subject::Step("b".to_owned()),
                 path: None,
                 operator: Operator::Contains(json!({"none": null, "list": []})),
+            }
+        );
+        assert_eq!(
+            entry.checks[2],
+            Check::Value {
+                subject: Subject::Step("n".to_owned()),
+                path: Some("0123".to_owned()),
+                operator: Operator::Exists(false),
             }
         );
         assert_eq!(

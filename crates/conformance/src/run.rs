@@ -159,8 +159,8 @@ struct TestHttp {
 }
 
 impl Session {
-    /// Starts the test services and the server under test.
-    pub async fn start(settings: &Settings<'_>) -> Result<Self, Fault> {
+    /// Starts the server under test and what `entries` need beside it.
+    pub async fn start(settings: &Settings<'_>, entries: &[Entry]) -> Result<Self, Fault> {
         let listening = services::listen(0).await?;
         let host_port = listening.address().to_string();
         let http_url = format!("http://{host_port}");
@@ -169,8 +169,10 @@ impl Session {
             .with("HTTP_HOSTPORT", host_port)
             .with("CONFORMANCE_DIR", settings.folder.display().to_string());
 
+        let wanted = settings.store == Store::Postgres
+            || entries.iter().any(|entry| entry.requires.contains(&Requirement::Postgres));
         let database = match Cluster::installed() {
-            Some(programs) => {
+            Some(programs) if wanted => {
                 let cluster = Cluster::start(&programs, settings.scratch).await?;
                 let address = cluster.address(cluster::DATABASE);
                 let connection = Database::connect(&address).await?;
@@ -182,7 +184,7 @@ impl Session {
                     .with("PG_DATABASE", &address.database);
                 Some(TestDatabase { connection, address, cluster })
             }
-            None => None,
+            Some(_) | None => None,
         };
         let database_url = match (settings.store, &database) {
             (Store::Embedded, _) => None,

@@ -193,7 +193,7 @@ fn land(
     born: bool,
     family: &mut Vec<ExecutionId>,
 ) -> Result<Check, StoreError> {
-    after_the_end(append, head.status)?;
+    after_the_end(append, &head)?;
     if i64::from(head.in_flight) + append.in_flight_delta() < 0 {
         return Err(bad(append, "settles more attempts than are in flight"));
     }
@@ -218,7 +218,8 @@ fn land(
 }
 
 /// Refuses what may never follow a terminal event: property C4, and C1 within one append.
-fn after_the_end(append: &Append, before: Status) -> Result<(), StoreError> {
+fn after_the_end(append: &Append, head: &Head) -> Result<(), StoreError> {
+    let before = head.status;
     let mut ended = before.is_terminal();
     for new in &append.events {
         let allowed = match &new.event {
@@ -228,8 +229,9 @@ fn after_the_end(append: &Append, before: Status) -> Result<(), StoreError> {
             Event::CommandCancelled { .. }
             | Event::CommandLost { .. }
             | Event::CommandForgotten { .. }
-            | Event::ExecutionCancelEscalated(_)
-            | Event::ExecutionQuiesced { .. } => true,
+            | Event::ExecutionCancelEscalated(_) => true,
+            // The proof is given once, and the head says so.
+            Event::ExecutionQuiesced { .. } => head.quiesced_at.is_none() && append.head.quiesced,
             Event::PlaybookInitialized(_)
             | Event::StepEnter { .. }
             | Event::StepSkipped { .. }

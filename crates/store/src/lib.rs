@@ -3,6 +3,8 @@
 //! The trait speaks the core's types. Which promises a store makes stands in `conformance`, which every store passes.
 
 pub mod catalog;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod landing;
 pub mod memory;
 pub mod payload;

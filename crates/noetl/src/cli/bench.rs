@@ -137,7 +137,8 @@ impl Chain {
             .try_take(Role::Run, now)
             .map_err(|error| error.to_string())?
             .ok_or_else(|| format!("{} is in use", directory.display()))?;
-        let worker = WorkerSettings { slots: Some(self.slots), drain: Duration::from_secs(1), ..WorkerSettings::default() };
+        let worker =
+            WorkerSettings { slots: Some(self.slots), drain: Duration::from_secs(1), ..WorkerSettings::default() };
         let node = Node::start(owned, NodeOptions::working(Role::Run, Some(worker)))
             .await
             .map_err(|error| error.to_string())?;
@@ -235,7 +236,10 @@ async fn call(engine: Arc<Engine>, counting: Arc<AtomicBool>, over: Arc<AtomicBo
 impl Figures {
     fn to_text(&self) -> String {
         let line = |name: &str, of: &Percentiles| {
-            format!("  {name:<12} p50 {:>8.2}   p90 {:>8.2}   p99 {:>8.2}   max {:>8.2}", of.p50, of.p90, of.p99, of.max)
+            format!(
+                "  {name:<12} p50 {:>8.2}   p90 {:>8.2}   p99 {:>8.2}   max {:>8.2}",
+                of.p50, of.p90, of.p99, of.max
+            )
         };
         [
             format!(
@@ -245,7 +249,13 @@ impl Figures {
             format!("  {:<12} {:.0}", "steps/s", self.steps_per_second),
             line("chain ms", &self.chain_ms),
             line("step ms", &self.step_ms),
-            format!("  {:<12} {} in {} executions; peak memory {} MiB", "ended", self.executions * self.steps as usize, self.executions, self.peak_mib),
+            format!(
+                "  {:<12} {} in {} executions; peak memory {} MiB",
+                "ended",
+                self.executions * self.steps as usize,
+                self.executions,
+                self.peak_mib
+            ),
         ]
         .join("\n")
     }
