@@ -3,5 +3,10 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    // A supervisor of tools is this same executable under a hidden name. It has one thread and no runtime, so it is
+    // looked for before anything else.
+    if std::env::args_os().nth(1).is_some_and(|argument| argument == noetl::tools::SUPERVISE) {
+        return noetl_tools::supervise_main();
+    }
     noetl::cli::main()
 }

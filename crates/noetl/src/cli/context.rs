@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::config::{self, Config, Context, Runtime};
 use super::console;
 use super::stop::{Exit, Stop};
-use super::target::Globals;
+use super::target::{Globals, first_token};
 use crate::render::{clean, table};
 
 /// Manage named servers
@@ -143,7 +143,10 @@ fn token(globals: &Globals) -> Result<Option<String>, Stop> {
     if let Some(file) = &globals.token_file {
         let text = std::fs::read_to_string::<&PathBuf>(file)
             .map_err(|error| Stop::usage(format!("can not read the token file {}: {error}", file.display())))?;
-        return Ok(Some(text.trim().to_owned()));
+        return match first_token(&text) {
+            Some(token) => Ok(Some(token.to_owned())),
+            None => Err(Stop::usage(format!("the token file {} holds no token", file.display()))),
+        };
     }
     let from_environment = std::env::var("NOETL_SESSION_TOKEN").ok();
     Ok(globals.session_token.clone().filter(|token| Some(token) != from_environment.as_ref()))

@@ -3,31 +3,34 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::owned::{self, Claimed, Owned};
+use tokio::net::UnixStream;
+
 use super::refusal;
 use super::stop::{Exit, Stop};
 use super::target::{Globals, Named, Target};
 use crate::client::{Answer, Client, ClientError, Request};
+use crate::clock;
+use crate::embed::{DataDir, EmbedError, Place, Role, SocketPath};
+use crate::server::node::{Node, NodeError, NodeOptions, WorkerSettings};
 
-/// How long to look for a new owner of the data directory before giving up.
-const HANDOVER: Duration = Duration::from_secs(40);
+/// How long to look for a new owner of the data directory before giving up. Longer than an owner takes to drain.
+const HANDOVER: Duration = Duration::from_secs(60);
 /// Pause between two looks at a data directory that is changing hands.
 const GLANCE: Duration = Duration::from_millis(25);
+/// How long a server that asked for the directory has it to itself to take it.
+const GIVE_WAY: Duration = Duration::from_secs(5);
 /// Pause between two looks at an execution when this process opened the directory just for the look.
 const BREATH: Duration = Duration::from_millis(500);
 
 /// What a command needs of the data directory when nobody owns it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum Mode {
     /// It must exist already; it is opened for each look and closed again.
     Look,
-    /// It is made when there is none.
+    /// The same, but it is made when there is none.
     Create,
-    /// The same, and as its owner this process runs commands too.
-    Work {
-        /// How many at once; `None` = one per processor.
-        slots: Option<u32>,
-    },
+    /// It is made when there is none, and as its owner this process runs commands until it leaves.
+    Work(Box<WorkerSettings>),
 }
 
 /// A way to a server, found anew when it is lost.
@@ -36,6 +39,8 @@ pub struct Link {
     target: Target,
     mode: Mode,
     open: Option<Open>,
+    /// A server asked for the directory and should have it now.
+    gave_way: bool,
 }
 
 /// What is at the other end.
@@ -43,24 +48,29 @@ pub struct Link {
 struct Open {
     client: Client,
     /// This process owns the directory.
-    owned: Option<Owned>,
+    node: Option<Node>,
+    /// Keeps the way to the socket, see [`SocketPath`].
+    _socket: Option<SocketPath>,
 }
 
 impl Link {
-    /// Returns a link; nothing is opened yet.
+    /// Returns a link to whomever the command line means; nothing is opened yet.
     pub fn new(globals: &Globals, mode: Mode) -> Result<Link, Stop> {
-        Ok(Link { target: globals.target()?, mode, open: None })
+        Ok(Link::to(globals.target()?, mode))
     }
 
     /// The same to a server, never to the data directory.
     pub fn to_server(globals: &Globals) -> Result<Link, Stop> {
-        Ok(Link { target: Target::Server(globals.server()?), mode: Mode::Look, open: None })
+        Ok(Link::to(Target::Server(globals.server()?), Mode::Look))
     }
 
     /// The same to the data directory, never to a context's server.
     pub fn to_directory(globals: &Globals, mode: Mode) -> Result<Link, Stop> {
-        let target = Target::Directory { directory: globals.data_directory()?, fallback: None };
-        Ok(Link { target, mode, open: None })
+        Ok(Link::to(Target::Directory { directory: globals.data_directory()?, fallback: None }, mode))
+    }
+
+    fn to(target: Target, mode: Mode) -> Link {
+        Link { target, mode, open: None, gave_way: false }
     }
 
     /// Sends a request and returns the answer, whatever it says.
@@ -70,18 +80,21 @@ impl Link {
     pub async fn ask(&mut self, make: impl for<'c> Fn(&'c Client) -> Request<'c>) -> Result<Answer, Stop> {
         let mut first_loss = None;
         loop {
+            self.give_way().await;
             let client = self.client().await?;
             let lost = match make(&client).send().await {
+                // An owner that is closing its store still answers, but not as it will a moment later.
+                Ok(answer) if answer.status.as_u16() == 503 && self.may_move() && first_loss.is_none() => {
+                    first_loss = Some(Instant::now());
+                    tokio::time::sleep(GLANCE).await;
+                    continue;
+                }
                 Ok(answer) => return Ok(answer),
                 Err(lost) => lost,
             };
-            self.open = None;
-            let movable = match &self.target {
-                Target::Server(_) => false,
-                Target::Directory { .. } => !lost.timed_out,
-            };
+            self.close().await;
             let since = *first_loss.get_or_insert_with(Instant::now);
-            if !movable || since.elapsed() > HANDOVER {
+            if !self.may_move() || lost.timed_out || since.elapsed() > HANDOVER {
                 return Err(refusal::unreachable(&lost));
             }
             tokio::time::sleep(GLANCE).await;
@@ -94,8 +107,14 @@ impl Link {
             return Ok(open.client.clone());
         }
         let open = match &self.target {
-            Target::Server(named) => Open { client: named_client(named)?, owned: None },
-            Target::Directory { directory, fallback } => find(directory, fallback.as_ref(), self.mode).await?,
+            Target::Server(named) => Open { client: named_client(named)?, node: None, _socket: None },
+            Target::Directory { directory, fallback } => {
+                if self.gave_way {
+                    self.gave_way = false;
+                    wait_for_successor(directory).await;
+                }
+                find(directory, fallback.as_ref(), &self.mode).await?
+            }
         };
         let client = open.client.clone();
         self.open = Some(open);
@@ -118,62 +137,98 @@ impl Link {
     }
 
     /// Returns whether somebody owns the data directory and answers.
-    pub fn owner_lives(globals: &Globals) -> Result<bool, Stop> {
-        Ok(owned::living_socket(&globals.data_directory()?).is_some())
-    }
-
-    /// Returns whether this process owns the directory.
-    pub fn owns(&self) -> bool {
-        self.open.as_ref().is_some_and(|open| open.owned.is_some())
+    pub async fn owner_lives(globals: &Globals) -> Result<bool, Stop> {
+        let dir = globals.data_directory()?;
+        Ok(living_socket(&dir).await?.is_some())
     }
 
     /// Returns where the other end is, for people.
     pub fn place(&self) -> String {
         match &self.target {
             Target::Server(named) => named.url.clone(),
-            Target::Directory { directory, .. } => directory.display().to_string(),
+            Target::Directory { directory, .. } => directory.path().display().to_string(),
         }
     }
 
-    /// Leaves the directory, if this process owns it, so that the next owner finds it tidy.
+    /// Leaves the directory, if this process owns it: what it runs may end, then the next owner finds it tidy.
     pub async fn close(&mut self) {
-        if let Some(owned) = self.open.take().and_then(|open| open.owned) {
-            owned.close().await;
+        if let Some(node) = self.open.take().and_then(|open| open.node) {
+            node.stop().await;
+        }
+    }
+
+    /// Leaves the directory to a server that asked for it, and goes on as its guest.
+    async fn give_way(&mut self) {
+        let asked =
+            self.open.as_ref().and_then(|open| open.node.as_ref()).is_some_and(|node| node.leaving().is_cancelled());
+        if asked {
+            self.close().await;
+            self.gave_way = true;
+        }
+    }
+
+    fn may_move(&self) -> bool {
+        match &self.target {
+            Target::Server(_) => false,
+            Target::Directory { .. } => true,
         }
     }
 
     fn only_looks(&self) -> bool {
         match self.mode {
-            Mode::Look | Mode::Create => self.owns(),
-            Mode::Work { .. } => false,
+            Mode::Look | Mode::Create => self.open.as_ref().is_some_and(|open| open.node.is_some()),
+            Mode::Work(_) => false,
         }
     }
 }
 
 /// Finds whoever answers for the directory: its owner, the current context's server, or this process.
-async fn find(directory: &Path, fallback: Option<&Named>, mode: Mode) -> Result<Open, Stop> {
-    let deadline = Instant::now() + HANDOVER;
-    loop {
-        if let Some(socket) = owned::living_socket(directory) {
-            return Ok(Open { client: Client::to_socket(&socket).map_err(|error| bad_client(&error))?, owned: None });
+async fn find(dir: &DataDir, fallback: Option<&Named>, mode: &Mode) -> Result<Open, Stop> {
+    if let Some(socket) = living_socket(dir).await? {
+        return guest(socket);
+    }
+    if let Some(named) = fallback {
+        return Ok(Open { client: named_client(named)?, node: None, _socket: None });
+    }
+    let (role, options) = match mode {
+        Mode::Look if !dir.exists() => {
+            return Err(bad_directory(&EmbedError::Missing(dir.path().to_path_buf()))
+                .hint("a server elsewhere is named by --server-url or --context"));
         }
-        if let Some(named) = fallback {
-            return Ok(Open { client: named_client(named)?, owned: None });
+        Mode::Look | Mode::Create => (Role::Visit, NodeOptions::visit()),
+        Mode::Work(settings) => (Role::Run, NodeOptions::working(Role::Run, Some(settings.as_ref().clone()))),
+    };
+    match dir.take_or_join(role, clock::now()).await.map_err(|error| bad_directory(&error))? {
+        Place::Guest(found) => guest(found.socket),
+        Place::Owned(owned) => {
+            let node = Node::start(owned, options).await.map_err(|error| bad_node(&error))?;
+            let place = dir.path().display().to_string();
+            let client = Client::to_router(node.router(), place).map_err(|error| bad_client(&error))?;
+            Ok(Open { client, node: Some(node), _socket: None })
         }
-        if mode == Mode::Look && !directory.exists() {
-            return Err(Stop::new(Exit::Unreachable, format!("there is nothing at {} yet", directory.display()))
-                .hint("run a playbook with `noetl run FILE`, or start a server with `noetl server start`")
-                .hint("another place is named by --data-dir, --server-url or --context"));
-        }
-        match owned::claim(directory, mode).await? {
-            Claimed::Ours { owned, client } => return Ok(Open { client, owned: Some(owned) }),
-            // Somebody was faster, and is about to listen; or is about to leave.
-            Claimed::Taken if Instant::now() < deadline => tokio::time::sleep(GLANCE).await,
-            Claimed::Taken => {
-                let message = format!("another process holds {} and does not answer", directory.display());
-                return Err(Stop::new(Exit::Unreachable, message).hint("look for a noetl process that hangs"));
-            }
-        }
+    }
+}
+
+fn guest(socket: SocketPath) -> Result<Open, Stop> {
+    let client = Client::to_socket(socket.path()).map_err(|error| bad_client(&error))?;
+    Ok(Open { client, node: None, _socket: Some(socket) })
+}
+
+/// Returns the owner's socket, if somebody answers there.
+async fn living_socket(dir: &DataDir) -> Result<Option<SocketPath>, Stop> {
+    if !Path::new(dir.path()).exists() {
+        return Ok(None);
+    }
+    let socket = dir.socket().map_err(|error| bad_directory(&error))?;
+    Ok(UnixStream::connect(socket.path()).await.is_ok().then_some(socket))
+}
+
+/// Waits until the server that asked for the directory has it. Without this pause, this process could be quicker to
+/// take it again than the server, which asks each owner once.
+async fn wait_for_successor(dir: &DataDir) {
+    let deadline = Instant::now() + GIVE_WAY;
+    while Instant::now() < deadline && !matches!(living_socket(dir).await, Ok(Some(_)) | Err(_)) {
+        tokio::time::sleep(GLANCE).await;
     }
 }
 
@@ -191,13 +246,33 @@ fn bad_client(error: &ClientError) -> Stop {
     }
 }
 
+/// Returns how a command ends that can not use the directory.
+pub fn bad_directory(error: &EmbedError) -> Stop {
+    match error {
+        EmbedError::NoHome => Stop::usage(error.to_string()),
+        EmbedError::Missing(_) | EmbedError::Io { .. } | EmbedError::Silent { .. } => {
+            Stop::new(Exit::Unreachable, error.to_string())
+        }
+        EmbedError::SecondServer { .. } => Stop::new(Exit::Failed, error.to_string())
+            .hint("`noetl server stop` stops it; another --data-dir can have a server of its own"),
+    }
+}
+
+/// Returns how a command ends that can not open what is in the directory.
+pub fn bad_node(error: &NodeError) -> Stop {
+    match error {
+        NodeError::Directory(error) => bad_directory(error),
+        NodeError::Store(_) | NodeError::Tools(_) => Stop::new(Exit::Unreachable, error.to_string()),
+    }
+}
+
 /// Returns a key that no other request has.
 pub fn fresh_key() -> String {
     let mut bytes = [0_u8; 16];
     // Without randomness, time and process must do; a key only has to differ from others of the last hours.
     if getrandom::fill(&mut bytes).is_err() {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        bytes = (now.as_nanos() << 32 | u128::from(std::process::id())).to_be_bytes();
+        bytes = ((now.as_nanos() << 32) | u128::from(std::process::id())).to_be_bytes();
     }
     format!("cli-{}", bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>())
 }

@@ -12,7 +12,6 @@ pub mod events;
 pub mod executions;
 pub mod follow;
 pub mod link;
-pub mod owned;
 pub mod plan;
 pub mod query;
 pub mod reference;

@@ -1,5 +1,6 @@
 //! `noetl run`: runs a playbook here, or submits it to a server.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
@@ -14,10 +15,14 @@ use super::target::Globals;
 use super::wait::exit_of;
 use super::workload::WorkloadArgs;
 use super::{console, reference, refusal};
-use crate::render::{clean, document, duration, json as text, progress};
+use crate::render::{DIM, clean, document, duration, json as text, progress};
+use crate::server::node::WorkerSettings;
+use crate::tools::{Output, Printed};
 
 /// Most steps whose results `--json` collects.
 const RESULTS_MAX: usize = 1000;
+/// How long leaving the directory may take before it is worth a word.
+const LEAVE_QUIETLY: Duration = Duration::from_secs(1);
 
 /// Run a playbook: a file, or a name in the catalog
 ///
@@ -62,7 +67,7 @@ pub struct Run {
     /// Cancel a local run that takes longer; stop following a run on a server
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     pub timeout: Option<Duration>,
-    /// Commands that a local run executes at once [default: the number of processors]
+    /// Commands that a local run executes at once [default: twice the processors, at least 4]
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub worker_slots: Option<u32>,
 }
@@ -118,7 +123,7 @@ impl Run {
     /// Runs in the data directory: by this process, or by whoever owns it.
     async fn run_here(&self, globals: &Globals, plan: &Plan, workload: &Map<String, Value>) -> Result<Exit, Stop> {
         let mut interrupts = follow::Interrupts::listen()?;
-        let mut link = Link::to_directory(globals, Mode::Work { slots: self.worker_slots })?;
+        let mut link = Link::to_directory(globals, Mode::Work(Box::new(self.worker())))?;
         let started = tokio::select! {
             started = self.start(&mut link, plan, workload) => started?,
             () = interrupts.next() => {
@@ -133,15 +138,19 @@ impl Run {
             return Ok(Exit::Interrupted);
         }
         let outcome = self.conclude(&mut link, &id, &watched).await;
-        link.close().await;
+        leave(&mut link, &mut interrupts).await;
         outcome
+    }
+
+    fn worker(&self) -> WorkerSettings {
+        WorkerSettings { slots: self.worker_slots, output: self.verbose.then(tool_output), ..WorkerSettings::default() }
     }
 
     /// Submits to a server.
     async fn submit(&self, globals: &Globals, plan: &Plan, workload: &Map<String, Value>) -> Result<Exit, Stop> {
         let mut link = match globals.target()? {
             // Nobody was named and a server owns the data directory: that server is meant.
-            super::target::Target::Directory { fallback: None, .. } if Link::owner_lives(globals)? => {
+            super::target::Target::Directory { fallback: None, .. } if Link::owner_lives(globals).await? => {
                 Link::new(globals, Mode::Look)?
             }
             _ => Link::to_server(globals)?,
@@ -226,6 +235,13 @@ impl Run {
     }
 }
 
+/// Shows what tools print, as they print it.
+fn tool_output() -> Output {
+    Arc::new(|printed: Printed<'_>| {
+        console::note(&format!("   {DIM}{} |{DIM:#} {}", clean(printed.step), clean(printed.line)));
+    })
+}
+
 /// Starts the run. The key makes it one run, however often the owner of the directory changes on the way.
 async fn execute(link: &mut Link, request: &Value) -> Result<Value, Stop> {
     let key = fresh_key();
@@ -234,6 +250,21 @@ async fn execute(link: &mut Link, request: &Value) -> Result<Value, Stop> {
         return Err(refusal::of(&answer).hint("register it first with `noetl register FILE`, or name a file"));
     }
     refusal::expect(&answer)
+}
+
+/// Leaves the directory. Its worker may still run commands of other runs, which get a while to end.
+async fn leave(link: &mut Link, interrupts: &mut follow::Interrupts) {
+    let close = link.close();
+    tokio::pin!(close);
+    tokio::select! {
+        () = &mut close => return,
+        () = tokio::time::sleep(LEAVE_QUIETLY) => {}
+    }
+    console::note("other runs still use this process; letting their commands end (Ctrl-C leaves at once)");
+    tokio::select! {
+        () = close => {}
+        () = interrupts.next() => {}
+    }
 }
 
 /// Returns the outcome as one document.

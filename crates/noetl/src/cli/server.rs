@@ -1,20 +1,328 @@
-//! `noetl server`
+//! `noetl server`: a server in the foreground, or in the background.
+
+use std::ffi::OsString;
+use std::io::{IsTerminal as _, Write as _};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::console;
+use super::link::{bad_directory, bad_node};
 use super::stop::{Exit, Stop};
 use super::target::Globals;
-/// Run a server
+use crate::render::duration;
+use crate::server::background::{self, Files, PidFileError, StartFailed, StartOptions, Started};
+use crate::server::doors::{DoorOptions, TOKEN_VARIABLE, Tokens};
+use crate::server::log_file::LogFile;
+use crate::server::node::{DRAIN_DEFAULT, WorkerSettings};
+use crate::server::{self, Ended, Ready, ServerError, ServerOptions};
+use crate::telemetry::{self, LogOptions};
+
+/// How much longer than its drain time a server may take to be gone.
+const STOP_MARGIN: Duration = Duration::from_secs(20);
+
+/// Run, start and stop a server
 #[derive(Debug, clap::Subcommand)]
 pub enum Server {
-    /// Run
-    Run,
-    /// Start
-    Start,
-    /// Stop
-    Stop,
+    /// Run a server in the foreground, until Ctrl-C or SIGTERM
+    Run(Box<RunArgs>),
+    /// Start a server in the background, and wait until it answers
+    Start(Box<StartArgs>),
+    /// Stop the server in the background
+    Stop(StopArgs),
 }
+
+/// How a server is to be. --host, --port and --data-dir say where.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ServeArgs {
+    /// Only decide: commands are run by workers elsewhere
+    #[arg(long)]
+    no_worker: bool,
+    /// Commands that the worker inside runs at once [default: twice the processors, at least 4]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1024), conflicts_with = "no_worker")]
+    worker_slots: Option<u32>,
+    /// How long running commands get when the server stops
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration::parse)]
+    drain: Duration,
+    /// The python interpreter of python steps
+    #[arg(long, value_name = "PROGRAM", default_value = "python3")]
+    python: String,
+    /// Environment variable that templates and tools may see, beside PATH, HOME, LANG, TZ and TMPDIR (repeatable)
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    expose_env: Vec<String>,
+    /// Listen beyond this machine without a token: everybody who reaches the server can run code on it
+    #[arg(long)]
+    insecure_no_auth: bool,
+    /// Name under which the server is reached, beside localhost and addresses (repeatable)
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    allowed_host: Vec<String>,
+    /// Origin of pages that may use the interface (repeatable)
+    #[arg(long, value_name = "ORIGIN", value_delimiter = ',')]
+    cors_origin: Vec<String>,
+    /// Certificate chain, to speak TLS
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// Private key of the certificate
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+    /// Log lines as JSON
+    #[arg(long)]
+    log_json: bool,
+}
+
+/// `noetl server run`.
+#[derive(Debug, clap::Args)]
+pub struct RunArgs {
+    #[command(flatten)]
+    serve: ServeArgs,
+    /// Started in the background: nobody is at the terminal
+    #[arg(long, hide = true)]
+    detached: bool,
+    /// Written while the server runs
+    #[arg(long, value_name = "FILE", hide = true)]
+    pid_file: Option<PathBuf>,
+    /// Log to this file instead of the terminal
+    #[arg(long, value_name = "FILE")]
+    log_file: Option<PathBuf>,
+}
+
+/// `noetl server start`.
+#[derive(Debug, clap::Args)]
+pub struct StartArgs {
+    #[command(flatten)]
+    serve: ServeArgs,
+    /// Accepted for older scripts: the tables are made when there are none
+    #[arg(long)]
+    init_db: bool,
+}
+
+/// `noetl server stop`.
+#[derive(Debug, clap::Args)]
+pub struct StopArgs {
+    /// Do not ask, and end it by force if it does not drain in time
+    #[arg(short, long)]
+    force: bool,
+    /// How long it may take to drain
+    #[arg(long, value_name = "TIME", default_value = "50s", value_parser = duration::parse)]
+    timeout: Duration,
+}
+
 impl Server {
-    /// Does it.
-    pub async fn run(&self, globals: &Globals) -> Result<Exit, Stop> {
-        let _ = globals;
-        Ok(Exit::Defect)
+    /// Does what is asked.
+    pub async fn run(self, globals: &Globals) -> Result<Exit, Stop> {
+        match self {
+            Server::Run(args) => run(globals, *args).await,
+            Server::Start(args) => start(globals, &args).await,
+            Server::Stop(args) => stop(&args).await,
+        }
     }
 }
+
+async fn run(globals: &Globals, args: RunArgs) -> Result<Exit, Stop> {
+    let file = match &args.log_file {
+        Some(path) => Some(
+            LogFile::open(path)
+                .map_err(|error| Stop::usage(format!("can not open the log {}: {error}", path.display())))?,
+        ),
+        None => None,
+    };
+    let logging = LogOptions { json: args.serve.log_json, filter: None, file };
+    telemetry::init(logging).map_err(Stop::usage)?;
+    let mut options = options(globals, &args.serve)?;
+    options.pid_file.clone_from(&args.pid_file);
+    options.detached = args.detached;
+    let ended = server::run(options, |ready| announce(&ready)).await.map_err(|error| failed(&error))?;
+    Ok(match ended {
+        Ended::Drained => Exit::Done,
+        Ended::Forced => Exit::Interrupted,
+    })
+}
+
+fn options(globals: &Globals, args: &ServeArgs) -> Result<ServerOptions, Stop> {
+    if globals.server_url.is_some() || globals.context.is_some() {
+        return Err(Stop::usage("a server listens on --host and --port; --server-url and --context name another one"));
+    }
+    let mut options = ServerOptions::new(globals.data_directory()?);
+    let (host, port) = listen_on(globals)?;
+    options.host = host.unwrap_or(options.host);
+    options.port = port.unwrap_or(options.port);
+    options.doors = DoorOptions {
+        tokens: tokens(globals)?,
+        insecure_no_auth: args.insecure_no_auth,
+        allowed_hosts: args.allowed_host.clone(),
+        cors_origins: args.cors_origin.clone(),
+    };
+    options.tls = args.tls_cert.clone().zip(args.tls_key.clone());
+    options.worker = (!args.no_worker).then(|| WorkerSettings {
+        slots: args.worker_slots,
+        drain: args.drain,
+        python: args.python.clone(),
+        ..WorkerSettings::default()
+    });
+    options.expose_env.clone_from(&args.expose_env);
+    Ok(options)
+}
+
+/// Returns where to listen: flags, else NOETL_HOST and NOETL_PORT.
+fn listen_on(globals: &Globals) -> Result<(Option<String>, Option<u16>), Stop> {
+    let from_environment = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let host = globals.host.clone().or_else(|| from_environment("NOETL_HOST"));
+    let port = match (globals.port, from_environment("NOETL_PORT")) {
+        (Some(port), _) => Some(port),
+        (None, Some(text)) => Some(text.parse().map_err(|_| Stop::usage(format!("NOETL_PORT: `{text}` is no port")))?),
+        (None, None) => None,
+    };
+    Ok((host, port))
+}
+
+/// Returns whom the server lets in: the token file's, else the token on the command line or in the environment.
+fn tokens(globals: &Globals) -> Result<Tokens, Stop> {
+    let refuse = |error: server::doors::DoorsError| Stop::usage(error.to_string());
+    if let Some(file) = &globals.token_file {
+        return Tokens::from_file(file).map_err(refuse);
+    }
+    if let Some(token) = globals.session_token.as_deref().filter(|token| !token.is_empty()) {
+        return Tokens::parse(token, "--session-token").map_err(refuse);
+    }
+    let from_environment = std::env::var(TOKEN_VARIABLE).unwrap_or_default();
+    Tokens::parse(&from_environment, TOKEN_VARIABLE).map_err(refuse)
+}
+
+fn announce(ready: &Ready) {
+    for warning in &ready.warnings {
+        console::note(&format!("warning: {warning}"));
+    }
+    let at = ready.urls.first().map_or("its socket", String::as_str);
+    console::note(&format!("noetl server at {at}"));
+    console::note(&format!("data directory {}", ready.data_dir.display()));
+    console::note(&match ready.slots {
+        Some(slots) => format!("runs up to {slots} commands at once; Ctrl-C drains and stops it"),
+        None => "runs no commands itself: start workers with `noetl worker run`".to_owned(),
+    });
+}
+
+async fn start(globals: &Globals, args: &StartArgs) -> Result<Exit, Stop> {
+    // Everything that is wrong with the options is said here, and not in a log.
+    let options = options(globals, &args.serve)?;
+    let start = StartOptions {
+        args: arguments(globals, &args.serve, &options),
+        data_dir: options.data_dir.clone(),
+        files: Files::usual().map_err(|error| bad_directory(&error))?,
+    };
+    match background::start(&start).await.map_err(|error| start_failed(&error))? {
+        Started::Up { pid, url } => {
+            let at = url.map(|url| format!(" at {url}")).unwrap_or_default();
+            console::print(&format!(
+                "Server started with PID {pid}{at}\nPID file: {}\nLog: {}\n",
+                start.files.pid_file.display(),
+                start.files.log_file.display()
+            ))?;
+        }
+        Started::Already { pid } => console::print(&format!("Server is already running with PID {pid}\n"))?,
+    }
+    Ok(Exit::Done)
+}
+
+/// Returns the arguments that make `server run` in the background what was asked for here. A token given on the
+/// command line goes on through the environment of the child: command lines can be read by everybody.
+fn arguments(globals: &Globals, args: &ServeArgs, options: &ServerOptions) -> Vec<OsString> {
+    let mut out: Vec<OsString> = vec!["--data-dir".into(), options.data_dir.path().into()];
+    let mut pair = |name: &str, value: OsString| out.extend([OsString::from(name), value]);
+    pair("--host", options.host.clone().into());
+    pair("--port", options.port.to_string().into());
+    pair("--drain", format!("{}ms", args.drain.as_millis()).into());
+    pair("--python", args.python.clone().into());
+    if let Some(slots) = args.worker_slots {
+        pair("--worker-slots", slots.to_string().into());
+    }
+    let file = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone()).into_os_string();
+    if let Some(path) = &globals.token_file {
+        pair("--token-file", file(path));
+    }
+    if let Some(path) = &args.tls_cert {
+        pair("--tls-cert", file(path));
+    }
+    if let Some(path) = &args.tls_key {
+        pair("--tls-key", file(path));
+    }
+    for name in &args.expose_env {
+        pair("--expose-env", name.into());
+    }
+    for name in &args.allowed_host {
+        pair("--allowed-host", name.into());
+    }
+    for origin in &args.cors_origin {
+        pair("--cors-origin", origin.into());
+    }
+    let flags =
+        [("--no-worker", args.no_worker), ("--insecure-no-auth", args.insecure_no_auth), ("--log-json", args.log_json)];
+    out.extend(flags.iter().filter(|(_, given)| *given).map(|(name, _)| OsString::from(name)));
+    out
+}
+
+async fn stop(args: &StopArgs) -> Result<Exit, Stop> {
+    let files = Files::usual().map_err(|error| bad_directory(&error))?;
+    let Some(found) = background::find(&files.pid_file).map_err(|error| pid_file_failed(&error))? else {
+        console::print("No server is running in the background\n")?;
+        return Ok(Exit::Done);
+    };
+    if !args.force && std::io::stdin().is_terminal() && !confirmed(&format!("Stop the server with PID {}?", found.pid))?
+    {
+        return Ok(Exit::Done);
+    }
+    let failed =
+        |error: std::io::Error| Stop::new(Exit::Failed, format!("can not signal process {}: {error}", found.pid));
+    found.terminate().map_err(failed)?;
+    if !found.gone(args.timeout).await {
+        if !args.force {
+            let message = format!("process {} still drains after {} s", found.pid, args.timeout.as_secs());
+            return Err(
+                Stop::new(Exit::TimedOut, message).hint("wait for it, or end it with `noetl server stop --force`")
+            );
+        }
+        found.kill().map_err(failed)?;
+        if !found.gone(STOP_MARGIN).await {
+            return Err(Stop::new(Exit::Failed, format!("process {} does not end", found.pid)));
+        }
+    }
+    console::print(&format!("Server with PID {} stopped\n", found.pid))?;
+    Ok(Exit::Done)
+}
+
+/// Asks a yes-or-no question; nothing said means no.
+fn confirmed(question: &str) -> Result<bool, Stop> {
+    let mut stderr = anstream::stderr();
+    write!(stderr, "{question} [y/N] ")?;
+    stderr.flush()?;
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer)?;
+    Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
+}
+
+fn failed(error: &ServerError) -> Stop {
+    match error {
+        ServerError::Directory(error) => bad_directory(error),
+        ServerError::Node(error) => bad_node(error),
+        ServerError::Doors(_) | ServerError::Tls(_) => Stop::usage(error.to_string()),
+        ServerError::PortInUse { .. } => {
+            Stop::new(Exit::Failed, error.to_string()).hint("another is chosen with --port; 0 lets the system choose")
+        }
+        ServerError::Listen { .. } | ServerError::Signals(_) => Stop::new(Exit::Failed, error.to_string()),
+        ServerError::PidFile(error) => pid_file_failed(error),
+    }
+}
+
+fn start_failed(error: &StartFailed) -> Stop {
+    match error {
+        StartFailed::PidFile(error) => pid_file_failed(error),
+        StartFailed::Directory(error) => bad_directory(error),
+        StartFailed::Spawn(_) | StartFailed::Died { .. } | StartFailed::Silent { .. } => {
+            Stop::new(Exit::Failed, error.to_string())
+        }
+    }
+}
+
+fn pid_file_failed(error: &PidFileError) -> Stop {
+    Stop::new(Exit::Failed, error.to_string())
+}
+
+const _: () = assert!(DRAIN_DEFAULT.as_secs() == 30, "the help of --drain and of --timeout says so");

@@ -5,7 +5,9 @@ use std::fs;
 use std::path::PathBuf;
 
 use super::config::{self, Config, Context, Runtime};
+use super::link::bad_directory;
 use super::stop::{Exit, Stop};
+use crate::embed::DataDir;
 
 /// Where the server is when nothing says otherwise.
 pub const DEFAULT_PORT: u16 = 8082;
@@ -47,7 +49,7 @@ pub enum Target {
     /// The owner of the data directory; else the server of the current context, if any; else the directory itself.
     Directory {
         /// The data directory.
-        directory: PathBuf,
+        directory: DataDir,
         /// The current context's server.
         fallback: Option<Named>,
     },
@@ -76,14 +78,8 @@ impl Globals {
     }
 
     /// Returns the data directory.
-    pub fn data_directory(&self) -> Result<PathBuf, Stop> {
-        if let Some(directory) = &self.data_dir {
-            return Ok(directory.clone());
-        }
-        match std::env::var_os("NOETL_DATA_DIR").filter(|directory| !directory.is_empty()) {
-            Some(directory) => Ok(PathBuf::from(directory)),
-            None => Ok(config::home()?.join("data")),
-        }
+    pub fn data_directory(&self) -> Result<DataDir, Stop> {
+        DataDir::resolve(self.data_dir.as_deref()).map_err(|error| bad_directory(&error))
     }
 
     /// Returns whom to ask.
@@ -177,15 +173,22 @@ impl Globals {
         if let Some(file) = &self.token_file {
             let text = fs::read_to_string(file)
                 .map_err(|error| Stop::usage(format!("can not read the token file {}: {error}", file.display())))?;
-            return match text.trim() {
-                "" => Err(Stop::usage(format!("the token file {} is empty", file.display()))),
-                token => Ok(Some(token.to_owned())),
+            return match first_token(&text) {
+                Some(token) => Ok(Some(token.to_owned())),
+                None => Err(Stop::usage(format!("the token file {} holds no token", file.display()))),
             };
         }
         let from_environment = || std::env::var("NOETL_TOKEN").ok().filter(|token| !token.is_empty());
         let flag = self.session_token.clone().filter(|token| !token.is_empty());
         Ok(flag.or_else(from_environment).or_else(|| stored.map(str::to_owned)))
     }
+}
+
+/// Returns the first token of a token file. The same file may serve the server, which knows `name:token` and comments.
+pub fn first_token(text: &str) -> Option<&str> {
+    let line = text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#'))?;
+    let token = line.split_once(':').map_or(line, |(_, token)| token.trim());
+    (!token.is_empty()).then_some(token)
 }
 
 fn context<'a>(config: &'a Config, name: &str) -> Result<&'a Context, Stop> {
@@ -231,7 +234,10 @@ mod tests {
     #[test]
     fn a_directory_on_the_command_line_is_the_only_place() {
         let globals = with(|g| g.data_dir = Some("/d".into()));
-        assert_eq!(globals.target().unwrap(), Target::Directory { directory: "/d".into(), fallback: None });
+        assert_eq!(
+            globals.target().unwrap(),
+            Target::Directory { directory: DataDir::resolve(Some("/d".as_ref())).unwrap(), fallback: None }
+        );
         assert_eq!(globals.runtime(Runtime::Auto).unwrap().0, Runtime::Local);
     }
 
@@ -249,6 +255,8 @@ mod tests {
         fs::write(&file, " secret\n").unwrap();
         let globals = with(|g| g.token_file = Some(file.clone()));
         assert_eq!(globals.token(Some("stored")).unwrap().as_deref(), Some("secret"));
+        fs::write(&file, "# ours\nann: other\nbob:third\n").unwrap();
+        assert_eq!(globals.token(None).unwrap().as_deref(), Some("other"));
         fs::write(&file, "\n").unwrap();
         assert!(globals.token(None).is_err());
         let globals = with(|g| g.session_token = Some("flag".into()));

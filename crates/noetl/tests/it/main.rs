@@ -1,4 +1,4 @@
-//! The binary's library from the outside. One test binary: linking is what costs.
+//! The binary and its library from the outside. One test binary: linking is what costs.
 
 mod api_bad_input;
 mod api_cancel;
@@ -9,3 +9,14 @@ mod api_sql;
 mod api_worker;
 mod api_worker_samples;
 mod api_world;
+mod cli_answers;
+mod cli_context;
+mod cli_help;
+mod cli_local;
+mod cli_server;
+mod cli_validate;
+mod playbooks;
+mod server_doors;
+mod server_listen;
+mod server_node;
+mod support;

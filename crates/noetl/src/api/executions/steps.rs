@@ -142,8 +142,9 @@ async fn inspect(api: &Api, execution_id: ExecutionId) -> Result<Inspection, Api
     api.engine.inspect(execution_id).await?.ok_or_else(|| ApiError::unknown_execution(execution_id))
 }
 
-/// The playbook's steps in its order; steps that only the log knows (an entry that can not be compiled) after them.
-fn names(inspection: &Inspection) -> indexmap::IndexSet<Arc<str>> {
+/// Returns the playbook's steps in its order; steps that only the log knows (an entry that can not be compiled) after
+/// them.
+pub(in crate::api) fn names(inspection: &Inspection) -> indexmap::IndexSet<Arc<str>> {
     let written = inspection.playbook.iter().flat_map(|playbook| playbook.index.keys().cloned());
     written.chain(inspection.execution.steps.keys().cloned()).collect()
 }

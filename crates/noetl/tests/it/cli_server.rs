@@ -1,0 +1,243 @@
+//! The founding document's commands on a real server.
+
+use serde_json::Value;
+
+use crate::playbooks::{FAMILY, HELLO, NOOP, SLEEP};
+use crate::support::{Home, Server, eventually};
+
+fn start(home: &Home, playbook: &str) -> String {
+    let started = home.run(&["run", playbook, "-r", "distributed", "--json"]).done().json();
+    started["execution_id"].as_str().unwrap().to_owned()
+}
+
+/// Waits until a worker holds a command of it.
+fn in_flight(home: &Home, id: &str) {
+    eventually("a command is in flight", || {
+        (home.run(&["status", id, "--json"]).json()["in_flight"].as_u64() > Some(0)).then_some(())
+    });
+}
+
+#[test]
+fn a_cancel_prints_the_block_and_the_status_knows_it() {
+    let home = Home::new();
+    let _server = Server::start(&home, &[]);
+    home.file("sleep.yaml", SLEEP);
+    home.run(&["register", "sleep.yaml"]).done();
+    let id = start(&home, "test/sleep");
+    in_flight(&home, &id);
+    let said = home.run(&["cancel", &id, "--reason", "Detected infinite loop"]).done();
+    assert_eq!(
+        said.stdout,
+        format!(
+            "
+============================================================
+Execution: {id}
+Status:    CANCELLED
+Cancelled: 1 execution(s)
+Message:   Cancelled 1 execution(s)
+Reason:    Detected infinite loop
+============================================================
+
+"
+        )
+    );
+    assert!(said.stderr.contains("1 command(s) running to its end:"), "{}", said.stderr);
+    assert!(home.run(&["status", &id]).done().stdout.contains("Status:    CANCELLED\n"));
+    let again = home.run(&["cancel", &id]);
+    assert_eq!((again.exit, again.stdout.as_str()), (1, ""));
+    assert!(again.stderr.contains(&format!("Execution {id} is already CANCELLED")), "{}", again.stderr);
+    // What still runs is stopped by asking harder.
+    home.run(&["cancel", &id, "--interrupt", "--grace", "0s", "--wait"]).done();
+    assert_eq!(home.run(&["wait", &id, "--for", "quiesced"]).done().stdout, "CANCELLED\n");
+}
+
+#[test]
+fn the_founding_documents_batch_loop_prints_its_example_output() {
+    let home = Home::new();
+    let _server = Server::start(&home, &[]);
+    home.file("sleep.yaml", SLEEP);
+    home.file("noop.yaml", NOOP);
+    home.run(&["register", "sleep.yaml"]).done();
+    home.run(&["register", "noop.yaml"]).done();
+    let stale = start(&home, "test/sleep");
+    let finished = start(&home, "test/noop");
+    home.run(&["wait", &finished]).done();
+    let said = home.shell(&format!(
+        "\
+# Cancel multiple stale executions
+for id in {stale} {finished}; do
+  echo \"Cancelling $id...\"
+  noetl cancel $id --reason \"Cleanup stale execution\" 2>/dev/null || echo \"  (already cancelled or completed)\"
+done"
+    ));
+    assert_eq!(
+        said.stdout,
+        format!(
+            "\
+Cancelling {stale}...
+
+============================================================
+Execution: {stale}
+Status:    CANCELLED
+Cancelled: 1 execution(s)
+Message:   Cancelled 1 execution(s)
+Reason:    Cleanup stale execution
+============================================================
+
+Cancelling {finished}...
+  (already cancelled or completed)
+"
+        )
+    );
+    home.run(&["cancel", &stale, "--interrupt", "--grace", "0s"]);
+}
+
+#[test]
+fn a_family_of_111_is_cancelled_and_its_log_is_queried() {
+    let home = Home::new();
+    let _server = Server::start(&home, &["--worker-slots", "4"]);
+    for (name, text) in FAMILY {
+        home.file(name, text);
+        home.run(&["register", "playbook", "--file", name]).done();
+    }
+    let root = start(&home, "test/family");
+    eventually("all of them are there", || {
+        let tree = home.run(&["tree", &root, "--json"]).json();
+        (tree["executions"].as_array()?.len() == 111).then_some(())
+    });
+    let dry = home.run(&["cancel", &root, "--cascade", "--dry-run", "--json"]).done().json();
+    assert_eq!(dry["would_cancel"].as_array().unwrap().len(), 111);
+    let said = home.run(&["cancel", &root, "--cascade", "--interrupt", "--wait", "-r", "enough"]).done();
+    assert!(
+        said.stdout.contains("Cancelled: 111 execution(s)\nMessage:   Cancelled 111 execution(s)\nReason:    enough\n")
+    );
+    let listed: Vec<&str> = said.stdout.lines().filter_map(|line| line.strip_prefix("  - ")).collect();
+    assert_eq!((listed.len(), listed[0]), (111, root.as_str()));
+    assert_eq!(home.run(&["ps", "--active", "--json"]).done().json(), serde_json::json!([]));
+
+    // The queries of the founding document, verbatim.
+    let rows =
+        |sql: &str| home.run(&["query", sql, "--format", "json"]).done().json()["result"].as_array().unwrap().clone();
+    let cancelled = rows(
+        "SELECT execution_id, created_at, context->>'reason' as reason 
+             FROM noetl.event 
+             WHERE event_type = 'execution.cancelled' 
+             ORDER BY created_at DESC 
+             LIMIT 10",
+    );
+    assert_eq!(cancelled.len(), 10);
+    assert!(cancelled.iter().all(|row| row["reason"] == "enough"));
+    let stale = rows(
+        "SELECT DISTINCT execution_id 
+             FROM noetl.event 
+             WHERE status IN ('RUNNING', 'INITIALIZED') 
+               AND created_at < NOW() - INTERVAL '10 minutes'
+             ORDER BY execution_id DESC",
+    );
+    assert_eq!(stale.len(), 0);
+    let asked = std::time::Instant::now();
+    let members = rows(&format!(
+        "WITH RECURSIVE children AS (
+     SELECT execution_id FROM noetl.event WHERE execution_id = {root}
+     UNION ALL
+     SELECT e.execution_id
+     FROM noetl.event e
+     JOIN children c ON e.parent_execution_id = c.execution_id
+   )
+   SELECT DISTINCT execution_id FROM children;"
+    ));
+    assert!(asked.elapsed().as_secs_f64() < 5.0, "{:?}", asked.elapsed());
+    assert_eq!(members.len(), 111);
+    let refused = home
+        .run(&["query", "INSERT INTO noetl.event (event_type, status) VALUES ('execution.cancelled', 'CANCELLED')"]);
+    assert_eq!((refused.exit, refused.stdout.as_str()), (2, ""), "{}", refused.stderr);
+}
+
+#[test]
+fn a_run_beside_a_server_is_run_by_the_server() {
+    let home = Home::new();
+    let server = Server::start(&home, &[]);
+    home.file("hello.yaml", HELLO);
+    home.run(&["run", "hello.yaml"]).done();
+    let list = home.run(&["ps", "--json", "--server-url", &server.url]).done().json();
+    assert_eq!(list[0]["status"], "COMPLETED");
+    assert_eq!(server.stop(), Some(0));
+    let list = home.run(&["ps", "--json"]).done().json();
+    assert_eq!(list[0]["status"], "COMPLETED");
+}
+
+#[test]
+fn a_submitted_run_can_be_followed_to_its_end() {
+    let home = Home::new();
+    let server = Server::start(&home, &[]);
+    home.file("hello.yaml", HELLO);
+    let said = home.run(&["run", "hello.yaml", "--server-url", &server.url, "--follow", "--set", "who=all"]).done();
+    assert!(said.stdout.contains("Executing playbook on distributed server...\n  Path: test/hello\n  Version: 1\n"));
+    assert!(said.stderr.contains("🔹 Step: end") && said.stderr.contains("COMPLETED"), "{}", said.stderr);
+}
+
+#[test]
+fn a_second_server_on_one_directory_is_refused() {
+    let home = Home::new();
+    let _server = Server::start(&home, &[]);
+    let said = home.run(&["server", "run", "--port", "0"]);
+    assert_eq!(said.exit, 1);
+    assert!(said.stderr.contains("a server already runs on"), "{}", said.stderr);
+}
+
+#[test]
+fn a_server_in_the_background_is_started_found_and_stopped() {
+    let home = Home::new();
+    let said = home.run(&["server", "start", "--port", "0"]).done();
+    assert!(said.stdout.starts_with("Server started with PID "), "{}", said.stdout);
+    let again = home.run(&["server", "start", "--port", "0"]).done();
+    assert!(again.stdout.starts_with("Server is already running with PID "), "{}", again.stdout);
+    assert_eq!(home.run(&["ps", "--json"]).done().json(), serde_json::json!([]));
+    let stopped = home.run(&["server", "stop"]).done();
+    assert!(stopped.stdout.ends_with(" stopped\n"), "{}", stopped.stdout);
+    assert_eq!(home.run(&["server", "stop"]).done().stdout, "No server is running in the background\n");
+}
+
+#[test]
+fn beyond_this_machine_a_server_wants_a_token() {
+    let home = Home::new();
+    let said = home.run(&["server", "run", "--host", "0.0.0.0", "--port", "0"]);
+    assert_eq!(said.exit, 2);
+    assert!(said.stderr.contains("--token-file"), "{}", said.stderr);
+    home.file("tokens", "ann:a-token-of-some-length\n");
+    let server = Server::start(&home, &["--host", "0.0.0.0", "--token-file", "tokens"]);
+    let url = server.url.replace("0.0.0.0", "127.0.0.1");
+    assert_eq!(home.run(&["ps", "--server-url", &url]).exit, 5);
+    assert_eq!(home.run(&["ps", "--server-url", &url, "--session-token", "another-token-of-length"]).exit, 5);
+    home.run(&["ps", "--server-url", &url, "--token-file", "tokens"]).done();
+    home.run(&["ps"]).done();
+}
+
+#[test]
+fn a_worker_elsewhere_runs_what_the_server_only_decides() {
+    let home = Home::new();
+    let server = Server::start(&home, &["--no-worker"]);
+    home.file("hello.yaml", HELLO);
+    let mut worker = home.spawn(&["worker", "run", "--server-url", &server.url]);
+    let said = home.run(&["run", "hello.yaml", "--json", "--server-url", &server.url, "--follow"]).done();
+    assert_eq!(said.json()["execution_status"], Value::from("COMPLETED"));
+    crate::support::terminate(&worker);
+    assert_eq!(worker.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn the_tables_are_looked_after_while_the_server_runs() {
+    let home = Home::new();
+    let _server = Server::start(&home, &[]);
+    home.file("noop.yaml", NOOP);
+    home.run(&["run", "noop.yaml"]).done();
+    assert!(home.run(&["db", "validate"]).done().stdout.contains("\"valid\": true"));
+    assert!(home.run(&["db", "verify"]).done().stdout.starts_with("1 execution(s) verified, 0 problem(s)\n"));
+    assert!(home.run(&["db", "size"]).done().stdout.contains("execution "));
+    home.run(&["db", "backup", "copy.db"]).done();
+    assert!(home.path().join("copy.db").metadata().unwrap().len() > 0);
+    assert_eq!(home.run(&["db", "backup", "copy.db"]).exit, 2);
+    assert!(home.run(&["db", "prune", "--older-than", "0s"]).done().stdout.starts_with("would remove 1 "));
+    assert!(home.run(&["db", "prune", "--older-than", "0s", "--yes"]).done().stdout.starts_with("removed 1 "));
+    assert_eq!(home.run(&["ps", "--json"]).done().json(), serde_json::json!([]));
+}
