@@ -17,6 +17,7 @@ async fn serve(world: &World, tls: bool) -> (SocketAddr, JoinHandle<()>) {
     let listener = listen::bind("127.0.0.1", 0).await.unwrap().remove(0);
     let address = listener.local_addr().unwrap();
     let listener = if tls {
+        // Self-signed, for localhost, good for nothing else.
         let files = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tls");
         Listener::Tls(listener, tls::load(&files.join("certificate.pem"), &files.join("key.pem")).unwrap())
     } else {
@@ -66,6 +67,7 @@ async fn an_open_long_poll_is_answered_when_the_server_stops() {
 
 #[tokio::test]
 async fn a_request_that_is_no_http_ends_its_own_connection_only() {
+    tls::install_provider();
     let world = World::new();
     let (address, _serving) = serve(&world, false).await;
     let mut stream = TcpStream::connect(address).await.unwrap();
