@@ -116,6 +116,38 @@ async fn what_one_owner_began_the_next_one_finds() {
 }
 
 #[tokio::test]
+async fn the_tables_are_read_with_sql_and_never_written() {
+    let home = tempfile::tempdir().unwrap();
+    let dir = DataDir::resolve(Some(home.path())).unwrap();
+    let node = node(&dir).await;
+    let id = start(&node).await;
+    ask(&node, &format!("/api/executions/{id}/cancel"), Some(json!({"reason": "Detected infinite loop"}))).await;
+    let query = "SELECT execution_id, created_at, context->>'reason' as reason FROM noetl.event \
+                 WHERE event_type = 'execution.cancelled' ORDER BY created_at DESC LIMIT 10";
+    let reply = ask(&node, "/api/postgres/execute", Some(json!({"query": query, "schema": "noetl"}))).await;
+    assert_eq!(reply["columns"], json!(["execution_id", "created_at", "reason"]));
+    assert_eq!(reply["result"][0]["reason"], "Detected infinite loop");
+    assert_eq!((&reply["status"], &reply["error"], &reply["truncated"]), (&json!("ok"), &json!(null), &json!(false)));
+    let twice = ask(&node, "/api/postgres/execute", Some(json!({"query": "SELECT 1 AS n, 2 AS n"}))).await;
+    assert_eq!(twice["result"], json!([{"n": 1, "n_2": 2}]));
+    for query in [
+        "INSERT INTO noetl.event (event_type) VALUES ('execution.cancelled')",
+        "DELETE FROM noetl.event",
+        "SELECT 1; DROP TABLE noetl.event",
+        "SELECT * FROM noetl.nothing",
+        "PRAGMA journal_mode",
+        "ATTACH 'x' AS y",
+        "nonsense",
+    ] {
+        let body = json!({"query": query}).to_string();
+        let request = axum::http::Request::post("/api/postgres/execute").body(axum::body::Body::from(body)).unwrap();
+        let answer = Answer::of(tower::ServiceExt::oneshot(node.router(), request).await.unwrap()).await;
+        assert_eq!(answer.refused(400)["code"], "bad_query", "{query}");
+    }
+    node.stop().await;
+}
+
+#[tokio::test]
 async fn a_directory_that_can_not_be_opened_is_given_up_again() {
     let home = tempfile::tempdir().unwrap();
     let dir = DataDir::resolve(Some(home.path())).unwrap();
@@ -126,6 +158,15 @@ async fn a_directory_that_can_not_be_opened_is_given_up_again() {
     assert!(matches!(refused, Err(NodeError::Store(_))), "{refused:?}");
     assert_eq!(std::fs::read(dir.database()).unwrap(), garbage, "what can not be read is left as it is");
     assert!(dir.try_take(Role::Server, clock::now()).unwrap().is_some());
+}
+
+#[test]
+fn templates_see_only_what_is_exposed() {
+    let seen = noetl::server::node::environment(&["CARGO_MANIFEST_DIR".to_owned()]);
+    let names: Vec<&str> = seen.as_object().unwrap().keys().map(String::as_str).collect();
+    assert!(names.contains(&"PATH") && names.contains(&"CARGO_MANIFEST_DIR"), "{names:?}");
+    let allowed = ["CARGO_MANIFEST_DIR", "HOME", "LANG", "PATH", "TMPDIR", "TZ"];
+    assert!(names.iter().all(|name| allowed.contains(name)), "{names:?}");
 }
 
 #[tokio::test]
