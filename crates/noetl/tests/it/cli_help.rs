@@ -90,12 +90,23 @@ fn a_misspelt_command_is_met_with_a_suggestion_and_exit_2() {
     assert!(said.stderr.contains("cancel"), "{}", said.stderr);
 }
 
-/// The options that stand everywhere are shown once.
+/// Leaves out the options that stand everywhere, which the first help shows.
 fn without_globals(help: &str) -> String {
-    let Some(start) = help.find("\nWhere:\n").filter(|_| !help.starts_with("Runs playbooks")) else {
+    if help.starts_with("Runs playbooks") {
         return help.to_owned();
-    };
-    let rest = &help[start + 1..];
-    let end = rest.find("\n\n").map_or(rest.len(), |end| end + 1);
-    format!("{}{}", &help[..start], &rest[end..])
+    }
+    let mut out = String::new();
+    let mut inside = false;
+    for line in help.lines() {
+        if line == "Where:" {
+            inside = true;
+        } else if !line.is_empty() && !line.starts_with(' ') {
+            inside = false;
+        }
+        if !inside {
+            out.push_str(line);
+            out.push('\n');
+        }
+    }
+    out
 }
