@@ -59,7 +59,12 @@ pub(crate) async fn live(scenario: Scenario, servers: Servers, chance: Chance) -
     memory
 }
 
-async fn cancel(engine: &std::sync::Arc<noetl_engine::Engine>, servers: &Servers, chance: &Chance, memory: &mut Memory) {
+async fn cancel(
+    engine: &std::sync::Arc<noetl_engine::Engine>,
+    servers: &Servers,
+    chance: &Chance,
+    memory: &mut Memory,
+) {
     // Anybody's execution, children included.
     let query = noetl_store::ListQuery { limit: 200, ..Default::default() };
     let Ok(known) = engine.store().executions(query).await else { return };

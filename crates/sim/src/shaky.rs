@@ -74,7 +74,12 @@ impl Store for Shaky {
         }
     }
 
-    async fn locked( &self, execution_id: ExecutionId, tail_after: Option<u64>, decide: LockedDecide, ) -> Result<Option<Verdict>, StoreError> {
+    async fn locked(
+        &self,
+        execution_id: ExecutionId,
+        tail_after: Option<u64>,
+        decide: LockedDecide,
+    ) -> Result<Option<Verdict>, StoreError> {
         self.before().await?;
         let answer = self.inner.locked(execution_id, tail_after, decide).await;
         self.after().await?;
@@ -153,7 +158,12 @@ impl Store for Shaky {
         self.inner.open_cancellation(cancellation).await
     }
 
-    async fn cancel_chunk( &self, cancellation_id: CancellationId, max: usize, decide: ChunkDecide, ) -> Result<Chunk, StoreError> {
+    async fn cancel_chunk(
+        &self,
+        cancellation_id: CancellationId,
+        max: usize,
+        decide: ChunkDecide,
+    ) -> Result<Chunk, StoreError> {
         self.before().await?;
         let answer = self.inner.cancel_chunk(cancellation_id, max, decide).await;
         self.after().await?;

@@ -57,7 +57,8 @@ impl Tools for SimTools {
             *tries
         };
         // Most work is short; some takes longer than a lease, so that a silent worker is really replaced.
-        let ms = if self.chance.per_mille(30) { self.chance.between(2_000, 15_000) } else { self.chance.between(0, 400) };
+        let ms =
+            if self.chance.per_mille(30) { self.chance.between(2_000, 15_000) } else { self.chance.between(0, 400) };
         let stopped = tokio::select! {
             biased;
             order = stop.ordered() => Some(order),
@@ -74,7 +75,10 @@ impl Tools for SimTools {
             return outcome;
         }
         if self.chance.per_mille(100) {
-            return ToolOutcome::failed(ToolError::soft(ErrorKind::Code, "EXIT_1", "it failed"), json!({"exit_code": 1}));
+            return ToolOutcome::failed(
+                ToolError::soft(ErrorKind::Code, "EXIT_1", "it failed"),
+                json!({"exit_code": 1}),
+            );
         }
         if self.chance.per_mille(15) {
             return ToolOutcome::failed(ToolError::hard(ErrorKind::Connection, "GONE", "it is not there"), Value::Null);

@@ -212,7 +212,14 @@ impl World {
                 return restless
                     .iter()
                     .map(|head| {
-                        format!("stuck: {} {} {} at {:?}, {} in flight", head.execution_id, head.path, head.status.as_str(), head.current_step, head.in_flight)
+                        format!(
+                            "stuck: {} {} {} at {:?}, {} in flight",
+                            head.execution_id,
+                            head.path,
+                            head.status.as_str(),
+                            head.current_step,
+                            head.in_flight
+                        )
                     })
                     .collect();
             }

@@ -96,6 +96,7 @@ fn start(ids: &Ids) -> (Run, Append) {
         catalog_id: CatalogId(1),
         path: "bench/chain".into(),
         version: 1,
+        entry: "fetch".into(),
         parent: None,
         root_execution_id: execution_id,
         depth: 0,
@@ -143,6 +144,7 @@ fn step(run: &mut Run, ids: &Ids) -> Append {
             error: None,
             hard: false,
             handled: false,
+            ctx: vec![],
         })),
         Event::CommandDone(Box::new(CommandDone {
             command_id: old,

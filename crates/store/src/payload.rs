@@ -7,7 +7,10 @@
 use std::sync::Arc;
 
 use noetl_core::append::{Append, CommandChange, Guard};
-use noetl_core::event::{Call, Event, Exit, Write};
+use noetl_core::event::{
+    Call, Cancelled, CommandDone, Ended, Escalated, Event, Exit, Initialized, Issued, Parent, StepExited, Suspended,
+    Wait, Write,
+};
 use noetl_core::head::{CancelInfo, CommandRow, Head};
 use noetl_core::result::{Bound, StoredRef};
 use serde_json::{Map, Value};
@@ -63,7 +66,7 @@ impl Scrub {
         if let Some(cancel) = &mut change.cancel {
             self.cancel_info(cancel);
         }
-        change.ended.iter_mut().for_each(|ended| self.shared_text(&mut ended.step));
+        self.certificate(&mut change.ended);
         for change in &mut append.commands {
             match change {
                 CommandChange::Insert(row) => self.command(row)?,
@@ -94,29 +97,26 @@ impl Scrub {
         self.text(&mut cancel.cancelled_by);
         self.maybe_text(cancel.requested_by.as_mut());
         self.maybe_text(cancel.idempotency_key.as_mut());
-        cancel.ended.iter_mut().for_each(|ended| self.shared_text(&mut ended.step));
+        self.certificate(&mut cancel.ended);
     }
 
     fn command(&mut self, row: &mut CommandRow) -> Result<(), StoreError> {
         self.shared_text(&mut row.step);
         self.shared_text(&mut row.kind);
         self.shared_text(&mut row.pool);
+        if let Some(Wait::Child { path, .. }) = &mut row.wait {
+            self.shared_text(path);
+        }
         if let Some(holder) = &mut row.holder {
             self.shared_text(&mut holder.worker_id);
         }
         self.value(&mut row.work)
     }
 
+    /// Every field by name: a new one has to say here whether it is text or data.
     fn event(&mut self, event: &mut Event) -> Result<(), StoreError> {
         match event {
-            Event::PlaybookInitialized(init) => {
-                self.shared_text(&mut init.path);
-                self.maybe_text(init.started_by.as_mut());
-                if let Some(parent) = &mut init.parent {
-                    self.maybe_shared_text(parent.return_step.as_mut());
-                }
-                self.value(&mut init.workload)
-            }
+            Event::PlaybookInitialized(initialized) => self.initialized(initialized),
             Event::StepEnter { step, visit: _, kind } => {
                 self.shared_text(step);
                 self.shared_text(kind);
@@ -127,66 +127,65 @@ impl Scrub {
                 self.exit(exit)
             }
             Event::CommandIssued(issued) => {
-                self.shared_text(&mut issued.step);
-                self.shared_text(&mut issued.kind);
-                self.value(&mut issued.input)
+                let Issued { command_id: _, step, visit: _, iteration: _, kind, input } = &mut **issued;
+                self.shared_text(step);
+                self.shared_text(kind);
+                self.value(input)
             }
-            Event::CommandClaimed { step, worker_id, .. } | Event::CommandStarted { step, worker_id, .. } => {
+            Event::CommandClaimed { command_id: _, epoch: _, step, session_id: _, worker_id }
+            | Event::CommandStarted { command_id: _, epoch: _, step, worker_id, started_at: _, late: _ } => {
                 self.shared_text(step);
                 self.shared_text(worker_id);
                 Ok(())
             }
-            Event::CallDone(call) => {
-                let Call { step, result, error, .. } = &mut **call;
-                self.shared_text(step);
-                self.bound(result)?;
-                self.maybe_value(error.as_mut())
-            }
-            Event::CommandDone(done) => {
-                self.shared_text(&mut done.step);
-                self.maybe_shared_text(done.worker_id.as_mut());
-                self.writes(&mut done.ctx)?;
-                self.maybe_value(done.error.as_mut())
-            }
+            Event::CallDone(call) => self.call(call),
+            Event::CommandDone(done) => self.command_done(done),
             Event::CommandSuspended(suspended) => {
-                self.shared_text(&mut suspended.step);
-                self.writes(&mut suspended.ctx)?;
-                self.value(&mut suspended.continuation)
+                let Suspended { command_id: _, epoch: _, step, wait, continuation, ctx } = &mut **suspended;
+                self.shared_text(step);
+                match wait {
+                    Wait::Until(_) => {}
+                    Wait::Child { execution_id: _, path } => self.shared_text(path),
+                }
+                self.writes(ctx)?;
+                self.value(continuation)
             }
-            Event::CommandResumed { step, continuation, .. } => {
+            Event::CommandResumed { command_id: _, epoch: _, step, continuation } => {
                 self.shared_text(step);
                 self.maybe_value(continuation.as_mut())
             }
-            Event::CommandLost { step, reason, .. } => {
+            Event::CommandLost { command_id: _, epoch: _, step, session_id: _, reason, again: _ } => {
                 self.shared_text(step);
                 self.text(reason);
                 Ok(())
             }
-            Event::CommandReleased { step, .. } | Event::CommandForgotten { step, .. } => {
+            Event::CommandReleased { command_id: _, epoch: _, step }
+            | Event::CommandForgotten { command_id: _, epoch: _, step, end: _ } => {
                 self.shared_text(step);
                 Ok(())
             }
-            Event::CommandCancelled { step, reason, worker_id, .. } => {
+            Event::CommandCancelled { command_id: _, epoch: _, step, reason, worker_id } => {
                 self.shared_text(step);
                 self.text(reason);
                 self.maybe_shared_text(worker_id.as_mut());
                 Ok(())
             }
-            Event::LoopStarted { step, items, .. } => {
+            Event::LoopStarted { step, visit: _, items, total: _, max_in_flight: _ } => {
                 self.shared_text(step);
                 self.bound(items)
             }
-            Event::LoopDone { step, result, .. } => {
+            Event::LoopDone { step, visit: _, total: _, failed: _, result } => {
                 self.shared_text(step);
                 self.bound(result)
             }
             Event::StepExit(exited) => {
-                self.shared_text(&mut exited.step);
-                if let Some(result) = &mut exited.result {
+                let StepExited { step, visit: _, result, error, fatal: _, handled: _, exit } = &mut **exited;
+                self.shared_text(step);
+                if let Some(result) = result {
                     self.bound(result)?;
                 }
-                self.maybe_value(exited.error.as_mut())?;
-                self.exit(&mut exited.exit)
+                self.maybe_value(error.as_mut())?;
+                self.exit(exit)
             }
             Event::PlaybookCompleted { path, result } => {
                 self.shared_text(path);
@@ -198,23 +197,97 @@ impl Scrub {
                 self.value(error)
             }
             Event::ExecutionCancelled(cancelled) => {
-                self.maybe_text(cancelled.reason.as_mut());
-                self.text(&mut cancelled.cancelled_by);
-                self.maybe_text(cancelled.requested_by.as_mut());
-                self.maybe_text(cancelled.remote.as_mut());
+                self.cancelled(cancelled);
                 Ok(())
             }
             Event::ExecutionCancelEscalated(escalated) => {
-                self.maybe_text(escalated.reason.as_mut());
-                self.text(&mut escalated.cancelled_by);
-                self.maybe_text(escalated.requested_by.as_mut());
+                let Escalated { reason, cancelled_by, requested_by, mode: _, grace_ms: _ } = &mut **escalated;
+                self.maybe_text(reason.as_mut());
+                self.text(cancelled_by);
+                self.maybe_text(requested_by.as_mut());
                 Ok(())
             }
             Event::ExecutionQuiesced { commands } => {
-                commands.iter_mut().for_each(|ended| self.shared_text(&mut ended.step));
+                self.certificate(commands);
                 Ok(())
             }
         }
+    }
+
+    fn initialized(&mut self, initialized: &mut Initialized) -> Result<(), StoreError> {
+        let Initialized {
+            catalog_id: _,
+            path,
+            version: _,
+            entry,
+            parent,
+            root_execution_id: _,
+            depth: _,
+            workload,
+            cancel_mode: _,
+            cancel_grace_ms: _,
+            started_by,
+            strict: _,
+        } = initialized;
+        self.shared_text(path);
+        self.shared_text(entry);
+        if let Some(Parent { execution_id: _, command_id: _, return_step }) = parent {
+            self.maybe_shared_text(return_step.as_mut());
+        }
+        self.maybe_text(started_by.as_mut());
+        self.value(workload)
+    }
+
+    fn call(&mut self, call: &mut Call) -> Result<(), StoreError> {
+        let Call { command_id: _, epoch: _, step, visit: _, iteration: _, result, error, hard: _, handled: _, ctx } =
+            call;
+        self.shared_text(step);
+        self.bound(result)?;
+        self.writes(ctx)?;
+        self.maybe_value(error.as_mut())
+    }
+
+    fn command_done(&mut self, done: &mut CommandDone) -> Result<(), StoreError> {
+        let CommandDone {
+            command_id: _,
+            epoch: _,
+            step,
+            visit: _,
+            iteration: _,
+            error,
+            ctx,
+            started_at: _,
+            worker_id,
+            duration_ms: _,
+            late: _,
+        } = done;
+        self.shared_text(step);
+        self.maybe_shared_text(worker_id.as_mut());
+        self.writes(ctx)?;
+        self.maybe_value(error.as_mut())
+    }
+
+    fn cancelled(&mut self, cancelled: &mut Cancelled) {
+        let Cancelled {
+            reason,
+            cancelled_by,
+            requested_by,
+            remote,
+            cascade: _,
+            mode: _,
+            grace_ms: _,
+            root_execution_id: _,
+            requested_execution_id: _,
+            in_flight: _,
+        } = cancelled;
+        self.maybe_text(reason.as_mut());
+        self.text(cancelled_by);
+        self.maybe_text(requested_by.as_mut());
+        self.maybe_text(remote.as_mut());
+    }
+
+    fn certificate(&mut self, lines: &mut [Ended]) {
+        lines.iter_mut().for_each(|line| self.shared_text(&mut line.step));
     }
 
     fn exit(&mut self, exit: &mut Exit) -> Result<(), StoreError> {

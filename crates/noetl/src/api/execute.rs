@@ -163,17 +163,25 @@ pub(super) async fn execute(
         return Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "unknown_kind", message));
     }
     let target = target(&request)?;
-    let started = api
-        .engine
-        .start(StartRequest {
-            target,
-            payload: payload(request.workload, request.payload, request.args)?,
-            parent_execution_id: request.parent_execution_id,
-            started_by: Some(caller.name()),
-            strict: request.strict.unwrap_or(false),
-            idempotency_key,
-        })
-        .await?;
+    let mut start = StartRequest {
+        target,
+        payload: payload(request.workload, request.payload, request.args)?,
+        parent_execution_id: request.parent_execution_id,
+        started_by: Some(caller.name()),
+        strict: request.strict.unwrap_or(false),
+        idempotency_key,
+    };
+    let started = match api.engine.start(start.clone()).await {
+        // Older clients send a catalog id as the path.
+        Err(StartError::UnknownPlaybook(name)) => match id_in_place_of_path(&start.target) {
+            Some(target) => {
+                start.target = target;
+                api.engine.start(start).await?
+            }
+            None => return Err(StartError::UnknownPlaybook(name).into()),
+        },
+        started => started?,
+    };
     Ok(Json(ExecuteReply {
         execution_id: started.execution_id,
         status: "started".to_owned(),
@@ -186,6 +194,13 @@ pub(super) async fn execute(
 
 fn target(request: &ExecuteRequest) -> Result<ResourceKey, ApiError> {
     key(request.path.as_deref(), request.catalog_id, request.version)
+}
+
+fn id_in_place_of_path(target: &ResourceKey) -> Option<ResourceKey> {
+    match target {
+        ResourceKey::Latest(path) => path.parse().ok().map(ResourceKey::Id),
+        ResourceKey::Version(..) | ResourceKey::Id(_) => None,
+    }
 }
 
 /// Returns how a request names a playbook.

@@ -161,6 +161,7 @@ fn waiting() -> OpenApiRouter<Api> {
         .routes(routes!(executions::cancel::stop))
         .routes(routes!(worker::poll))
         .routes(routes!(db::validate))
+        .routes(routes!(db::verify))
         .routes(routes!(db::size))
         .routes(routes!(db::prune))
         .routes(routes!(db::backup))
@@ -196,14 +197,18 @@ pub fn router(api: Api) -> Router {
         .route("/api/openapi.json", get(docs::openapi))
         .route("/api/docs", get(docs::page))
         .with_state(served);
-    router
+    let router = router
         .with_state(api.clone())
         .merge(pages)
         .fallback(unknown_route)
         .method_not_allowed_fallback(wrong_method)
-        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-        .layer(CatchPanicLayer::custom(panicked))
-        .layer(middleware::from_fn_with_state(api, metrics::count))
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX));
+    shielded(router).layer(middleware::from_fn_with_state(api, metrics::count))
+}
+
+/// Turns a handler's panic into an answer: a bug of ours is no reason to drop a connection.
+pub fn shielded(router: Router) -> Router {
+    router.layer(CatchPanicLayer::custom(panicked))
 }
 
 async fn unknown_route(method: Method, uri: Uri) -> ApiError {

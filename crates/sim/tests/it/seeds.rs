@@ -31,7 +31,10 @@ fn every_seed_keeps_every_promise() {
         tools += outcome.tools;
     }
     // A world in which nothing happens would keep every promise too.
-    assert!(executions as u64 > seeds && cancelled as u64 > seeds / 4 && tools as u64 > seeds, "{executions} {cancelled} {tools}");
+    assert!(
+        executions as u64 > seeds && cancelled as u64 > seeds / 4 && tools as u64 > seeds,
+        "{executions} {cancelled} {tools}"
+    );
 }
 
 #[test]

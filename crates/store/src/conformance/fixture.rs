@@ -20,7 +20,7 @@ pub struct Stage {
     pub(super) store: Arc<dyn Store>,
     pub(super) clock: ManualClock,
     pub(super) reopen: Option<Reopen>,
-    ids: Arc<AtomicI64>,
+    script: Script,
 }
 
 impl std::fmt::Debug for Stage {
@@ -29,9 +29,9 @@ impl std::fmt::Debug for Stage {
     }
 }
 
-/// Ids and appends, for a task of its own.
-#[derive(Clone)]
-pub(super) struct Script {
+/// Ids and appends in few words, for a task of its own.
+#[derive(Debug, Clone)]
+pub struct Script {
     ids: Arc<AtomicI64>,
     clock: ManualClock,
 }
@@ -40,12 +40,12 @@ impl Stage {
     /// Returns a stage around an empty store.
     pub fn new(subject: Subject) -> Self {
         let Subject { store, clock, reopen } = subject;
-        // Far above 2^53, so that an id that passes through a float is found out.
-        Stage { store, clock, reopen, ids: Arc::new(AtomicI64::new(543_857_931_469_455_001)) }
+        let script = Script::new(&clock);
+        Stage { store, clock, reopen, script }
     }
 
     pub(super) fn script(&self) -> Script {
-        Script { ids: Arc::clone(&self.ids), clock: self.clock.clone() }
+        self.script.clone()
     }
 
     pub(super) fn id(&self) -> i64 {
@@ -124,20 +124,29 @@ impl Stage {
 }
 
 impl Script {
-    pub(super) fn id(&self) -> i64 {
+    /// Returns a script with ids of its own.
+    pub fn new(clock: &ManualClock) -> Self {
+        // Far above 2^53, so that an id that passes through a float is found out.
+        Script { ids: Arc::new(AtomicI64::new(543_857_931_469_455_001)), clock: clock.clone() }
+    }
+
+    /// Returns an id that was never given.
+    pub fn id(&self) -> i64 {
         self.ids.fetch_add(1, Ordering::SeqCst)
     }
 
-    pub(super) fn now(&self) -> Timestamp {
+    /// Returns the time of the clock.
+    pub fn now(&self) -> Timestamp {
         self.clock.now()
     }
 
-    pub(super) fn event(&self, event: Event) -> NewEvent {
+    /// Gives an event its id.
+    pub fn event(&self, event: Event) -> NewEvent {
         NewEvent { event_id: EventId(self.id()), event }
     }
 
     /// Returns an append with nothing in it.
-    pub(super) fn empty(&self, execution_id: ExecutionId, guard: Guard) -> Append {
+    pub fn empty(&self, execution_id: ExecutionId, guard: Guard) -> Append {
         Append {
             execution_id,
             guard,
@@ -153,7 +162,7 @@ impl Script {
     }
 
     /// Returns the first append of an execution.
-    pub(super) fn birth(&self, parent: Option<&Head>) -> Append {
+    pub fn birth(&self, parent: Option<&Head>) -> Append {
         let execution_id = ExecutionId(self.id());
         let root = parent.map_or(execution_id, |parent| parent.root_execution_id);
         let head = Head {
@@ -188,6 +197,7 @@ impl Script {
             catalog_id: head.catalog_id,
             path: Arc::clone(&head.path),
             version: head.playbook_version,
+            entry: "fetch".into(),
             parent: parent.map(|parent| Parent {
                 execution_id: parent.execution_id,
                 command_id: None,
@@ -205,7 +215,7 @@ impl Script {
     }
 
     /// Returns a decision that enters a step.
-    pub(super) fn enter(&self, id: ExecutionId, decided: u64) -> Append {
+    pub fn enter(&self, id: ExecutionId, decided: u64) -> Append {
         let enter = Event::StepEnter { step: "fetch".into(), visit: 1, kind: "http".into() };
         Append {
             events: vec![self.event(enter)],
@@ -215,7 +225,7 @@ impl Script {
     }
 
     /// Adds a new command to an append.
-    pub(super) fn add_command(&self, append: &mut Append, state: CommandState) -> CommandId {
+    pub fn add_command(&self, append: &mut Append, state: CommandState) -> CommandId {
         let command_id = CommandId(self.id());
         let mut row = self.command(append.execution_id, command_id, 1, state);
         if let Guard::New(head) = &append.guard {
@@ -235,13 +245,7 @@ impl Script {
     }
 
     /// Returns a command as it stands when it was just issued.
-    pub(super) fn command(
-        &self,
-        id: ExecutionId,
-        command_id: CommandId,
-        epoch: u32,
-        state: CommandState,
-    ) -> CommandRow {
+    pub fn command(&self, id: ExecutionId, command_id: CommandId, epoch: u32, state: CommandState) -> CommandRow {
         CommandRow {
             execution_id: id,
             command_id,
@@ -266,12 +270,13 @@ impl Script {
         }
     }
 
-    pub(super) fn holder(&self, session_id: SessionId) -> Holder {
+    /// Returns who holds a command from now on.
+    pub fn holder(&self, session_id: SessionId) -> Holder {
         Holder { session_id, worker_id: "worker-1".into(), claimed_at: self.now(), started: false }
     }
 
     /// Returns a claim, behind the `step.enter` of a first command.
-    pub(super) fn claim(&self, id: ExecutionId, command_id: CommandId, epoch: u32, session_id: SessionId) -> Append {
+    pub fn claim(&self, id: ExecutionId, command_id: CommandId, epoch: u32, session_id: SessionId) -> Append {
         let holder = self.holder(session_id);
         let enter = Event::StepEnter { step: "fetch".into(), visit: 1, kind: "http".into() };
         let claimed = Event::CommandClaimed {
@@ -288,7 +293,8 @@ impl Script {
         }
     }
 
-    pub(super) fn done(&self, command_id: CommandId, epoch: u32, late: bool) -> NewEvent {
+    /// Returns the report of a command that completed.
+    pub fn done(&self, command_id: CommandId, epoch: u32, late: bool) -> NewEvent {
         self.event(Event::CommandDone(Box::new(CommandDone {
             command_id,
             epoch,
@@ -305,7 +311,7 @@ impl Script {
     }
 
     /// Returns the decision that settles a claimed command.
-    pub(super) fn settle(&self, head: &Head, command_id: CommandId, epoch: u32) -> Append {
+    pub fn settle(&self, head: &Head, command_id: CommandId, epoch: u32) -> Append {
         Append {
             events: vec![self.done(command_id, epoch, false)],
             commands: vec![CommandChange::Delete { command_id, epoch, expect: CommandState::Claimed }],
@@ -314,7 +320,7 @@ impl Script {
     }
 
     /// Returns the decision that completes an execution.
-    pub(super) fn complete(&self, head: &Head) -> Append {
+    pub fn complete(&self, head: &Head) -> Append {
         let done = Event::PlaybookCompleted { path: Arc::clone(&head.path), result: Bound::null() };
         Append {
             events: vec![self.event(done)],
@@ -324,7 +330,7 @@ impl Script {
     }
 
     /// Decides a cancel as the engine would, without the playbook; `None` when it has ended.
-    pub(super) fn cancel(&self, locked: &LockedView) -> Option<Append> {
+    pub fn cancel(&self, locked: &LockedView) -> Option<Append> {
         let HeadView { head, commands } = &locked.view;
         if !head.is_active() {
             return None;
@@ -383,7 +389,7 @@ impl Script {
     }
 
     /// Decides a late report under the lock: evidence, and the certificate when it was the last.
-    pub(super) fn late_report(&self, locked: &LockedView, command_id: CommandId, epoch: u32) -> Option<Append> {
+    pub fn late_report(&self, locked: &LockedView, command_id: CommandId, epoch: u32) -> Option<Append> {
         let HeadView { head, commands } = &locked.view;
         let row = commands.iter().find(|row| row.command_id == command_id && row.epoch == epoch)?;
         let ended = Ended { command_id, epoch, step: Arc::clone(&row.step), end: AttemptEnd::Finished, pids: vec![] };
@@ -400,11 +406,13 @@ impl Script {
         Some(append)
     }
 
-    pub(super) fn due(&self, id: ExecutionId, kind: DueKind, key: i64, in_ms: u64) -> Due {
+    /// Returns an obligation `in_ms` from now.
+    pub fn due(&self, id: ExecutionId, kind: DueKind, key: i64, in_ms: u64) -> Due {
         Due { execution_id: id, kind, key, at: self.now().plus_ms(in_ms), child: None }
     }
 
-    pub(super) fn session(&self, session_id: SessionId, worker: &str, lease_ms: u64) -> Session {
+    /// Returns a session with a lease from now.
+    pub fn session(&self, session_id: SessionId, worker: &str, lease_ms: u64) -> Session {
         Session {
             session_id,
             worker_id: worker.into(),
@@ -416,7 +424,8 @@ impl Script {
         }
     }
 
-    pub(super) fn cancellation(&self, requested: ExecutionId) -> Cancellation {
+    /// Returns a cascade from `requested` down.
+    pub fn cancellation(&self, requested: ExecutionId) -> Cancellation {
         Cancellation {
             cancellation_id: CancellationId(self.id()),
             requested_execution_id: requested,

@@ -186,6 +186,7 @@ pub async fn every_event_survives(stage: Stage) {
             error: Some(Arc::new(json!({"message": "no"}))),
             hard: true,
             handled: true,
+            ctx: vec![Write { path: vec!["n".into()], value: odd.clone() }],
         })),
         script.done(command_id, 4, false).event,
         Event::CommandSuspended(Box::new(Suspended {

@@ -28,7 +28,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use noetl_core::time::Timestamp;
 
-pub use self::fixture::Stage;
+pub use self::fixture::{Script, Stage};
 pub use self::{
     batch::*, cascade::*, claim::*, durable::*, family::*, guard::*, head::*, locked::*, obligation::*, reading::*,
     record::*, session::*, upkeep::*,

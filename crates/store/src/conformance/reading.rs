@@ -10,7 +10,7 @@ use noetl_core::result::LargeResult;
 use serde_json::json;
 
 use super::Stage;
-use crate::{Candidate, EventQuery, ListQuery};
+use crate::{EventQuery, ListQuery};
 
 /// The newest two snapshots are kept; the tail begins behind the newest.
 pub async fn a_load_is_the_newest_snapshot_and_its_tail(stage: Stage) {
@@ -170,12 +170,12 @@ pub async fn candidates_come_by_priority_and_age(stage: Stage) {
         [("a", 0), ("b", 5), ("a", 5), ("a", -1), ("b", 0), ("c", 9), ("a", 0)].into_iter().enumerate()
     {
         let mut birth = script.birth(None);
-        let command_id = script.add_command(&mut birth, CommandState::Pending);
+        script.add_command(&mut birth, CommandState::Pending);
         if let Some(CommandChange::Insert(row)) = birth.commands.last_mut() {
             row.pool = pool.into();
             row.priority = priority;
             row.epoch = u32::try_from(n).unwrap() + 1;
-            expected.push(Candidate { execution_id: birth.execution_id, command_id, epoch: row.epoch });
+            expected.push((**row).clone());
         }
         stage.land(birth).await;
     }

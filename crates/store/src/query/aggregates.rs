@@ -281,13 +281,13 @@ impl Translator<'_> {
             [FunctionArg::Unnamed(FunctionArgExpr::Expr(expr))] => match tuple(expr) {
                 Some(columns) => {
                     let columns = columns.iter().map(|column| self.expr(column)).collect::<Result<Vec<_>>>()?;
-                    let texts = columns.iter().map(|term| cast::element(term)).collect::<Result<Vec<_>>>()?;
+                    let texts = columns.iter().map(cast::element).collect::<Result<Vec<_>>>()?;
                     format!("pg_json_array({})", texts.join(", "))
                 }
                 None => self.expr(expr)?.sql,
             },
             [FunctionArg::Unnamed(FunctionArgExpr::QualifiedWildcard(_))] => {
-                return Err(QueryError::unsupported("count(table.*); count one of its columns"));
+                return Err(QueryError::unsupported("count(table.*)").hint("count one of its columns"));
             }
             _ => return Err(QueryError::invalid("count takes one argument, or *")),
         };

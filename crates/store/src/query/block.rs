@@ -62,13 +62,6 @@ impl Translator<'_> {
         result
     }
 
-    /// Returns `SELECT *` of one relation, for the TABLE command.
-    pub(super) fn whole_table(&mut self, from: &str, scope: Scope) -> Result<Emitted> {
-        let items: Vec<Item> =
-            scope.visible.iter().map(|column| Item::new(column.name.clone(), star(column))).collect();
-        Ok(assemble("SELECT", items, &format!(" FROM {from}"), &[]))
-    }
-
     fn block(&mut self, select: &Select, order: &[OrderByExpr], from: String) -> Result<Emitted> {
         let mut clauses = Clauses { from, ..Clauses::default() };
         if let Some(condition) = &select.selection {
@@ -131,6 +124,10 @@ impl Translator<'_> {
                 items.push(Item::new(name, term));
             }
             SelectItem::ExprWithAlias { expr, alias } => {
+                if alias.quote_style == Some('\'') {
+                    // `'a' 'b'` is no alias to PostgreSQL.
+                    return Err(QueryError::Syntax(format!("a column can not be named by the text {alias}")));
+                }
                 let term = self.expr(expr)?;
                 items.push(Item::new(scope::fold(alias), term));
             }

@@ -2,7 +2,7 @@
 
 use sqlparser::ast::{
     CeilFloorKind, DateTimeField, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgOperator, FunctionArguments,
-    TrimWhereField,
+    Query, TrimWhereField,
 };
 
 use super::aggregates::{is_aggregate, is_window_function};
@@ -27,15 +27,15 @@ impl Translator<'_> {
             _ => return Err(QueryError::unsupported(format!("function {}", function.name))),
         };
         let span = function.name.0.first().and_then(|part| part.as_ident()).map(|ident| ident.span);
-        self.named_call(&name, function).map_err(|error| match span {
-            Some(span) => error.located(span),
-            None => error,
-        })
+        self.named_call(&name, function).map_err(|error| error.located(span))
     }
 
     fn named_call(&mut self, name: &str, function: &Function) -> Result<Term> {
         if function.uses_odbc_syntax || !matches!(function.parameters, FunctionArguments::None) {
             return Err(QueryError::unsupported(format!("this form of {name}")));
+        }
+        if let ("array", FunctionArguments::Subquery(query)) = (name, &function.args) {
+            return self.array_of_rows(query);
         }
         if is_aggregate(name) {
             return self.aggregate(name, function);
@@ -75,6 +75,7 @@ impl Translator<'_> {
         {
             return Ok(term);
         }
+        let types: Vec<String> = arguments.iter().map(|term| term.ty.name()).collect();
         let known = match self.scalar(name, arguments)? {
             Ok(term) => Some(term),
             Err(arguments) => match self.time_call(name, arguments)? {
@@ -82,7 +83,18 @@ impl Translator<'_> {
                 Err(arguments) => self.json_call(name, arguments)?,
             },
         };
-        known.ok_or_else(|| QueryError::unsupported(format!("function {name} with these arguments")))
+        known.ok_or_else(|| QueryError::unsupported(format!("function {name}({})", types.join(", "))))
+    }
+
+    /// Translates `ARRAY(SELECT …)`.
+    fn array_of_rows(&mut self, query: &Query) -> Result<Term> {
+        let emitted = self.query(query)?;
+        let [column] = emitted.columns.as_slice() else {
+            return Err(QueryError::invalid("subquery must return only one column"));
+        };
+        let value = Term::new(scope::quoted(&column.label), column.ty.clone());
+        let sql = format!("ifnull((SELECT pg_agg_array({}) FROM ({})), '[]')", cast::element(&value)?, emitted.sql);
+        Ok(Term { nullable: false, ..Term::new(sql, Type::Array(Box::new(column.ty.clone()))) })
     }
 
     /// Translates arguments that have no names and no clauses.
@@ -265,8 +277,8 @@ impl Translator<'_> {
     pub(super) fn only_utc(&mut self, zone: &Term) -> Result<()> {
         match &zone.literal {
             Some(name) if UTC.contains(&name.to_ascii_lowercase().as_str()) => Ok(()),
-            Some(name) => Err(QueryError::unsupported(format!("time zone {name:?}; times are in UTC"))),
-            None => Err(QueryError::unsupported("a time zone that is not a literal; times are in UTC")),
+            Some(name) => Err(QueryError::unsupported(format!("time zone {name:?}")).hint("times are in UTC")),
+            None => Err(QueryError::unsupported("a time zone that is not a literal").hint("times are in UTC")),
         }
     }
 

@@ -30,8 +30,8 @@ pub enum QueryError {
     #[error("{statement} is not allowed: queries are read-only, one SELECT at a time{}", at(*position))]
     ReadOnly { statement: String, position: Option<Position> },
     /// PostgreSQL knows the construct, the embedded store does not.
-    #[error("{construct} is not supported on the embedded store{}", at(*position))]
-    Unsupported { construct: String, position: Option<Position> },
+    #[error("{construct} is not supported on the embedded store{}{}", at(*position), advice(*hint))]
+    Unsupported { construct: String, hint: Option<&'static str>, position: Option<Position> },
     /// A name, a type or a value does not fit.
     #[error("{message}{}", at(*position))]
     Invalid { message: String, position: Option<Position> },
@@ -51,19 +51,28 @@ pub enum QueryError {
 
 impl QueryError {
     pub(super) fn unsupported(construct: impl Into<String>) -> Self {
-        QueryError::Unsupported { construct: construct.into(), position: None }
+        QueryError::Unsupported { construct: construct.into(), hint: None, position: None }
     }
 
     pub(super) fn invalid(message: impl Into<String>) -> Self {
         QueryError::Invalid { message: message.into(), position: None }
     }
 
+    /// Adds what to write instead of an unsupported construct.
+    pub(super) fn hint(mut self, text: &'static str) -> Self {
+        if let QueryError::Unsupported { hint, .. } = &mut self {
+            *hint = Some(text);
+        }
+        self
+    }
+
     /// Adds the place to an error that has none yet.
-    pub(super) fn located(mut self, span: Span) -> Self {
+    pub(super) fn located(mut self, span: impl Into<Option<Span>>) -> Self {
+        let found = span.into().and_then(Position::of);
         match &mut self {
             QueryError::ReadOnly { position, .. }
             | QueryError::Unsupported { position, .. }
-            | QueryError::Invalid { position, .. } => *position = position.or(Position::of(span)),
+            | QueryError::Invalid { position, .. } => *position = position.or(found),
             QueryError::Syntax(_)
             | QueryError::TooLarge(_)
             | QueryError::TimedOut(_)
@@ -75,6 +84,10 @@ impl QueryError {
 }
 
 pub(super) type Result<T> = std::result::Result<T, QueryError>;
+
+fn advice(hint: Option<&str>) -> String {
+    hint.map_or_else(String::new, |hint| format!("; {hint}"))
+}
 
 fn at(position: Option<Position>) -> Suffix {
     Suffix(position)

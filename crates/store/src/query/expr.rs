@@ -132,10 +132,11 @@ impl Translator<'_> {
                 Ok(Term { nullable: false, ..Term::new(format!("({not}EXISTS ({}))", emitted.sql), Type::Bool) })
             }
             Expr::Subquery(query) => self.scalar_subquery(query),
+            Expr::Array(array) if !array.named => Err(QueryError::Syntax("an array is written ARRAY[…]".to_owned())),
             Expr::Array(array) => {
                 let terms = array.elem.iter().map(|element| self.expr(element)).collect::<Result<Vec<_>>>()?;
                 let (terms, ty) = cast::unify(terms, "ARRAY")?;
-                let elements: Vec<String> = terms.iter().map(|term| cast::element(term)).collect::<Result<_>>()?;
+                let elements: Vec<String> = terms.iter().map(cast::element).collect::<Result<_>>()?;
                 let array = Type::Array(Box::new(ty));
                 Ok(Term { nullable: false, ..Term::new(format!("pg_json_array({})", elements.join(", ")), array) })
             }
@@ -156,7 +157,10 @@ impl Translator<'_> {
             | Expr::Ceil { .. }
             | Expr::Floor { .. }
             | Expr::AtTimeZone { .. } => self.special_call(expr),
-            Expr::SimilarTo { .. } => Err(QueryError::unsupported("SIMILAR TO; use ~ with a regular expression")),
+            Expr::SimilarTo { .. } => {
+                Err(QueryError::unsupported("SIMILAR TO").hint("use ~ with a regular expression"))
+            }
+            Expr::RLike { .. } => Err(QueryError::unsupported("REGEXP").hint("use ~")),
             Expr::Tuple(_) => Err(QueryError::unsupported("a row value here")),
             Expr::Overlay { .. } => Err(QueryError::unsupported("OVERLAY")),
             Expr::IsJson { .. } => Err(QueryError::unsupported("IS JSON")),
@@ -244,7 +248,11 @@ impl Translator<'_> {
         let text = match &term.literal {
             Some(text) => text.clone(),
             None if term.ty.is_number() => term.sql.clone(),
-            None => return Err(QueryError::unsupported("INTERVAL of an expression; cast it, or multiply an interval")),
+            None => {
+                return Err(
+                    QueryError::unsupported("INTERVAL of an expression").hint("cast it, or multiply an interval")
+                );
+            }
         };
         let interval = Interval::parse(&text, unit)
             .ok_or_else(|| QueryError::invalid(format!("invalid input syntax for type interval: {text:?}")))?;
@@ -367,9 +375,9 @@ fn constant(value: &ValueWithSpan) -> Result<Term> {
             Ok(Term { nullable: false, ..Term::new(if *value { "TRUE" } else { "FALSE" }, Type::Bool) })
         }
         Value::Null => Ok(Term::null()),
-        Value::Placeholder(name) => {
-            Err(QueryError::unsupported(format!("parameter {name}; write its value into the query")).located(span))
-        }
+        Value::Placeholder(name) => Err(QueryError::unsupported(format!("parameter {name}"))
+            .hint("write its value into the query")
+            .located(span)),
         other => Err(QueryError::unsupported(format!("literal {other}")).located(span)),
     }
 }

@@ -80,10 +80,9 @@ impl Translator<'_> {
                         let name = names.last().cloned().unwrap_or_default();
                         self.row_function(&name, &args.args, *with_ordinality, alias.as_ref(), scope)
                     }
-                    None => self.table(&names, alias.as_ref(), scope).map_err(|error| match first_ident(name) {
-                        Some(ident) => error.located(ident.span),
-                        None => error,
-                    }),
+                    None => self
+                        .table(&names, alias.as_ref(), scope)
+                        .map_err(|error| error.located(first_ident(name).map(|ident| ident.span))),
                 }
             }
             TableFactor::Derived { lateral, subquery, alias, sample } => {
@@ -274,8 +273,11 @@ impl Translator<'_> {
             };
             let a = left.visible(name)?.ok_or_else(|| missing("left"))?;
             let b = right.visible(name)?.ok_or_else(|| missing("right"))?;
+            if a.secret.is_some() || b.secret.is_some() {
+                return Err(QueryError::invalid(format!("column {name:?} is encrypted and can not be read")));
+            }
             let comparable = a.ty == b.ty || (a.ty.is_number() && b.ty.is_number());
-            if !comparable || a.secret.is_some() || b.secret.is_some() {
+            if !comparable {
                 return Err(QueryError::invalid(format!("column {name:?} can not be joined: its types differ")));
             }
             merged.conditions.push(format!("({} = {})", a.sql, b.sql));

@@ -61,7 +61,7 @@ impl Translator<'_> {
                 Term::new(format!("{function}({})", term.sql), ty)
             }
             ("array_elements" | "array_elements_text" | "object_keys" | "each" | "each_text", _) => {
-                return Err(QueryError::unsupported(format!("{name} here; put it in FROM")));
+                return Err(QueryError::unsupported(format!("{name} here")).hint("put it in FROM"));
             }
             _ => return Ok(None),
         }))

@@ -91,15 +91,21 @@ pub(super) fn type_name(value: &Value) -> &'static str {
 /// Tells whether the left document contains the right one: `@>`.
 pub(super) fn contains(whole: &Value, part: &Value) -> bool {
     match (whole, part) {
+        // The one exception of the rule that shapes must agree, and only on top: an array contains a bare scalar.
+        (Value::Array(list), Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_)) => {
+            list.iter().any(|found| equal(found, part))
+        }
+        _ => covers(whole, part),
+    }
+}
+
+fn covers(whole: &Value, part: &Value) -> bool {
+    match (whole, part) {
         (Value::Object(whole), Value::Object(part)) => {
-            part.iter().all(|(key, value)| whole.get(key).is_some_and(|found| contains(found, value)))
+            part.iter().all(|(key, value)| whole.get(key).is_some_and(|found| covers(found, value)))
         }
         (Value::Array(whole), Value::Array(part)) => {
-            part.iter().all(|value| whole.iter().any(|found| contains(found, value)))
-        }
-        // The one exception of the rule that shapes must agree: an array contains a bare scalar.
-        (Value::Array(whole), scalar @ (Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_))) => {
-            whole.iter().any(|found| equal(found, scalar))
+            part.iter().all(|value| whole.iter().any(|found| covers(found, value)))
         }
         _ => equal(whole, part),
     }

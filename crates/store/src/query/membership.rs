@@ -68,7 +68,7 @@ impl Translator<'_> {
                 let value = self.expr(value)?;
                 let (left, value) = operators::comparable(column.clone(), &BinaryOperator::Eq, value)?;
                 if left.sql != column.sql {
-                    return Err(QueryError::unsupported("IN over row values of different types; add casts"));
+                    return Err(QueryError::unsupported("IN over row values of different types").hint("add casts"));
                 }
                 texts.push(value.sql);
             }
@@ -94,7 +94,9 @@ impl Translator<'_> {
             let untouched = given.sql.clone();
             let (term, given) = operators::comparable(term, &BinaryOperator::Eq, given)?;
             if given.sql != untouched {
-                return Err(QueryError::unsupported(format!("IN over a subquery of {}; add a cast", column.ty.name())));
+                return Err(
+                    QueryError::unsupported(format!("IN over a subquery of {}", column.ty.name())).hint("add a cast")
+                );
             }
             texts.push(term.sql);
         }

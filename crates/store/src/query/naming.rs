@@ -2,12 +2,32 @@
 
 use sqlparser::ast::{AccessExpr, DataType, Expr, Query, SelectItem, SetExpr, TrimWhereField};
 
+use sqlparser::tokenizer::Span;
+
 use super::scope::fold;
 use super::types::Target;
 
 /// Returns the name of an output column: that of its column or function, else `?column?`.
 pub(super) fn output_name(expr: &Expr) -> String {
     name(expr).map_or_else(|| "?column?".to_owned(), |(name, _)| name)
+}
+
+/// Returns where an expression begins in the query, for messages.
+pub(super) fn start(expr: &Expr) -> Option<Span> {
+    let mut expr = expr;
+    loop {
+        expr = match expr {
+            Expr::Identifier(ident) => return Some(ident.span),
+            Expr::CompoundIdentifier(parts) => return parts.first().map(|ident| ident.span),
+            Expr::Value(value) => return Some(value.span),
+            Expr::Function(function) => {
+                return function.name.0.first().and_then(|part| part.as_ident()).map(|ident| ident.span);
+            }
+            Expr::BinaryOp { left, .. } => left,
+            Expr::Nested(inner) | Expr::Cast { expr: inner, .. } => inner,
+            _ => return None,
+        };
+    }
 }
 
 /// Returns a name and whether it is stronger than the one a cast or CASE around it would give.
@@ -44,7 +64,7 @@ fn name(expr: &Expr) -> Option<(String, bool)> {
         Expr::Tuple(_) => strong("row"),
         Expr::Extract { .. } => strong("extract"),
         Expr::Position { .. } => strong("position"),
-        Expr::Substring { .. } => strong("substring"),
+        Expr::Substring { shorthand, .. } => strong(if *shorthand { "substr" } else { "substring" }),
         Expr::Overlay { .. } => strong("overlay"),
         Expr::Ceil { .. } => strong("ceil"),
         Expr::Floor { .. } => strong("floor"),

@@ -5,6 +5,7 @@ use sqlparser::ast::{BinaryOperator, Expr};
 use super::cast;
 use super::error::{QueryError, Result};
 use super::expr::Term;
+use super::naming;
 use super::translate::Translator;
 use super::types::Type;
 
@@ -25,8 +26,9 @@ impl Translator<'_> {
         }
         let mut term = self.expr(first)?;
         for (op, right) in links.into_iter().rev() {
+            let place = naming::start(right);
             let right = self.expr(right)?;
-            term = apply(term, op, right)?;
+            term = apply(term, op, right).map_err(|error| error.located(place))?;
         }
         Ok(term)
     }
@@ -84,7 +86,7 @@ fn apply(left: Term, op: &BinaryOperator, right: Term) -> Result<Term> {
         BinaryOperator::Multiply | BinaryOperator::Divide
             if left.ty == Type::Interval || right.ty == Type::Interval =>
         {
-            scale(left, op, right)
+            scale(&left, op, &right)
         }
         BinaryOperator::Minus if left.ty == Type::Json => {
             if !matches!(right.ty, Type::Text | Type::Unknown | Type::Int) {
@@ -107,8 +109,8 @@ fn apply(left: Term, op: &BinaryOperator, right: Term) -> Result<Term> {
             Ok(Term::new(format!("({} {op} {})", left.sql, right.sql), Type::Int))
         }
         BinaryOperator::StringConcat => concat(left, right),
-        BinaryOperator::Arrow => json_get("pg_json_get", left, right, Type::Json),
-        BinaryOperator::LongArrow => json_get("pg_json_get_text", left, right, Type::Text),
+        BinaryOperator::Arrow => json_get("pg_json_get", left, &right, Type::Json),
+        BinaryOperator::LongArrow => json_get("pg_json_get_text", left, &right, Type::Text),
         BinaryOperator::HashArrow => json_path("pg_json_path", left, right, Type::Json),
         BinaryOperator::HashLongArrow => json_path("pg_json_path_text", left, right, Type::Text),
         BinaryOperator::AtArrow => contains(left, op, right),
@@ -233,12 +235,12 @@ fn shift(left: Term, op: &BinaryOperator, right: Term) -> Result<Term> {
 }
 
 /// Multiplies and divides intervals.
-fn scale(left: Term, op: &BinaryOperator, right: Term) -> Result<Term> {
+fn scale(left: &Term, op: &BinaryOperator, right: &Term) -> Result<Term> {
     let divide = *op == BinaryOperator::Divide;
     let (interval, number) = match (&left.ty, &right.ty) {
-        (Type::Interval, ty) if ty.is_number() => (&left, &right),
-        (ty, Type::Interval) if ty.is_number() && !divide => (&right, &left),
-        _ => return Err(no_operator(&left, op, &right)),
+        (Type::Interval, ty) if ty.is_number() => (left, right),
+        (ty, Type::Interval) if ty.is_number() && !divide => (right, left),
+        _ => return Err(no_operator(left, op, right)),
     };
     let name = if divide { "pg_interval_div" } else { "pg_interval_times" };
     Ok(Term::new(format!("{name}({}, {})", interval.sql, number.sql), Type::Interval))
@@ -284,6 +286,11 @@ fn concat(left: Term, right: Term) -> Result<Term> {
             let (left, right) = (cast::coerce(left, &Type::Json, "||")?, cast::coerce(right, &Type::Json, "||")?);
             Ok(Term::new(format!("pg_json_concat({}, {})", left.sql, right.sql), Type::Json))
         }
+        // A literal beside an array is an array, not an element.
+        (Type::Array(_), Type::Unknown) if right.literal.is_some() => {
+            let array = left.ty.clone();
+            concat(left, cast::coerce(right, &array, "||")?)
+        }
         (Type::Array(_), Type::Array(_)) => {
             let ty =
                 left.ty.common(&right.ty).ok_or_else(|| no_operator(&left, &BinaryOperator::StringConcat, &right))?;
@@ -307,10 +314,10 @@ fn concat(left: Term, right: Term) -> Result<Term> {
     }
 }
 
-fn json_get(name: &str, left: Term, right: Term, ty: Type) -> Result<Term> {
+fn json_get(name: &str, left: Term, right: &Term, ty: Type) -> Result<Term> {
     let op = if ty == Type::Text { BinaryOperator::LongArrow } else { BinaryOperator::Arrow };
     if !matches!(right.ty, Type::Text | Type::Unknown | Type::Int) || !matches!(left.ty, Type::Json | Type::Unknown) {
-        return Err(no_operator(&left, &op, &right));
+        return Err(no_operator(&left, &op, right));
     }
     let left = cast::coerce(left, &Type::Json, "->")?;
     // `a -> 'b' -> 'c'` is one walk into one parsed document.

@@ -55,7 +55,7 @@ impl Translator<'_> {
             translator.rows(name, arguments)
         })?;
         let rows = rows.ok_or_else(|| QueryError::unsupported(format!("function {name} in FROM")))?;
-        self.relation_of(name, rows, ordinality, alias, scope)
+        self.relation_of(name, &rows, ordinality, alias, scope)
     }
 
     /// Translates `unnest` in FROM, which the parser keeps apart.
@@ -68,15 +68,21 @@ impl Translator<'_> {
     ) -> Result<String> {
         let term = self.within(scope, |translator| translator.expr(array))?;
         let rows = unnested(&term)?;
-        self.relation_of("unnest", rows, ordinality, alias, scope)
+        self.relation_of("unnest", &rows, ordinality, alias, scope)
     }
 
     /// Translates a function of the select list that makes rows; `None` if it is no such function.
     pub(super) fn row_maker(&mut self, name: &str, arguments: &[Term]) -> Result<Option<Term>> {
         let Some(rows) = self.rows(name, arguments.to_vec())? else { return Ok(None) };
         let [(_, shape, ty)] = rows.columns.as_slice() else {
-            return Err(QueryError::unsupported(format!("{name} in the select list; put it in FROM")));
+            return Err(QueryError::unsupported(format!("{name} in the select list")).hint("put it in FROM"));
         };
+        if !self.scope().row_makers.is_empty() {
+            // PostgreSQL would walk them side by side, a join multiplies them.
+            return Err(
+                QueryError::unsupported("a second function that makes rows in the select list").hint("put it in FROM")
+            );
+        }
         let alias = format!("#rows{}", self.next_id());
         let term = Term::new(shape.sql(&alias), ty.clone());
         self.scope().row_makers.push(format!("json_each({}) AS {}", rows.source, quoted(&alias)));
@@ -86,7 +92,7 @@ impl Translator<'_> {
     fn relation_of(
         &mut self,
         name: &str,
-        rows: Rows,
+        rows: &Rows,
         ordinality: bool,
         alias: Option<&TableAlias>,
         scope: &mut Scope,

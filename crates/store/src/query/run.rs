@@ -259,3 +259,63 @@ fn explain_failure(error: rusqlite::Error, timeout: Duration) -> QueryError {
         _ => QueryError::Store(error),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn store() -> Connection {
+        let connection = Connection::open_in_memory().unwrap();
+        connection
+            .execute_batch(
+                "ATTACH ':memory:' AS noetl;
+                 CREATE TABLE noetl.credential (name TEXT, data_encrypted TEXT);
+                 CREATE INDEX noetl.credential_name ON credential (name);
+                 CREATE TABLE noetl.migration (version INTEGER);
+                 CREATE TABLE main.event (secret TEXT);
+                 CREATE TEMP TABLE result (secret TEXT);
+                 INSERT INTO noetl.credential VALUES ('a', 'c2VjcmV0');",
+            )
+            .unwrap();
+        functions::register_functions(&connection).unwrap();
+        connection
+    }
+
+    #[test]
+    fn the_second_wall_stops_what_the_translation_never_writes() {
+        let mut connection = store();
+        let guarded = Guarded::new(&mut connection, Instant::now() + Duration::from_secs(60)).unwrap();
+        for sql in [
+            "INSERT INTO noetl.credential VALUES ('b', 'b')",
+            "UPDATE noetl.credential SET name = 'b'",
+            "DELETE FROM noetl.credential",
+            "DROP TABLE noetl.credential",
+            "CREATE TABLE noetl.x (a)",
+            "CREATE TEMP TABLE x (a)",
+            "CREATE TEMP VIEW x AS SELECT 1",
+            "ATTACH '/tmp/noetl-never' AS other",
+            "DETACH noetl",
+            "PRAGMA noetl.journal_mode = DELETE",
+            "PRAGMA table_info(credential)",
+            "VACUUM noetl",
+            "BEGIN",
+            "SAVEPOINT a",
+            "ANALYZE noetl",
+            "REINDEX",
+            "SELECT * FROM noetl.migration",
+            "SELECT * FROM noetl.sqlite_schema",
+            "SELECT * FROM main.event",
+            "SELECT * FROM temp.result",
+            "SELECT * FROM pragma_table_info('credential')",
+            "SELECT * FROM dbstat",
+            "SELECT load_extension('x')",
+            "SELECT randomblob(1000000000)",
+            "SELECT fts3_tokenizer('x')",
+        ] {
+            assert!(guarded.execute_batch(sql).is_err(), "{sql}");
+        }
+        let read = "SELECT name, data_encrypted FROM noetl.credential WHERE data_encrypted IS NULL";
+        let row: (String, Option<String>) = guarded.query_row(read, [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+        assert_eq!(row, ("a".to_owned(), None));
+    }
+}

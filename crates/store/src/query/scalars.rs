@@ -190,8 +190,15 @@ impl Translator<'_> {
 
     /// Calls a function on values of any type, each as its text.
     fn joined_texts(&mut self, function: &str, arguments: Vec<Term>) -> Result<Term> {
-        let texts = arguments.into_iter().map(|term| cast::to_text(term)).collect::<Result<Vec<_>>>()?;
-        Ok(Term::new(format!("{function}({})", joined(&texts)), Type::Text))
+        let mut texts = Vec::new();
+        for term in arguments {
+            // Unlike `||` and a cast, these print a truth value by its letter.
+            texts.push(match term.ty {
+                Type::Bool => format!("(CASE WHEN {0} THEN 't' WHEN NOT {0} THEN 'f' END)", term.sql),
+                _ => cast::to_text(term)?.sql,
+            });
+        }
+        Ok(Term::new(format!("{function}({})", texts.join(", ")), Type::Text))
     }
 
     /// Calls a function on a text and whole numbers.

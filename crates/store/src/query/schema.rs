@@ -39,10 +39,17 @@ const DOCUMENTS: &[&str] = &[
     "input_payload",
     "payload",
     "state",
+    "cancel",
+    "failed_steps",
+    "pools",
+    "tags",
+    "renew_config",
+    "wait",
+    "work",
 ];
 
 /// Columns of truth values, where a `STRICT` table can only say `INTEGER`.
-const FLAGS: &[&str] = &["active", "runnable", "enabled", "auto_renew", "cascade"];
+const FLAGS: &[&str] = &["active", "runnable", "enabled", "auto_renew", "cascade", "enters", "at_most_once", "started"];
 
 /// Tells whether a column holds secrets.
 pub(super) fn is_encrypted(table: &str, column: &str) -> bool {
@@ -80,7 +87,8 @@ impl Schema {
     /// Fails when no database is attached under that name, or it can not be read.
     pub fn read(connection: &Connection) -> rusqlite::Result<Self> {
         let mut statement =
-            connection.prepare("SELECT name, type, \"notnull\", pk FROM pragma_table_info(?1, ?2) ORDER BY cid")?;
+            // `table_info` leaves out generated columns.
+            connection.prepare("SELECT name, type, \"notnull\", pk FROM pragma_table_xinfo(?1, ?2) ORDER BY cid")?;
         let mut tables = Vec::new();
         for name in QUERYABLE {
             let rows = statement.query_map([*name, SCHEMA], |row| {

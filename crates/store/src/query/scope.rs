@@ -141,7 +141,5 @@ pub(super) fn quoted(name: &str) -> String {
 
 /// Writes a string literal.
 pub(super) fn literal(text: &str) -> String {
-    // SQLite's parser ends at a NUL, so the text is put together without one.
-    let pieces: Vec<String> = text.split('\0').map(|piece| format!("'{}'", piece.replace('\'', "''"))).collect();
-    if pieces.len() == 1 { pieces.concat() } else { format!("({})", pieces.join(" || char(0) || ")) }
+    format!("'{}'", text.replace('\'', "''"))
 }

@@ -78,8 +78,8 @@ impl Translator<'_> {
             SetExpr::Select(select) => self.select(select, order)?,
             other => {
                 let mut body = self.set_expr(other)?;
-                let takes_clauses = body.bare || matches!(other, SetExpr::SetOperation { .. });
-                if !takes_clauses && !(order.is_empty() && limit.is_empty()) {
+                let takes_none = !body.bare && !matches!(other, SetExpr::SetOperation { .. });
+                if takes_none && (!order.is_empty() || !limit.is_empty()) {
                     body.sql = format!("SELECT * FROM ({})", body.sql);
                 }
                 if !order.is_empty() {
@@ -140,12 +140,7 @@ impl Translator<'_> {
             SetExpr::SetOperation { op, set_quantifier, left, right } => {
                 translator.set_operation(*op, *set_quantifier, left, right)
             }
-            SetExpr::Table(table) => {
-                let names = table.schema_name.iter().chain(&table.table_name).map(|name| name.to_lowercase());
-                let mut scope = Scope::default();
-                let from = translator.table(&names.collect::<Vec<_>>(), None, &mut scope)?;
-                translator.whole_table(&from, scope)
-            }
+            SetExpr::Table(_) => Err(QueryError::unsupported("TABLE").hint("write SELECT * FROM")),
             SetExpr::Insert(_) => Err(refused("INSERT")),
             SetExpr::Update(_) => Err(refused("UPDATE")),
             SetExpr::Delete(_) => Err(refused("DELETE")),

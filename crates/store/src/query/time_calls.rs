@@ -52,13 +52,13 @@ impl Translator<'_> {
                 let sql = format!("pg_ts_bin({}, {}, {})", stride.sql, value.sql, origin.sql);
                 Ok(Ok(Term::new(sql, value.ty)))
             }
-            ("to_char", Some(value), Some(pattern), None) => self.to_char(value, pattern).map(Ok),
+            ("to_char", Some(value), Some(pattern), None) => self.formatted(value, pattern).map(Ok),
             ("to_timestamp", Some(value), None, None) if value.ty.is_number() || value.literal.is_some() => {
                 let value = cast::coerce(value, &Type::Float, name)?;
                 Ok(Ok(Term::new(format!("pg_ts_epoch({})", value.sql), zoned)))
             }
             ("to_timestamp" | "to_date", Some(_), Some(_), None) => {
-                Err(QueryError::unsupported(format!("{name} with a pattern; cast the text instead")))
+                Err(QueryError::unsupported(format!("{name} with a pattern")).hint("cast the text instead"))
             }
             ("date", Some(value), None, None) => {
                 cast::cast(value, &Target { ty: Type::Date, fit: Fit::Plain, label: "date" }).map(Ok)
@@ -97,7 +97,7 @@ impl Translator<'_> {
         Ok(Term { nullable, ..Term::new(format!("pg_ts_trunc({}, {})", unit.sql, value.sql), value.ty) })
     }
 
-    fn to_char(&mut self, value: Term, pattern: Term) -> Result<Term> {
+    fn formatted(&mut self, value: Term, pattern: Term) -> Result<Term> {
         let pattern = cast::textual(pattern, "to_char")?;
         let (function, value) = match &value.ty {
             Type::Interval => ("pg_interval_char", value),

@@ -158,10 +158,12 @@ fn pieces(pattern: &str) -> Vec<Piece<'_>> {
             continue;
         }
         // Numbers may be written in either case (`yyyy`); names say by their case how they are printed.
-        let found = PATTERNS.iter().find(|name| {
-            rest.starts_with(**name)
-                || (name.bytes().all(|byte| !byte.is_ascii_lowercase())
-                    && rest.get(..name.len()).is_some_and(|start| start == name.to_ascii_lowercase()))
+        let exact = PATTERNS.iter().find(|name| rest.starts_with(**name));
+        let found = exact.or_else(|| {
+            PATTERNS.iter().find(|name| {
+                let upper = name.bytes().all(|byte| !byte.is_ascii_lowercase());
+                upper && rest.get(..name.len()).is_some_and(|start| start == name.to_ascii_lowercase())
+            })
         });
         match found {
             Some(name) => {

@@ -64,6 +64,9 @@ pub fn translate(sql: &str, schema: &Schema) -> Result<Translated> {
     };
     let mut translator = Translator::new(schema);
     let emitted = translator.query(&query)?;
+    if emitted.sql.contains('\0') {
+        return Err(QueryError::invalid("a query can not contain the character U+0000"));
+    }
     let columns = emitted.columns.into_iter().map(|column| OutputColumn { name: column.name, ty: column.ty }).collect();
     if explain {
         let columns = vec![OutputColumn { name: "QUERY PLAN".to_owned(), ty: Type::Text }];
@@ -134,6 +137,7 @@ fn parse(sql: &str) -> Result<Statement> {
     let tokens = Tokenizer::new(&dialect, sql).tokenize_with_location();
     let tokens = tokens.map_err(|error| QueryError::Syntax(error.to_string()))?;
     check_tokens(&tokens)?;
+    let tokens = split_operators(tokens);
     let mut parser = Parser::new(&dialect).with_recursion_limit(PARSER_DEPTH).with_tokens_with_locations(tokens);
     let statement = parser.parse_statement().map_err(syntax)?;
     while parser.consume_token(&Token::SemiColon) {}
@@ -162,10 +166,19 @@ fn check_tokens(tokens: &[TokenWithSpan]) -> Result<()> {
     match &first.token {
         Token::LParen => {}
         Token::Word(word) => match word.keyword {
-            Keyword::SELECT | Keyword::WITH | Keyword::VALUES | Keyword::TABLE | Keyword::EXPLAIN => {}
+            Keyword::SELECT | Keyword::WITH | Keyword::VALUES | Keyword::EXPLAIN => {}
+            Keyword::TABLE => return Err(QueryError::unsupported("TABLE").hint("write SELECT * FROM")),
+            Keyword::NoKeyword => {
+                let found =
+                    QueryError::invalid(format!("a query begins with SELECT, WITH or VALUES, not {}", word.value));
+                return Err(found.located(first.span));
+            }
             _ => return Err(read_only(&word.value.to_uppercase(), Some(first))),
         },
         other => return Err(QueryError::Syntax(format!("a query can not begin with {other}"))),
+    }
+    if let Some(double) = tokens.iter().find(|token| token.token == Token::DoubleEq) {
+        return Err(QueryError::invalid("operator == does not exist; write =").located(double.span));
     }
     significant.by_ref().find(|token| token.token == Token::SemiColon);
     if let Some(second) = significant.find(|token| token.token != Token::SemiColon) {
@@ -178,6 +191,46 @@ fn check_tokens(tokens: &[TokenWithSpan]) -> Result<()> {
         return Err(QueryError::TooLarge(format!("complex: at most {QUERY_OPERATORS} operators and keywords")));
     }
     Ok(())
+}
+
+/// Takes `->-1` apart into `->` and `-1`: to PostgreSQL a sign ends no operator of these letters.
+fn split_operators(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
+    let mut split = Vec::with_capacity(tokens.len());
+    for token in tokens {
+        let parts = match &token.token {
+            Token::CustomBinaryOperator(text) => signed(text),
+            _ => None,
+        };
+        match parts {
+            Some((operator, sign)) => {
+                split.push(TokenWithSpan { token: operator, span: token.span });
+                split.push(TokenWithSpan { token: sign, span: token.span });
+            }
+            None => split.push(token),
+        }
+    }
+    split
+}
+
+fn signed(operator: &str) -> Option<(Token, Token)> {
+    let (operator, sign) = match operator.strip_suffix('-') {
+        Some(operator) => (operator, Token::Minus),
+        None => (operator.strip_suffix('+')?, Token::Plus),
+    };
+    let operator = match operator {
+        "=" => Token::Eq,
+        "<" => Token::Lt,
+        ">" => Token::Gt,
+        "<=" => Token::LtEq,
+        ">=" => Token::GtEq,
+        "<>" => Token::Neq,
+        "*" => Token::Mul,
+        "/" => Token::Div,
+        "->" => Token::Arrow,
+        "->>" => Token::LongArrow,
+        _ => return None,
+    };
+    Some((operator, sign))
 }
 
 /// Tells whether a token can make the syntax tree deeper; long lists of values do not.

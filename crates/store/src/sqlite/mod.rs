@@ -37,10 +37,10 @@ use self::readers::Readers;
 use self::tables::Tables;
 use self::writer::Writer;
 use crate::catalog::{NewResource, Resource, ResourceKey};
-use crate::query;
+use crate::query::{self, QueryError, QueryLimits, QueryRows};
 use crate::{
-    Cancellation, Chunk, ChunkDecide, Clock, EventQuery, ListQuery, Loaded, LockedDecide, Session,
-    SqlLimits, SqlRows, Store, StoreError, TableSize,
+    Cancellation, Chunk, ChunkDecide, Clock, EventQuery, ListQuery, Loaded, LockedDecide, Session, SqlLimits, SqlRows,
+    Store, StoreError, TableSize,
 };
 
 /// Readers for the engine's questions, when the options do not say.
@@ -132,8 +132,8 @@ impl SqliteStore {
     }
 
     fn with(path: PathBuf, readers: usize, clock: Clock, writer: Option<Writer>) -> Result<Self, StoreError> {
-        let readers = Readers::start("reader", readers, &path)?;
-        let slow = Readers::start("slow", SLOW_READERS, &path)?;
+        let readers = Readers::start("reader", readers, &path, |_| Ok(()))?;
+        let slow = Readers::start("slow", SLOW_READERS, &path, query::register_functions)?;
         Ok(SqliteStore { path, clock, writer, readers, slow })
     }
 
@@ -153,21 +153,6 @@ impl SqliteStore {
 fn system_time() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
-}
-
-/// Runs a person's query.
-fn person(path: &Path, sql: &str, now: Timestamp, limits: SqlLimits) -> Result<SqlRows, StoreError> {
-    let mut connection = connection::reader(path)?;
-    query::register_functions(&connection).map_err(StoreError::from)?;
-    let limits = query::QueryLimits {
-        timeout: Duration::from_millis(limits.ms),
-        max_rows: limits.rows,
-        ..query::QueryLimits::default()
-    };
-    match query::run(&mut connection, sql, now, &limits) {
-        Ok(query::QueryRows { columns, rows, truncated }) => Ok(SqlRows { columns, rows, truncated }),
-        Err(error) => Err(StoreError::Query(error.to_string())),
-    }
 }
 
 /// Returns a clock that stands still when `clock` goes back.
@@ -335,9 +320,17 @@ impl Store for SqliteStore {
     }
 
     async fn sql(&self, sql: &str, limits: SqlLimits) -> Result<SqlRows, StoreError> {
-        // A connection of its own: a person's query runs behind an authorizer, and what it breaks is gone with it.
-        let (path, sql, now) = (self.path.clone(), sql.to_owned(), (self.clock)());
-        self.slow.ask(move |_| person(&path, &sql, now, limits)).await
+        let (sql, now) = (sql.to_owned(), (self.clock)());
+        let limits =
+            QueryLimits { timeout: Duration::from_millis(limits.ms), max_rows: limits.rows, ..QueryLimits::default() };
+        let asked = self.slow.ask_alone(move |connection| {
+            query::run(connection, &sql, now, &limits).map_err(|error| match error {
+                QueryError::Store(error) => StoreError::from(error),
+                wrong => StoreError::Query(wrong.to_string()),
+            })
+        });
+        let QueryRows { columns, rows, truncated } = asked.await?;
+        Ok(SqlRows { columns, rows, truncated })
     }
 
     async fn validate(&self) -> Result<Vec<String>, StoreError> {

@@ -16,7 +16,7 @@ use crate::StoreError;
 /// Most questions that wait for a reader; more have to wait to get in line.
 const QUEUE_MAX: usize = 1_024;
 
-type Question = Box<dyn FnOnce(&Connection) + Send>;
+type Question = Box<dyn FnOnce(&mut Connection) + Send>;
 
 /// Threads that answer questions; dropped, they end.
 pub(super) struct Readers {
@@ -25,18 +25,24 @@ pub(super) struct Readers {
 }
 
 impl Readers {
-    /// Starts `count` readers of the file.
-    pub(super) fn start(name: &str, count: usize, path: &Path) -> Result<Self, StoreError> {
+    /// Starts `count` readers of the file, each made ready by `prepare`.
+    pub(super) fn start(
+        name: &str,
+        count: usize,
+        path: &Path,
+        prepare: impl Fn(&Connection) -> rusqlite::Result<()>,
+    ) -> Result<Self, StoreError> {
         let (questions, queue) = mpsc::channel::<Question>(QUEUE_MAX);
         let queue = Arc::new(Mutex::new(queue));
         let mut threads = Vec::with_capacity(count);
         for number in 0..count.max(1) {
             let connection = connection::reader(path)?;
+            prepare(&connection)?;
             let interrupt = connection.get_interrupt_handle();
             let queue = Arc::clone(&queue);
             let thread = std::thread::Builder::new()
                 .name(format!("noetl-{name}-{number}"))
-                .spawn(move || answer(&connection, &queue))
+                .spawn(move || answer(connection, &queue))
                 .map_err(|error| StoreError::Unavailable(format!("no thread for a reader: {error}")))?;
             threads.push((thread, interrupt));
         }
@@ -48,6 +54,15 @@ impl Readers {
     where
         T: Send + 'static,
         F: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    {
+        self.ask_alone(|connection| question(connection)).await
+    }
+
+    /// The same, for a question that changes settings of its connection meanwhile.
+    pub(super) async fn ask_alone<T, F>(&self, question: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Connection) -> Result<T, StoreError> + Send + 'static,
     {
         let (answer, answered) = oneshot::channel();
         let question: Question = Box::new(move |connection| {
@@ -79,20 +94,20 @@ impl Drop for Readers {
     }
 }
 
-fn answer(connection: &Connection, queue: &Mutex<mpsc::Receiver<Question>>) {
+fn answer(mut connection: Connection, queue: &Mutex<mpsc::Receiver<Question>>) {
     loop {
         // Whoever waits in line holds the queue; the others wait for it.
         let question = queue.lock().unwrap_or_else(PoisonError::into_inner).blocking_recv();
         match question {
-            Some(question) => question(connection),
+            Some(question) => question(&mut connection),
             None => return,
         }
     }
 }
 
 fn at_one_moment<T>(
-    connection: &Connection,
-    question: impl FnOnce(&Connection) -> Result<T, StoreError>,
+    connection: &mut Connection,
+    question: impl FnOnce(&mut Connection) -> Result<T, StoreError>,
 ) -> Result<T, StoreError> {
     connection.execute_batch("BEGIN")?;
     let answer = question(connection);

@@ -48,6 +48,8 @@ pub(super) struct Poll {
     offer: bool,
     /// It takes nothing new; with nothing held this is goodbye.
     draining: bool,
+    /// Rises with everything that the worker says, because requests overtake each other; 0 = it does not count.
+    serial: u64,
 }
 
 /// An attempt in a worker's hands.

@@ -62,16 +62,16 @@ fn documents(conn: &Connection) -> rusqlite::Result<()> {
     })?;
     strict(conn, "pg_json_length", 1, |args| match args.json(0)? {
         Json::Array(list) => Ok(Sql::Integer(count(list.len()))),
-        other => Err(format!("cannot get array length of a {}", shape(&other))),
+        other => Err(format!("cannot get array length of {}", shape(&other))),
     })?;
     // The two below stand between a document and `json_each`, which takes any shape without complaint.
     strict(conn, "pg_json_array_only", 1, |args| match args.json(0)? {
         list @ Json::Array(_) => text(list.to_string()),
-        other => Err(format!("cannot extract elements from a {}", shape(&other))),
+        other => Err(format!("cannot extract elements from {}", shape(&other))),
     })?;
     strict(conn, "pg_json_object_only", 1, |args| match args.json(0)? {
         map @ Json::Object(_) => text(map.to_string()),
-        other => Err(format!("cannot take the keys of a {}", shape(&other))),
+        other => Err(format!("cannot take the keys of {}", shape(&other))),
     })?;
     // What `json_each` shows as (type, value), as a document again, and as `->>` text.
     lenient(conn, "pg_each_json", 2, |args| match args.text(0)?.as_str() {
@@ -150,7 +150,7 @@ fn arrays(conn: &Connection) -> rusqlite::Result<()> {
     lenient(conn, "pg_array_join", 3, |args| match (args.is_null(0) || args.is_null(1), args.is_null(2)) {
         (true, _) => Ok(Sql::Null),
         (false, true) => text(join(args, None)?),
-        (false, false) => text(join(args, Some(args.text(2)?))?),
+        (false, false) => text(join(args, Some(&args.text(2)?))?),
     })?;
     strict(conn, "pg_array_split", 2, |args| {
         let (given, separator) = (args.text(0)?, args.text(1)?);
@@ -195,7 +195,7 @@ fn path(args: &Args<'_, '_>, index: usize) -> Result<Vec<Step>, String> {
 fn list(args: &Args<'_, '_>, index: usize) -> Result<Vec<Json>, String> {
     match args.json(index)? {
         Json::Array(list) => Ok(list),
-        other => Err(format!("expected an array, got a {}", shape(&other))),
+        other => Err(format!("expected an array, got {}", shape(&other))),
     }
 }
 
@@ -207,11 +207,11 @@ fn document(args: &Args<'_, '_>, index: usize) -> Result<String, String> {
     if args.is_null(index) { Ok("null".to_owned()) } else { args.text(index) }
 }
 
-fn join(args: &Args<'_, '_>, null: Option<String>) -> Result<String, String> {
+fn join(args: &Args<'_, '_>, null: Option<&str>) -> Result<String, String> {
     let separator = args.text(1)?;
     let parts: Vec<String> = list(args, 0)?
         .iter()
-        .filter_map(|value| if value.is_null() { null.clone() } else { jsonb::text(value) })
+        .filter_map(|value| if value.is_null() { null.map(str::to_owned) } else { jsonb::text(value) })
         .collect();
     Ok(parts.join(&separator))
 }
@@ -230,9 +230,9 @@ fn typed_element(text: Option<String>, kind: &str) -> Result<Json, String> {
 
 fn shape(value: &Json) -> &'static str {
     match value {
-        Json::Array(_) => "array",
-        Json::Object(_) => "object",
-        Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) => "scalar",
+        Json::Array(_) => "an array",
+        Json::Object(_) => "an object",
+        Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) => "a scalar",
     }
 }
 

@@ -1,0 +1,116 @@
+//! Stopping executions.
+
+use axum::http::Method;
+use serde_json::{Value, json};
+
+use crate::api_world::{LONG, SHORT, World};
+
+async fn cancel(world: &World, id: &str, body: Value) -> Value {
+    world.post(&format!("/api/executions/{id}/cancel"), body).await.ok()
+}
+
+#[tokio::test]
+async fn the_answer_begins_with_the_four_documented_fields() {
+    let world = World::new();
+    world.register(LONG).await;
+    let id = world.start("demo/long").await;
+    let reply = world.post(&format!("/api/executions/{id}/cancel"), json!({"reason": "Detected infinite loop"})).await;
+    let keys: Vec<String> = reply.ok().as_object().unwrap().keys().take(4).cloned().collect();
+    assert_eq!(keys, ["status", "execution_id", "cancelled_executions", "message"]);
+    insta::assert_json_snapshot!(reply.ok(), { ".execution_id" => "[id]", ".cancelled_executions[]" => "[id]" });
+    assert_eq!(reply.ok()["cancelled_executions"], json!([id]));
+    let check = world.get(&format!("/api/executions/{id}/cancellation-check")).await.ok();
+    insta::assert_json_snapshot!(check, { ".execution_id" => "[id]" }, @r#"
+    {
+      "execution_id": "[id]",
+      "status": "CANCELLED",
+      "event_type": "execution.cancelled",
+      "cancelled": true,
+      "completed": false,
+      "failed": false,
+      "is_cancelled": true,
+      "quiesced": true
+    }
+    "#);
+    let status = world.get(&format!("/api/executions/{id}/status")).await.ok();
+    assert_eq!(
+        (&status["completed"], &status["failed"], &status["is_cancelled"]),
+        (&json!(true), &json!(false), &json!(true))
+    );
+    assert_eq!(status["cancellation"]["reason"], "Detected infinite loop");
+    assert_eq!(status["cancellation"]["cancelled_by"], "api");
+}
+
+#[tokio::test]
+async fn what_has_ended_answers_409_with_the_documented_body() {
+    let world = World::new();
+    world.register(SHORT).await;
+    let id = world.start("demo/short").await;
+    world.quiesced(&id).await;
+    let refused = world.post(&format!("/api/executions/{id}/cancel"), json!({})).await.refused(409);
+    assert_eq!(refused["execution_id"], json!(id));
+    assert_eq!(refused["cancelled_executions"], json!([]));
+    assert_eq!(refused["message"], json!(format!("Execution {id} is already COMPLETED")));
+    assert!(refused["ended_at"].is_string());
+}
+
+#[tokio::test]
+async fn a_second_cancel_says_who_and_why_and_changes_nothing() {
+    let world = World::new();
+    world.register(LONG).await;
+    let id = world.start("demo/long").await;
+    let path = format!("/api/executions/{id}/cancel");
+    let by = |name, body| world.with_header(Method::POST, &path, ("x-noetl-requested-by", name), body);
+    by("ada@host", r#"{"reason": "first"}"#).await.ok();
+    let refused = by("bob@host", r#"{"reason": "second"}"#).await.refused(409);
+    assert_eq!(refused["message"], json!(format!("Execution {id} is already CANCELLED")));
+    assert_eq!((&refused["reason"], &refused["requested_by"]), (&json!("first"), &json!("ada@host")));
+    assert_eq!(refused["requested_execution_id"], json!(id));
+    let events = world.get(&format!("/api/executions/{id}/events?event_type=execution.cancelled")).await.ok();
+    assert_eq!(events["pagination"]["total_events"], 1);
+    assert_eq!(events["events"][0]["context"]["reason"], "first");
+    assert_eq!(events["events"][0]["node_name"], "cancel");
+}
+
+#[tokio::test]
+async fn the_same_key_gets_the_first_answer() {
+    let world = World::new();
+    world.register(LONG).await;
+    let id = world.start("demo/long").await;
+    let path = format!("/api/executions/{id}/cancel");
+    let send = |key| world.with_header(Method::POST, &path, ("idempotency-key", key), "");
+    let first = send("k1").await.ok();
+    assert_eq!(send("k1").await.ok()["cancelled_executions"], first["cancelled_executions"]);
+    send("k2").await.refused(409);
+}
+
+#[tokio::test]
+async fn a_cascade_reaches_children_and_a_dry_run_nobody() {
+    let world = World::new();
+    world.register(LONG).await;
+    let root = world.start("demo/long").await;
+    let child = json!({"path": "demo/long", "parent_execution_id": root});
+    let child = world.post("/api/execute", child).await.ok()["execution_id"].clone();
+    let dry = cancel(&world, &root, json!({"cascade": true, "dry_run": true})).await;
+    assert_eq!((&dry["status"], &dry["cancelled_executions"]), (&json!("dry_run"), &json!([])));
+    assert_eq!(dry["would_cancel"], json!([root, child]));
+    let alone = cancel(&world, &root, json!({})).await;
+    assert_eq!((&alone["cancelled_executions"], &alone["active_descendants"]), (&json!([root]), &json!(1)));
+    // With `cascade` an ended root is no error while a descendant is active.
+    let rest = cancel(&world, &root, json!({"cascade": true})).await;
+    assert_eq!((&rest["cancelled_executions"], &rest["complete"]), (&json!([child]), &json!(true)));
+    assert_eq!(rest["message"], "Cancelled 1 execution(s)");
+    world.post(&format!("/api/executions/{root}/cancel"), json!({"cascade": true})).await.refused(409);
+    let ended =
+        world.post("/api/execute", json!({"path": "demo/long", "parent_execution_id": root})).await.refused(409);
+    assert_eq!(ended["code"], "parent_ended");
+}
+
+#[tokio::test]
+async fn stop_is_cancel() {
+    let world = World::new();
+    world.register(LONG).await;
+    let id = world.start("demo/long").await;
+    let reply = world.post_text(&format!("/api/executions/{id}/stop"), "").await.ok();
+    assert_eq!(reply["cancelled_executions"], json!([id]));
+}

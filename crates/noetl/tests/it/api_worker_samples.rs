@@ -1,0 +1,68 @@
+//! One of each thing that worker and server say to each other, with everything filled in.
+
+use std::sync::Arc;
+
+use noetl_core::id::{CatalogId, CommandId, ExecutionId, SessionId};
+use noetl_core::playbook::CancelMode;
+use noetl_core::work::{Assignment, Report, Reported};
+use noetl_engine::transport::{Attempt, CancelOrder, Held, Hello, Offer, Orders, Poll, Reports, Welcome};
+use serde_json::{Value, json};
+
+fn wire(value: &impl serde::Serialize) -> Value {
+    serde_json::to_value(value).unwrap()
+}
+
+pub(crate) fn samples() -> Vec<(&'static str, Value)> {
+    let (execution_id, command_id, session_id) = (ExecutionId(1), CommandId(2), SessionId(3));
+    let held = Held { execution_id, command_id, epoch: 1, started: true, cancel: Some(CancelMode::Finish) };
+    let poll =
+        Poll { session_id, serial: 1, held: vec![held.clone()], free: 1, wait_ms: 1, offer: true, draining: false };
+    let report = Report { execution_id, command_id, epoch: 1, outcome: Reported::Released };
+    let assignment = Assignment {
+        execution_id,
+        command_id,
+        epoch: 1,
+        catalog_id: CatalogId(4),
+        path: "p".into(),
+        version: 1,
+        step: "s".into(),
+        visit: 1,
+        kind: "python".into(),
+        losses: 0,
+        at_most_once: false,
+        work: Arc::new(json!({})),
+    };
+    let cancel = CancelOrder { execution_id, command_id, epoch: 1, mode: CancelMode::Interrupt, grace_ms: 1 };
+    let offer =
+        Offer { execution_id, command_id, epoch: 1, step: "s".into(), kind: "python".into(), pool: "default".into() };
+    let attempt = Attempt { command_id, epoch: 1 };
+    let hello = Hello {
+        worker_id: "w".into(),
+        session_id: Some(session_id),
+        slots: 1,
+        pools: vec!["default".into()],
+        version: "1".into(),
+        meta: json!({}),
+    };
+    let orders = Orders {
+        commands: vec![assignment.clone()],
+        cancels: vec![cancel.clone()],
+        offers: vec![offer.clone()],
+        unknown: vec![attempt],
+        settled: vec![attempt],
+        lease_ms: 1,
+    };
+    vec![
+        ("Hello", wire(&hello)),
+        ("Welcome", wire(&Welcome { session_id, lease_ms: 1, poll_ms: 1 })),
+        ("Poll", wire(&poll)),
+        ("Held", wire(&held)),
+        ("Reports", wire(&Reports { reports: vec![report.clone()], poll: poll.clone() })),
+        ("Report", wire(&report)),
+        ("Orders", wire(&orders)),
+        ("Assignment", wire(&assignment)),
+        ("CancelOrder", wire(&cancel)),
+        ("Offer", wire(&offer)),
+        ("Attempt", wire(&attempt)),
+    ]
+}

@@ -1,0 +1,166 @@
+//! A whole server without a network: the router over the engine over the memory store.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{HeaderMap, Method, Request, StatusCode};
+use noetl::api::{self, Api};
+use noetl_core::time::Timestamp;
+use noetl_engine::{Engine, EngineOptions, Running};
+use noetl_store::memory::MemoryStore;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+/// A server.
+pub(crate) struct World {
+    pub(crate) router: Router,
+    pub(crate) stopping: CancellationToken,
+    _running: Running,
+}
+
+/// What it answered.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) text: String,
+}
+
+impl Answer {
+    /// The body, which must be JSON.
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    /// The body of an answer that must be 200.
+    #[track_caller]
+    pub(crate) fn ok(&self) -> Value {
+        assert_eq!(self.status, StatusCode::OK, "{}", self.text);
+        self.json()
+    }
+
+    /// The body of a refusal, which must have the shape of one.
+    #[track_caller]
+    pub(crate) fn refused(&self, status: u16) -> Value {
+        assert_eq!(self.status.as_u16(), status, "{}", self.text);
+        let body = self.json();
+        assert_eq!(body["status"], "error", "{body}");
+        for field in ["message", "detail", "error", "code"] {
+            assert!(body[field].as_str().is_some_and(|text| !text.is_empty()), "{field} is missing: {body}");
+        }
+        body
+    }
+}
+
+impl World {
+    /// A server that is up.
+    pub(crate) fn new() -> Self {
+        let store = Arc::new(MemoryStore::new(Arc::new(now)));
+        let engine = Engine::new(store, EngineOptions { node: 1, ..EngineOptions::default() });
+        let running = engine.spawn();
+        let stopping = CancellationToken::new();
+        let router = api::router(Api::new(engine, stopping.clone()));
+        World { router, stopping, _running: running }
+    }
+
+    /// Sends a request as it is.
+    pub(crate) async fn send(&self, request: Request<Body>) -> Answer {
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let bytes = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+        Answer { status: parts.status, headers: parts.headers, text: String::from_utf8(bytes.to_vec()).unwrap() }
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        self.send(Request::get(path).body(Body::empty()).unwrap()).await
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: Value) -> Answer {
+        self.post_text(path, body.to_string()).await
+    }
+
+    pub(crate) async fn post_text(&self, path: &str, body: impl Into<Body>) -> Answer {
+        self.with_header(Method::POST, path, ("x-test", "1"), body).await
+    }
+
+    pub(crate) async fn with_header(
+        &self,
+        method: Method,
+        path: &str,
+        header: (&str, &str),
+        body: impl Into<Body>,
+    ) -> Answer {
+        let request = Request::builder().method(method).uri(path).header(header.0, header.1).body(body.into()).unwrap();
+        self.send(request).await
+    }
+
+    /// Registers a playbook.
+    pub(crate) async fn register(&self, yaml: &str) -> Value {
+        self.post("/api/catalog/register", json!({ "content": yaml })).await.ok()
+    }
+
+    /// Starts what is registered under `path`, and returns the execution's id.
+    pub(crate) async fn start(&self, path: &str) -> String {
+        let started = self.post("/api/execute", json!({ "path": path })).await.ok();
+        started["execution_id"].as_str().unwrap().to_owned()
+    }
+
+    /// Waits until an execution has ended and come to rest, and returns its status.
+    pub(crate) async fn quiesced(&self, id: &str) -> Value {
+        loop {
+            let path = format!("/api/executions/{id}/status?wait_seconds=20&until=quiesced");
+            let status = self.get(&path).await.ok();
+            if status["quiesced"] == json!(true) {
+                return status;
+            }
+        }
+    }
+}
+
+fn now() -> Timestamp {
+    noetl::clock::now()
+}
+
+/// Ends by itself, without a worker.
+pub(crate) const SHORT: &str = "
+apiVersion: noetl.io/v2
+kind: Playbook
+metadata:
+  name: short
+  path: demo/short
+workload:
+  greeting: hello
+workflow:
+  - step: start
+    tool:
+      kind: noop
+    next:
+      arcs:
+        - step: deep/er
+  - step: deep/er
+    tool:
+      kind: noop
+";
+
+/// Waits for a worker, which these tests play.
+pub(crate) const LONG: &str = "
+apiVersion: noetl.io/v2
+kind: Playbook
+metadata:
+  name: long
+  path: demo/long
+workflow:
+  - step: start
+    tool:
+      kind: python
+      code: 'result = {\"n\": 1}'
+    next:
+      arcs:
+        - step: after
+  - step: after
+    tool:
+      kind: python
+      code: 'result = {\"n\": 2}'
+";
