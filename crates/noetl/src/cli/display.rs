@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::Value;
 
 use super::console;
-use crate::render::{clean, document, duration, progress};
+use crate::render::{clean, document, progress};
 
 /// Steps that the moving line names; the rest is a number.
 const NAMES_SHOWN: usize = 4;
@@ -20,7 +20,6 @@ pub struct Display {
     line: Option<ProgressBar>,
     quiet: bool,
     verbose: bool,
-    begun: Instant,
     entered: u64,
     commands: u64,
     /// Visits under way, by step.
@@ -41,7 +40,7 @@ impl Display {
     pub fn new(terminal: bool, verbose: bool) -> Self {
         let line = terminal.then(|| {
             let line = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-            if let Ok(style) = ProgressStyle::with_template("{spinner:.cyan} {msg}") {
+            if let Ok(style) = ProgressStyle::with_template("{spinner:.cyan} {elapsed} {msg}") {
                 line.set_style(style);
             }
             line
@@ -51,15 +50,7 @@ impl Display {
 
     /// Returns a display that shows nothing.
     pub fn quiet() -> Self {
-        Display {
-            line: None,
-            quiet: true,
-            verbose: false,
-            begun: Instant::now(),
-            entered: 0,
-            commands: 0,
-            running: BTreeMap::new(),
-        }
+        Display { line: None, quiet: true, verbose: false, entered: 0, commands: 0, running: BTreeMap::new() }
     }
 
     fn loud(mut self) -> Self {
@@ -69,7 +60,6 @@ impl Display {
 
     /// Says what runs.
     pub fn begin(&mut self, name: &str, id: &str) {
-        self.begun = Instant::now();
         self.say(&format!("📋 Running playbook: {}", clean(name)));
         self.say(&format!("   Execution: {id}"));
         self.say("");
@@ -131,8 +121,8 @@ impl Display {
     }
 
     fn moving_line(&self) -> String {
-        let elapsed = duration::human(self.begun.elapsed().as_secs_f64());
-        let mut line = format!("{elapsed}  {} steps entered, {} commands", self.entered, self.commands);
+        let (steps, commands) = (progress::counted(self.entered, "step"), progress::counted(self.commands, "command"));
+        let mut line = format!("{steps}, {commands}");
         if !self.running.is_empty() {
             let names: Vec<&str> = self.running.keys().take(NAMES_SHOWN).map(String::as_str).collect();
             line.push_str(&format!("  running: {}", names.join(", ")));
@@ -163,10 +153,6 @@ mod tests {
         ] {
             display.event(&json!({"event_type": name, "node_name": step}));
         }
-        assert!(
-            display.moving_line().ends_with("3 steps entered, 1 commands  running: b"),
-            "{}",
-            display.moving_line()
-        );
+        assert!(display.moving_line().ends_with("3 steps, 1 command  running: b"), "{}", display.moving_line());
     }
 }

@@ -48,12 +48,12 @@ Exit codes:
   70   a defect of noetl
   130  Ctrl-C
 
-Whom a command asks: the server that --server-url, --host/--port or --context names; else the owner of the data
+Whom a command asks: the server that --server-url, --host/--port or --context names; else the owner of the data \
 directory; else the current context's server; else it opens the data directory itself.";
 
 /// Runs playbooks, shows what they do, and stops them
 #[derive(Debug, Parser)]
-#[command(name = "noetl", version, about, after_help = AFTER_HELP, max_term_width = 110)]
+#[command(name = "noetl", version, after_help = AFTER_HELP, max_term_width = 110)]
 struct Cli {
     #[command(flatten)]
     globals: Globals,

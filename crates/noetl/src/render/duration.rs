@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
-/// Returns `1d 2h 3m 4s`, zero parts dropped; below ten seconds with one decimal, `0s` for nothing.
+/// Returns `1d 2h 3m 4s`, zero parts dropped; below ten seconds with one decimal, below one in `ms`, `0s` for nothing.
 pub fn human(seconds: f64) -> String {
     if !seconds.is_finite() || seconds <= 0.0 {
         return "0s".to_owned();
+    }
+    if seconds < 0.9995 {
+        return format!("{:.0}ms", (seconds * 1_000.0).max(1.0));
     }
     if seconds < 10.0 {
         let tenths = (seconds * 10.0).round() / 10.0;
@@ -64,9 +67,11 @@ mod tests {
         for (seconds, text) in [
             (0.0, "0s"),
             (-3.0, "0s"),
-            (0.04, "0s"),
-            (0.26, "0.3s"),
+            (0.000_01, "1ms"),
+            (0.04, "40ms"),
+            (0.999_8, "1s"),
             (1.0, "1s"),
+            (1.26, "1.3s"),
             (9.97, "10s"),
             (65.0, "1m 5s"),
             (59.7, "1m"),

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{CYAN, DIM, GREEN, RED, YELLOW, clean, document, status_colour};
+use super::{CYAN, DIM, GREEN, RED, YELLOW, clean, document, duration, status_colour};
 
 /// Returns the line for an event, if it is worth one; with `verbose` more are.
 pub fn line_of(event: &Value, verbose: bool) -> Option<String> {
@@ -49,12 +49,20 @@ fn routes(event: &Value) -> String {
     if names.is_empty() { String::new() } else { format!(" → {}", names.join(", ")) }
 }
 
+/// Returns `1 step`, `2 steps`.
+pub fn counted(count: u64, word: &str) -> String {
+    format!("{count} {word}{}", if count == 1 { "" } else { "s" })
+}
+
 /// Returns how a run ended, and what can be done next.
 pub fn ending(id: &str, status: &Value) -> Vec<String> {
     let word = document::status(status);
     let colour = status_colour(&word);
-    let steps = document::count(status, "steps_entered").map(|steps| format!(", {steps} steps")).unwrap_or_default();
-    let time = document::duration(status).map(|time| format!(" in {time}")).unwrap_or_default();
+    let steps = document::count(status, "steps_entered").map(|steps| format!(", {}", counted(steps, "step")));
+    let steps = steps.unwrap_or_default();
+    // The number is finer than the server's words, which leave out fractions of a second.
+    let time = status.get("duration_seconds").and_then(Value::as_f64).map(duration::human);
+    let time = time.or_else(|| document::duration(status)).map(|time| format!(" in {time}")).unwrap_or_default();
     let path = clean(document::text(status, "path").unwrap_or("playbook")).into_owned();
     let mut lines = Vec::new();
     let failed: Vec<String> = document::list(status, "failed_steps")

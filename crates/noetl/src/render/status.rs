@@ -199,7 +199,7 @@ Completed steps:
         let answer = json!({
             "status": "RUNNING", "path": "demo/spin", "version": 3, "current_step": "spin", "commands_issued": 9_000,
             "in_flight": 1, "most_visited_step": {"step": "spin", "visits": 9_000}, "duration_seconds": 65.2,
-            "commands": [{"step": "spin", "state": "claimed", "tool": "python", "worker_id": "w1", "age_seconds": 0.3}],
+            "commands": [{"step": "spin", "state": "claimed", "tool": "python", "worker_id": "w1", "age_seconds": 1.3}],
         });
         assert_eq!(
             plain(&block("5", &answer)),
@@ -215,7 +215,7 @@ Commands:  9000 issued, 1 in flight
 Busiest:   spin (9000 visits)
 
 Live commands:
-  - spin [claimed] python on w1, 0.3s
+  - spin [claimed] python on w1, 1.3s
 ============================================================
 
 "

@@ -182,6 +182,26 @@ Completed steps:
 }
 
 #[test]
+fn a_list_is_asked_for_with_the_filters_that_were_given() {
+    let server = Canned::new(&[("GET /api/executions", 200, "[]")]);
+    let home = Home::new();
+    let said = home.run(&on(&server, &["ps"])).done();
+    assert_eq!(said.stderr, "no executions\n");
+    home.run(&on(&server, &["executions", "-s", "failed,cancelled", "--path", "a/*", "--parent", "7", "-n", "5"]))
+        .done();
+    home.run(&on(&server, &["ps", "--active", "--before", "9"])).done();
+    let lines: Vec<String> = server.seen().into_iter().map(|request| request.line).collect();
+    assert_eq!(
+        lines,
+        [
+            "GET /api/executions?page_size=50&active_first=true",
+            "GET /api/executions?page_size=5&active_first=true&status=failed%2Ccancelled&path=a%2F*&parent_execution_id=7",
+            "GET /api/executions?page_size=50&before=9&status=running",
+        ]
+    );
+}
+
+#[test]
 fn an_unknown_execution_is_exit_4() {
     let server = Canned::new(&[(STATUS, 404, r#"{"detail":"Execution not found"}"#)]);
     let said = Home::new().run(&on(&server, &["status", ID]));

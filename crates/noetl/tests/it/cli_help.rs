@@ -1,8 +1,22 @@
-//! The help texts, so that a change of the command line is seen.
+//! The help texts, and the page in the documentation that repeats them.
+
+use std::path::Path;
 
 use crate::support::Home;
 
-const COMMANDS: [&str; 40] = [
+/// What stands above the help texts.
+const ABOVE: &str = "\
+# Command line
+
+What `noetl --help` and `noetl COMMAND --help` say; a test keeps this page and the binary the same. The options under
+*Where* may stand before or after any command's name, and are shown once.
+
+What was asked for goes to stdout and nothing else does; progress, hints and errors go to stderr. Colours are for
+terminals only, and `NO_COLOR` turns them off. `--json` prints documents with sorted keys.
+";
+
+/// Every command.
+const COMMANDS: [&str; 42] = [
     "",
     "run",
     "cancel",
@@ -43,20 +57,29 @@ const COMMANDS: [&str; 40] = [
     "context update",
     "context use",
     "context set-runtime",
+    "bench",
+    "bench chain",
 ];
 
+/// `NOETL_UPDATE=1` writes the file anew.
 #[test]
-fn every_command_explains_itself() {
+fn the_reference_page_is_what_the_binary_says() {
     let home = Home::new();
-    let mut all = String::new();
+    let mut page = ABOVE.to_owned();
     for command in COMMANDS {
         let mut arguments: Vec<&str> = command.split_whitespace().collect();
         arguments.push("--help");
         let said = home.run(&arguments).done();
         assert_eq!(said.stderr, "");
-        all.push_str(&format!("$ noetl {}\n\n{}\n", arguments.join(" "), without_globals(&said.stdout)));
+        let title = if command.is_empty() { "noetl".to_owned() } else { format!("noetl {command}") };
+        page.push_str(&format!("\n## `{title}`\n\n```text\n{}\n```\n", without_globals(&said.stdout).trim_end()));
     }
-    insta::assert_snapshot!("help", all);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/reference/cli.md");
+    if std::env::var_os("NOETL_UPDATE").is_some() {
+        std::fs::write(&path, &page).unwrap();
+    }
+    let committed = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(committed == page, "docs/reference/cli.md is old: run the tests once with NOETL_UPDATE=1");
 }
 
 #[test]
@@ -90,12 +113,23 @@ fn a_misspelt_command_is_met_with_a_suggestion_and_exit_2() {
     assert!(said.stderr.contains("cancel"), "{}", said.stderr);
 }
 
-/// The options that stand everywhere are shown once.
+/// Leaves out the options that stand everywhere, which the first help shows.
 fn without_globals(help: &str) -> String {
-    let Some(start) = help.find("\nWhere:\n").filter(|_| !help.starts_with("Runs playbooks")) else {
+    if help.starts_with("Runs playbooks") {
         return help.to_owned();
-    };
-    let rest = &help[start + 1..];
-    let end = rest.find("\n\n").map_or(rest.len(), |end| end + 1);
-    format!("{}{}", &help[..start], &rest[end..])
+    }
+    let mut out = String::new();
+    let mut inside = false;
+    for line in help.lines() {
+        if line == "Where:" {
+            inside = true;
+        } else if !line.is_empty() && !line.starts_with(' ') {
+            inside = false;
+        }
+        if !inside {
+            out.push_str(line);
+            out.push('\n');
+        }
+    }
+    out
 }

@@ -6,7 +6,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::playbooks::{FAILS, HELLO, MOMENT, NOOP, SLEEP};
-use crate::support::{Home, Said, eventually, signal};
+use crate::support::{Home, Said, Server, eventually, signal};
 
 /// Returns the id of the only execution, once it has a command in the hands of a worker.
 fn running(home: &Home) -> String {
@@ -202,6 +202,20 @@ fn ten_runs_at_once_on_one_directory_all_finish() {
     expected.sort();
     assert_eq!(lines, expected, "every step ran once");
     assert!(executions(&home).iter().all(|execution| execution["status"] == "COMPLETED"));
+}
+
+#[test]
+fn a_run_gives_its_directory_to_a_server_and_goes_on_as_its_guest() {
+    let home = Home::new();
+    home.file("moment.yaml", &MOMENT.replace("sleep 0.2", "sleep 1"));
+    let file = home.path().join("lines");
+    let file_flag = format!("file={}", file.display());
+    let run = home.spawn(&["run", "moment.yaml", "--set", &file_flag, "--set", "line=mine"]);
+    running(&home);
+    let _server = Server::start(&home, &[]);
+    let said = ended(run);
+    assert_eq!(said.exit, 0, "{}", said.stderr);
+    assert_eq!(std::fs::read_to_string(file).unwrap(), "mine\nmine end\n", "every step ran once");
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! The founding document's commands on a real server.
 
+use std::path::Path;
+
 use serde_json::Value;
 
 use crate::playbooks::{FAMILY, HELLO, NOOP, SLEEP};
@@ -151,6 +153,65 @@ fn a_family_of_111_is_cancelled_and_its_log_is_queried() {
     let refused = home
         .run(&["query", "INSERT INTO noetl.event (event_type, status) VALUES ('execution.cancelled', 'CANCELLED')"]);
     assert_eq!((refused.exit, refused.stdout.as_str()), (2, ""), "{}", refused.stderr);
+}
+
+#[test]
+fn runaways_are_seen_and_stopped() {
+    let home = Home::new();
+    let _server = Server::start(&home, &["--worker-slots", "4"]);
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/runaway");
+    for name in ["noop_cycle", "python_cycle", "jump_cycle"] {
+        let file = examples.join(format!("{name}.yaml"));
+        let id = start(&home, file.to_str().unwrap());
+        eventually("it is on its way", || {
+            let status = home.run(&["status", &id, "--json"]).json();
+            let visits = status["most_visited_step"]["visits"].as_u64().unwrap_or(0);
+            (visits > 3 || status["in_flight"].as_u64() > Some(0)).then_some(())
+        });
+        home.run(&["cancel", &id, "--reason", "Infinite loop detected", "--wait"]).done();
+        let events = home.run(&["events", &id, "--json"]).done().stdout;
+        let types: Vec<String> = events
+            .lines()
+            .map(|line| serde_json::from_str::<Value>(line).unwrap()["event_type"].as_str().unwrap().to_owned())
+            .collect();
+        let cancelled = types.iter().position(|name| name == "execution.cancelled").unwrap();
+        let after = &types[cancelled + 1..];
+        for name in ["step.enter", "command.issued", "command.claimed"] {
+            assert!(!after.iter().any(|after| after == name), "{name} after the decision: {after:?}");
+        }
+        assert_eq!(after.last().map(String::as_str), Some("execution.quiesced"));
+    }
+}
+
+#[test]
+fn a_catalog_is_loaded_from_folders_and_lists_what_failed() {
+    let home = Home::new();
+    let _server = Server::start(&home, &[]);
+    home.file("all/noop.yaml", NOOP);
+    home.file("all/deep/hello.yaml", HELLO);
+    home.file("all/broken.yaml", &NOOP.replace("kind: noop", "kind: nop"));
+    home.file("all/secret.yaml", "apiVersion: v1\nkind: Credential\n");
+    let said = home.run(&["catalog", "load", "all", "--batch-size", "2"]);
+    assert_eq!(said.exit, 1, "{}", said.stderr);
+    assert!(said.stdout.starts_with("discovered 3 resource(s), 1 skipped\n  skip all/secret.yaml: no playbook\n"));
+    assert!(said.stdout.contains("  FAIL all/broken.yaml: "), "{}", said.stdout);
+    assert!(said.stdout.contains("  ok   all/deep/hello.yaml -> test/hello v1\n"), "{}", said.stdout);
+    assert!(said.stdout.ends_with("registered 2, failed 1, skipped 1\n"), "{}", said.stdout);
+    let entry = home.run(&["catalog", "get", "test/hello@1"]).done().json();
+    assert_eq!(entry["content"], HELLO);
+    assert_eq!(home.run(&["get", "playbook", "test/none"]).exit, 4);
+    assert!(home.run(&["list", "playbook"]).done().stdout.starts_with("Catalog (playbook):\n{\n"));
+}
+
+#[test]
+fn a_reader_that_has_enough_ends_the_command_quietly() {
+    let home = Home::new();
+    let _server = Server::start(&home, &[]);
+    home.file("noop.yaml", NOOP);
+    home.run(&["run", "noop.yaml"]).done();
+    let id = home.run(&["ps", "--json"]).done().json()[0]["execution_id"].as_str().unwrap().to_owned();
+    let said = home.shell(&format!("noetl events {id} | head -n 1"));
+    assert_eq!((said.exit, said.stdout.lines().count(), said.stderr.as_str()), (0, 1, ""));
 }
 
 #[test]

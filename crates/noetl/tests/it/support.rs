@@ -104,6 +104,7 @@ impl Said {
 /// A request as the binary sent it.
 #[derive(Debug, Clone)]
 pub(crate) struct Seen {
+    /// `METHOD /path?query`.
     pub(crate) line: String,
     pub(crate) headers: axum::http::HeaderMap,
     pub(crate) body: String,
