@@ -5,7 +5,6 @@ use noetl_core::head::Status;
 use noetl_core::id::ExecutionId;
 use noetl_core::playbook::CancelMode;
 use noetl_engine::{CancelError, CancelRequest, CancelStatus};
-use noetl_store::Store;
 use serde_json::json;
 use tokio::time::{Duration, Instant, sleep};
 
@@ -421,7 +420,7 @@ async fn cancel_works_on_an_engine_that_has_not_been_spawned() {
     let top = hundred_and_eleven(&world, &server).await;
     server.crash();
     let idle = noetl_engine::Engine::new(
-        std::sync::Arc::clone(&world.store) as std::sync::Arc<dyn Store>,
+        std::sync::Arc::clone(&world.store),
         noetl_engine::EngineOptions { node: 99, ..Default::default() },
     );
     assert_eq!(idle.cancel(family(top)).await.unwrap().cancelled_executions.len(), 111);

@@ -5,6 +5,7 @@
 mod world;
 
 mod cancel;
+mod embedded;
 mod runs;
 mod servers;
 mod workers;

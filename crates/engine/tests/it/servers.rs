@@ -3,7 +3,6 @@
 use noetl_core::head::Status;
 use noetl_core::playbook::CancelMode;
 use noetl_engine::CancelRequest;
-use noetl_store::Store;
 use serde_json::json;
 use tokio::time::{Duration, Instant, sleep};
 

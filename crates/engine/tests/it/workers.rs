@@ -9,7 +9,6 @@ use noetl_core::playbook::CancelMode;
 use noetl_core::work::{Assignment, Done, Report, Reported};
 use noetl_engine::transport::{Attempt, Claim, ClaimError, Held, Hello, Orders, Poll, Reports, Welcome, WorkerError};
 use noetl_engine::{CancelRequest, Engine};
-use noetl_store::Store;
 use serde_json::{Value, json};
 use tokio::time::{Duration, Instant, sleep};
 

@@ -226,7 +226,7 @@ impl Server {
 
 /// Everything there is.
 pub(crate) struct World {
-    pub(crate) store: Arc<MemoryStore>,
+    pub(crate) store: Arc<dyn Store>,
     pub(crate) clock: TestClock,
     pub(crate) scripts: Arc<Scripts>,
     nodes: Mutex<u16>,
@@ -235,7 +235,15 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new() -> Self {
         let clock = TestClock(Instant::now());
-        let store = Arc::new(MemoryStore::new(Arc::new(move || clock.now())));
+        World::with(Arc::new(MemoryStore::new(Arc::new(move || clock.now()))), clock)
+    }
+
+    /// Returns a world over a store that has its own clock.
+    pub(crate) fn on(store: Arc<dyn Store>) -> Self {
+        World::with(store, TestClock(Instant::now()))
+    }
+
+    fn with(store: Arc<dyn Store>, clock: TestClock) -> Self {
         // Shown when a test fails and RUST_LOG is set.
         drop(
             tracing_subscriber::fmt()
@@ -256,7 +264,7 @@ impl World {
         *node += 1;
         let mut options = EngineOptions { node: *node, ..EngineOptions::default() };
         change(&mut options);
-        let engine = Engine::new(Arc::clone(&self.store) as Arc<dyn Store>, options);
+        let engine = Engine::new(Arc::clone(&self.store), options);
         let running = Some(engine.spawn());
         Server { engine, running }
     }
