@@ -69,12 +69,10 @@ impl Execution {
         }
         self.evolve(&recorded.event);
         self.version = recorded.version;
-        match recorded.event {
-            // Written blind: raises the version, not the decisions. A claim's `step.enter` may stand before it, and
-            // that a decision came later than it did is harmless: the guard is compared with the head's own counter,
-            // and who loads a state takes `decided` from the head.
-            Event::CommandClaimed { .. } => {}
-            _ => self.decided = recorded.version,
+        // A claim is written blind: it raises the version, not the decisions. That its `step.enter` counts here is
+        // harmless: the guard is compared with the head's own counter, and who loads a state takes `decided` from there.
+        if !matches!(recorded.event, Event::CommandClaimed { .. }) {
+            self.decided = recorded.version;
         }
         Ok(())
     }
