@@ -181,6 +181,14 @@ impl Pipeline {
                 self.outcome = Some(ToolOutcome::ok(data));
                 Ok(None)
             }
+            "artifact" => {
+                match artifact(&config, &input, place.library) {
+                    Ok(outcome) => self.outcome = Some(outcome),
+                    Err(reference) => return Ok(Some(Next::Needs(vec![reference]))),
+                }
+                self.count_execution();
+                Ok(None)
+            }
             "playbook" => {
                 self.count_execution();
                 match child_request(&config, input, timeout_ms) {
@@ -449,6 +457,23 @@ fn child_request(
         }
     };
     Ok(ChildRequest { path: path.into(), version, input, return_step: text("return_step").map(Into::into), timeout_ms })
+}
+
+/// Gives the whole data of a stored result, or says which one is to be loaded.
+fn artifact(config: &Map<String, Value>, input: &Map<String, Value>, library: &Library) -> Result<ToolOutcome, String> {
+    let refuse = |code: &str, message: &str| Ok(failed(ToolError::hard(ErrorKind::Config, code, message)));
+    let text = |key: &str| input.get(key).or_else(|| config.get(key)).and_then(Value::as_str);
+    match config.get("action").and_then(Value::as_str) {
+        None | Some("get") => {}
+        Some(_) => return refuse("ARTIFACT_ACTION", "an artifact task knows `action: get` and nothing else"),
+    }
+    let Some(reference) = text("result_ref").or_else(|| text("ref")).filter(|text| !text.is_empty()) else {
+        return refuse("ARTIFACT_REF", "an artifact task needs `input.result_ref`, and here it is empty");
+    };
+    match library.get(reference) {
+        Some(data) => Ok(ToolOutcome::ok((*data).clone())),
+        None => Err(reference.to_owned()),
+    }
 }
 
 /// Returns what a child's end is to the task that waited for it.

@@ -256,8 +256,7 @@ impl Engine {
         if stale || !attention.strangers.is_empty() {
             self.correct(said.session_id).await?;
         }
-        let unknown = attention.strangers.iter().copied().filter(|attempt| !self.desk.knows(said.session_id, *attempt));
-        let unknown = unknown.collect();
+        let unknown = self.desk.disown(said.session_id, &attention.strangers);
         Ok((attention, unknown))
     }
 

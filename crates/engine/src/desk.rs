@@ -80,6 +80,8 @@ struct Life {
     chooses: bool,
     /// Freed slots in a row that went to the execution that freed them.
     streak: u32,
+    /// What it holds without right, and when it was told so.
+    disowned: BTreeMap<Attempt, Instant>,
     renewed: Instant,
     corrected: Instant,
     wake: Arc<Notify>,
@@ -183,6 +185,7 @@ impl Desk {
             draining: false,
             chooses: false,
             streak: 0,
+            disowned: BTreeMap::new(),
             renewed: now,
             corrected: now,
             wake: Arc::new(Notify::new()),
@@ -269,6 +272,19 @@ impl Desk {
     /// Returns whether a command is known to be in the session's hands.
     pub(crate) fn knows(&self, session_id: SessionId, attempt: Attempt) -> bool {
         hold(&self.lives).lives.get(&session_id).is_some_and(|life| life.attempts.contains_key(&attempt))
+    }
+
+    /// Returns those of `strangers` that the session has no right to and has not been told of just now: a worker that
+    /// takes its time to stop them is not told with every poll.
+    pub(crate) fn disown(&self, session_id: SessionId, strangers: &[Attempt]) -> Vec<Attempt> {
+        let mut lives = hold(&self.lives);
+        let Some(life) = lives.lives.get_mut(&session_id) else { return strangers.to_vec() };
+        let now = Instant::now();
+        life.disowned.retain(|_, told| now.duration_since(*told) < Duration::from_millis(REPEAT_MS));
+        let news = strangers.iter().filter(|attempt| !life.attempts.contains_key(attempt));
+        let news: Vec<Attempt> = news.filter(|attempt| !life.disowned.contains_key(attempt)).copied().collect();
+        life.disowned.extend(news.iter().map(|attempt| (*attempt, now)));
+        news
     }
 
     /// Brings the desk in line with the tables: `held` is what they said the session holds, read when `given` stood.

@@ -197,6 +197,14 @@ fn land(
     if i64::from(head.in_flight) + append.in_flight_delta() < 0 {
         return Err(bad(append, "settles more attempts than are in flight"));
     }
+    for change in &append.commands {
+        match change {
+            CommandChange::Insert(row) if row.root_execution_id != head.root_execution_id => {
+                return Err(bad(append, "cannot hold a command of another family"));
+            }
+            CommandChange::Insert(_) | CommandChange::Delete { .. } | CommandChange::Started { .. } => {}
+        }
+    }
     head.land(append);
     let mut children = Vec::with_capacity(append.children.len());
     for child in &append.children {

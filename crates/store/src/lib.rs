@@ -3,7 +3,7 @@
 //! The trait speaks the core's types. Which promises a store makes stands in `conformance`, which every store passes.
 
 pub mod catalog;
-#[cfg(feature = "conformance")]
+#[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 mod landing;
 pub mod memory;
@@ -321,7 +321,8 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     async fn size(&self) -> Result<Vec<TableSize>, StoreError>;
 
     /// Removes executions that ended and quiesced before `before`, with their logs and results; returns how many. With
-    /// `dry_run` only counts. Members of a family go together, when all of them have ended and quiesced.
+    /// `dry_run` only counts. Members of a family go together, when all of them have ended and quiesced. Answers kept
+    /// before `before` go too.
     async fn prune(&self, before: Timestamp, dry_run: bool) -> Result<u64, StoreError>;
 
     /// Writes a consistent copy to `path` while running.

@@ -66,6 +66,8 @@ pub(super) async fn run(shared: Arc<Shared>, options: WorkerOptions, shutdown: C
         }
         foreman.watch_lease();
         foreman.watch_drain();
+        // In one process answers may be there without any waiting; others want to run too.
+        tokio::task::consume_budget().await;
     }
 }
 
@@ -371,6 +373,7 @@ impl Foreman {
 
     fn obey(&mut self, orders: Orders, asked_at: u64, session_id: SessionId) {
         self.reached(asked_at);
+        tracing::trace!(?orders, "the server says");
         let Orders { commands, cancels, offers: _, unknown, settled, lease_ms } = orders;
         for attempt in settled {
             if let Some(Command { phase: Phase::Over(_), .. }) = self.held.get(&attempt) {

@@ -1,8 +1,11 @@
 //! The engine over a store in memory, with scripted tools and a clock that is moved by hand.
 
+#![expect(clippy::unwrap_used, reason = "what does not work fails the test")]
+
 mod world;
 
 mod cancel;
+mod embedded;
 mod runs;
 mod servers;
 mod workers;

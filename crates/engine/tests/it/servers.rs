@@ -1,1 +1,194 @@
-//! To come.
+//! Several servers on one store, and servers that crash.
+
+use noetl_core::head::Status;
+use noetl_core::playbook::CancelMode;
+use noetl_engine::CancelRequest;
+use serde_json::json;
+use tokio::time::{Duration, Instant, sleep};
+
+use crate::world::{World, cancel, chain, playbook};
+
+fn wide(items: usize) -> String {
+    playbook(
+        "wide",
+        &format!(
+            "
+workload: {{n: {items}}}
+workflow:
+- step: each
+  loop: {{in: '{{{{ range(workload.n) | list }}}}', iterator: item, spec: {{mode: parallel, max_in_flight: 50}}}}
+  tool: {{kind: python, code: 'sleep 7', input: {{item: '{{{{ item }}}}'}}}}
+"
+        ),
+    )
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_servers_drive_one_execution_together() {
+    let world = World::new();
+    let (one, two) = (world.server(), world.server());
+    world.hire(&one, "at one", 8);
+    world.hire(&two, "at two", 8);
+    one.register(&wide(300)).await;
+    let id = one.start("wide").await.execution_id;
+    assert_eq!(two.ended(id).await, Status::Completed, "{}", world.story().await);
+    assert_eq!(world.scripts.count("each"), 300);
+    let claimed = |server: &crate::world::Server| server.engine.metrics().reports.get();
+    assert!(claimed(&one) > 50 && claimed(&two) > 50, "{} and {}", claimed(&one), claimed(&two));
+    world.check([]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_one_server_issues_a_worker_of_another_one_runs() {
+    let world = World::new();
+    let (one, two) = (world.server(), world.server());
+    world.hire(&two, "at two", 1);
+    one.register(&chain("chain", &[("a", "ok"), ("b", "ok"), ("c", "ok")])).await;
+    let began = Instant::now();
+    let id = one.start("chain").await.execution_id;
+    assert_eq!(one.ended(id).await, Status::Completed);
+    assert!(began.elapsed().as_millis() < 1_500, "{:?}", began.elapsed());
+    world.check([]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cancel_on_one_server_reaches_a_worker_of_another_one() {
+    let world = World::new();
+    let (one, two) = (world.server(), world.server());
+    world.hire(&two, "at two", 1);
+    one.register(&chain("chain", &[("a", "sleep 3600000")])).await;
+    let id = one.start("chain").await.execution_id;
+    world.until_started("a", 1).await;
+    let asked = Instant::now();
+    let request = CancelRequest { mode: Some(CancelMode::Interrupt), wait_ms: 5_000, ..cancel(id) };
+    assert!(one.cancel(request).await.unwrap().quiesced);
+    assert!(asked.elapsed().as_millis() < 400, "{:?}", asked.elapsed());
+    world.check([]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_parent_on_a_crashed_server_is_told_of_its_child_by_another_one() {
+    let world = World::new();
+    let one = world.server();
+    one.register(&chain("child", &[("deep", "sleep 5000")])).await;
+    one.register(&playbook(
+        "parent",
+        "
+workflow:
+- {step: call, tool: {kind: playbook, path: child}, next: {arcs: [{step: after}]}}
+- {step: after, tool: {kind: python, code: ok}}
+",
+    ))
+    .await;
+    let two = world.server();
+    world.hire(&two, "at two", 1);
+    let id = one.start("parent").await.execution_id;
+    world.until_started("deep", 1).await;
+    one.crash();
+    assert_eq!(two.ended(id).await, Status::Completed);
+    world.check([]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_comes_up_again_goes_on_where_it_crashed() {
+    for crash_after_ms in [0, 1, 3, 10, 25, 60, 150, 400, 900] {
+        let world = World::new();
+        let mut server = world.server();
+        let yaml = playbook(
+            "all",
+            "
+workload: {items: [1, 2, 3]}
+workflow:
+- step: a
+  tool: {kind: python, code: 'sleep 20'}
+  next: {arcs: [{step: each}]}
+- step: each
+  loop: {in: '{{ workload.items }}', iterator: item, spec: {mode: parallel}}
+  tool: {kind: playbook, path: child}
+  next: {arcs: [{step: z}]}
+- step: z
+  tool: {kind: python, code: ok}
+",
+        );
+        server.register(&yaml).await;
+        server.register(&chain("child", &[("x", "sleep 50"), ("y", "ok")])).await;
+        let id = server.start("all").await.execution_id;
+        // Crash after crash; each server has a worker of its own that dies with it.
+        let mut lives = 0;
+        while !world.head(id).await.status.is_terminal() {
+            lives += 1;
+            assert!(lives < 200, "{}", world.story().await);
+            let worker = world.hire(&server, &format!("worker {lives}"), 2);
+            let patience = if lives < 4 { crash_after_ms } else { 40_000 };
+            sleep(Duration::from_millis(patience)).await;
+            worker.kill();
+            server.crash();
+            server = world.server();
+        }
+        assert_eq!(server.ended(id).await, Status::Completed);
+        assert_eq!(world.heads().await.len(), 4, "crashing after {crash_after_ms} ms\n{}", world.story().await);
+        world.check([]).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_timer_survives_the_server_that_set_it() {
+    let world = World::new();
+    let server = world.server();
+    let worker = world.hire(&server, "one", 1);
+    let yaml = playbook(
+        "retry",
+        "
+workflow:
+- step: flaky
+  tool:
+    kind: python
+    code: 'flaky 1'
+    spec: {policy: {rules: [{when: '{{ output.status == \"error\" }}', then: {do: retry, attempts: 5, delay: 600}}]}}
+",
+    );
+    server.register(&yaml).await;
+    let id = server.start("retry").await.execution_id;
+    world.until_logged(id, "command.suspended").await;
+    worker.kill();
+    server.crash();
+    sleep(Duration::from_secs(30)).await;
+    let server = world.server();
+    world.hire(&server, "two", 1);
+    let began = Instant::now();
+    assert_eq!(server.ended(id).await, Status::Completed);
+    let took = began.elapsed().as_secs();
+    assert!((565..=571).contains(&took), "{took} s");
+    world.check([]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_outlives_its_server_and_reports_to_the_next_one() {
+    let world = World::new();
+    let first = world.server();
+    let second = world.server();
+    first.register(&chain("chain", &[("a", "sleep 2000"), ("b", "ok")])).await;
+    let worker = world.hire_between(&[&first, &second], "one", 1);
+    let id = first.start("chain").await.execution_id;
+    world.until_started("a", 1).await;
+    worker.switch(1);
+    first.crash();
+    assert_eq!(second.ended(id).await, Status::Completed);
+    assert_eq!(world.scripts.started(), ["a", "b"], "nothing ran twice");
+    assert_eq!(world.count(id, "command.lost").await, 0);
+    world.check([]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stopped_server_leaves_everything_in_the_tables() {
+    let world = World::new();
+    let server = world.server();
+    server.register(&chain("chain", &[("a", "return 1")])).await;
+    let id = server.start("chain").await.execution_id;
+    server.stop().await;
+    let server = world.server();
+    world.hire(&server, "one", 1);
+    assert_eq!(server.ended(id).await, Status::Completed);
+    assert_eq!(world.result(&server.engine, id).await, json!(1));
+    assert!(world.store.due(10).await.unwrap().1.is_empty());
+}

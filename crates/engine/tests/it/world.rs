@@ -119,20 +119,25 @@ fn stopped(how: Stopped) -> ToolOutcome {
     ToolOutcome { stopped: Some(how), ..ToolOutcome::failed(error, Value::Null) }
 }
 
-/// A transport that can be cut.
+/// A transport that can be cut, and switched to another server.
 #[derive(Debug)]
 pub(crate) struct Wire {
-    inner: Local,
-    cut: tokio::sync::watch::Sender<bool>,
+    servers: Vec<Local>,
+    /// Which server; `None` = it is cut.
+    to: tokio::sync::watch::Sender<Option<usize>>,
 }
 
 impl Wire {
-    async fn carry<T>(&self, request: impl Future<Output = Result<T, WorkerError>>) -> Result<T, WorkerError> {
-        let mut cut = self.cut.subscribe();
+    /// Carries a request; an answer that comes after the wire was cut or switched is lost.
+    async fn carry<T>(&self, request: impl AsyncFnOnce(&Local) -> Result<T, WorkerError>) -> Result<T, WorkerError> {
+        let mut to = self.to.subscribe();
+        let here = *to.borrow_and_update();
+        let lost = || Err(WorkerError::Unreachable("the wire is cut".into()));
+        let Some(server) = here else { return lost() };
         tokio::select! {
             biased;
-            _ = cut.wait_for(|cut| *cut) => Err(WorkerError::Unreachable("the wire is cut".into())),
-            answer = request => answer,
+            _ = to.wait_for(|to| *to != here) => lost(),
+            answer = request(&self.servers[server]) => answer,
         }
     }
 }
@@ -140,27 +145,31 @@ impl Wire {
 #[async_trait]
 impl Transport for Wire {
     async fn hello(&self, hello: Hello) -> Result<Welcome, WorkerError> {
-        self.carry(self.inner.hello(hello)).await
+        self.carry(async |server| server.hello(hello).await).await
     }
 
     async fn poll(&self, poll: Poll) -> Result<Orders, WorkerError> {
-        self.carry(self.inner.poll(poll)).await
+        self.carry(async |server| server.poll(poll).await).await
     }
 
     async fn report(&self, reports: Reports) -> Result<Orders, WorkerError> {
-        self.carry(self.inner.report(reports)).await
+        self.carry(async |server| server.report(reports).await).await
     }
 
     async fn playbook(&self, catalog_id: CatalogId) -> Result<Arc<Playbook>, WorkerError> {
-        self.carry(self.inner.playbook(catalog_id)).await
+        self.carry(async |server| server.playbook(catalog_id).await).await
     }
 
     async fn result(&self, reference: &str) -> Result<Arc<Value>, WorkerError> {
-        self.carry(self.inner.result(reference)).await
+        self.carry(async |server| server.result(reference).await).await
     }
 
     async fn is_cancelled(&self, execution_id: ExecutionId) -> bool {
-        !*self.cut.borrow() && self.inner.is_cancelled(execution_id).await
+        let to = *self.to.borrow();
+        match to {
+            Some(server) => self.servers[server].is_cancelled(execution_id).await,
+            None => false,
+        }
     }
 }
 
@@ -175,7 +184,12 @@ pub(crate) struct Hired {
 impl Hired {
     /// Cuts it off, or connects it again.
     pub(crate) fn cut(&self, cut: bool) {
-        self.wire.cut.send_replace(cut);
+        self.wire.to.send_replace((!cut).then_some(0));
+    }
+
+    /// Lets it speak to another of its servers from now on.
+    pub(crate) fn switch(&self, server: usize) {
+        self.wire.to.send_replace(Some(server));
     }
 
     /// Ends it like `kill -9`.
@@ -212,7 +226,7 @@ impl Server {
 
 /// Everything there is.
 pub(crate) struct World {
-    pub(crate) store: Arc<MemoryStore>,
+    pub(crate) store: Arc<dyn Store>,
     pub(crate) clock: TestClock,
     pub(crate) scripts: Arc<Scripts>,
     nodes: Mutex<u16>,
@@ -221,7 +235,15 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new() -> Self {
         let clock = TestClock(Instant::now());
-        let store = Arc::new(MemoryStore::new(Arc::new(move || clock.now())));
+        World::with(Arc::new(MemoryStore::new(Arc::new(move || clock.now()))), clock)
+    }
+
+    /// Returns a world over a store that has its own clock.
+    pub(crate) fn on(store: Arc<dyn Store>) -> Self {
+        World::with(store, TestClock(Instant::now()))
+    }
+
+    fn with(store: Arc<dyn Store>, clock: TestClock) -> Self {
         // Shown when a test fails and RUST_LOG is set.
         drop(
             tracing_subscriber::fmt()
@@ -242,20 +264,26 @@ impl World {
         *node += 1;
         let mut options = EngineOptions { node: *node, ..EngineOptions::default() };
         change(&mut options);
-        let engine = Engine::new(Arc::clone(&self.store) as Arc<dyn Store>, options);
+        let engine = Engine::new(Arc::clone(&self.store), options);
         let running = Some(engine.spawn());
         Server { engine, running }
     }
 
     pub(crate) fn hire(&self, server: &Server, name: &str, slots: u32) -> Hired {
-        self.hire_with(server, name, |options| options.slots = slots)
+        self.hire_at(&[server], name, |options| options.slots = slots)
     }
 
-    pub(crate) fn hire_with(&self, server: &Server, name: &str, change: impl FnOnce(&mut WorkerOptions)) -> Hired {
+    pub(crate) fn hire_between(&self, servers: &[&Server], name: &str, slots: u32) -> Hired {
+        self.hire_at(servers, name, |options| options.slots = slots)
+    }
+
+    fn hire_at(&self, servers: &[&Server], name: &str, change: impl FnOnce(&mut WorkerOptions)) -> Hired {
         let mut options = WorkerOptions { worker_id: name.into(), grace_ms: 1_000, ..WorkerOptions::default() };
         change(&mut options);
-        let wire =
-            Arc::new(Wire { inner: Local(Arc::clone(&server.engine)), cut: tokio::sync::watch::channel(false).0 });
+        let wire = Arc::new(Wire {
+            servers: servers.iter().map(|server| Local(Arc::clone(&server.engine))).collect(),
+            to: tokio::sync::watch::channel(Some(0)).0,
+        });
         let worker = Worker::new(
             Arc::clone(&wire) as Arc<dyn Transport>,
             Arc::clone(&self.scripts) as Arc<dyn Tools>,

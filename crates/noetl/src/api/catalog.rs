@@ -177,7 +177,7 @@ pub struct ResourceRequest {
 
 /// Checks a playbook and adds it to the catalog as the next version of its path.
 #[utoipa::path(
-    post, path = "/api/catalog/register", tag = "catalog", request_body = RegisterRequest,
+    post, path = "/api/catalog/register", operation_id = "register", tag = "catalog", request_body = RegisterRequest,
     responses(
         (status = 200, body = RegisterReply),
         (status = 400, body = ErrorBody),
@@ -249,7 +249,7 @@ pub(super) async fn register_batch(
 
 /// Lists the catalog.
 #[utoipa::path(
-    post, path = "/api/catalog/list", tag = "catalog", request_body = Option<ListRequest>,
+    post, path = "/api/catalog/list", operation_id = "list_catalog", tag = "catalog", request_body = Option<ListRequest>,
     responses((status = 200, body = ListReply), (status = 400, body = ErrorBody))
 )]
 pub(super) async fn list(

@@ -222,3 +222,24 @@ impl From<QueryRejection> for ApiError {
         ApiError::bad_request(rejection.body_text())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_store_refuses_has_a_status_of_its_own() {
+        for (error, status) in [
+            (StoreError::Full("disk".into()), 507),
+            (StoreError::Corrupt("bytes".into()), 500),
+            (StoreError::Closed("newer".into()), 503),
+            (StoreError::BadData("NaN".into()), 422),
+            (StoreError::Query("syntax".into()), 400),
+            (StoreError::Unavailable("busy".into()), 503),
+        ] {
+            let refusal = ApiError::from(error);
+            assert_eq!(refusal.status.as_u16(), status, "{refusal}");
+            assert_eq!(refusal.body.message, refusal.body.detail);
+        }
+    }
+}

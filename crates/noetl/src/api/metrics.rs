@@ -95,7 +95,7 @@ fn method_word(method: &axum::http::Method) -> &'static str {
 }
 
 /// Shows every number in Prometheus' text format.
-#[utoipa::path(get, path = "/metrics", tag = "health", responses((status = 200, body = String)))]
+#[utoipa::path(get, path = "/metrics", operation_id = "metrics", tag = "health", responses((status = 200, body = String)))]
 pub(super) async fn show(State(api): State<Api>) -> Result<Response, ApiError> {
     let mut text = String::new();
     prometheus_client::encoding::text::encode(&mut text, &api.numbers.registry)

@@ -73,7 +73,7 @@ pub struct SqlReply {
 
 /// Runs a read-only query on noetl's own tables.
 #[utoipa::path(
-    post, path = "/api/postgres/execute", tag = "sql", request_body = SqlRequest,
+    post, path = "/api/postgres/execute", operation_id = "query", tag = "sql", request_body = SqlRequest,
     responses((status = 200, body = SqlReply), (status = 400, body = ErrorBody, description = "The query is refused"))
 )]
 pub(super) async fn execute(

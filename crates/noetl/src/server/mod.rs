@@ -198,11 +198,11 @@ async fn take(dir: &DataDir) -> Result<Owned, EmbedError> {
                 let path = dir.path().to_path_buf();
                 return Err(EmbedError::SecondServer { path, pid: owner.pid, url: owner.url });
             }
-            // Asked once each: it drains, and that takes as long as what it runs.
-            Some(owner) if asked != Some(owner.pid) => {
+            // Asked once each time it took the directory: it drains, and that takes as long as what it runs.
+            Some(owner) if asked != Some((owner.pid, owner.since)) => {
                 if ask::ask(&dir.socket()?, Method::POST, "/api/owner/leave").await.is_some() {
                     tracing::info!(pid = owner.pid, "waiting for another process to leave the data directory");
-                    asked = Some(owner.pid);
+                    asked = Some((owner.pid, owner.since));
                 }
             }
             Some(_) | None => {}

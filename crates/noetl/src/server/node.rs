@@ -51,9 +51,15 @@ pub enum NodeError {
     Tools(std::io::Error),
 }
 
+/// The name of the worker inside the owner of a directory, whoever that is. A second session under one name ends the
+/// first: so what a killed owner's worker held is given out again as soon as the next owner is up, not after a lease.
+const EMBEDDED: &str = "embedded";
+
 /// The worker of a node.
 #[derive(Clone)]
 pub struct WorkerSettings {
+    /// Its name. The worker inside a node is always called `embedded`.
+    pub name: Arc<str>,
     /// How many commands it runs at once; `None` = twice the processors, at least 4.
     pub slots: Option<u32>,
     /// Which pools it serves.
@@ -79,6 +85,7 @@ impl fmt::Debug for WorkerSettings {
 impl Default for WorkerSettings {
     fn default() -> Self {
         WorkerSettings {
+            name: worker_name().into(),
             slots: None,
             pools: vec![Arc::from("default")],
             drain: DRAIN_DEFAULT,
@@ -246,7 +253,7 @@ pub fn default_slots() -> u32 {
     u32::try_from(processors).unwrap_or(u32::MAX).saturating_mul(SLOTS_PER_PROCESSOR).max(SLOTS_MIN)
 }
 
-/// Returns the name of a worker in this process.
+/// Returns the name of a worker that is a process of its own.
 pub fn worker_name() -> String {
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     format!("{host}-{}", std::process::id())
@@ -271,7 +278,7 @@ pub fn toolbox(settings: &WorkerSettings, expose_env: &[String]) -> Result<Arc<T
 pub fn worker(transport: Arc<dyn Transport>, toolbox: &Arc<Toolbox>, settings: &WorkerSettings) -> Worker {
     let tools = Hands::new(Arc::clone(toolbox), settings.output.clone());
     let options = WorkerOptions {
-        worker_id: worker_name().into(),
+        worker_id: Arc::clone(&settings.name),
         slots: settings.slots.unwrap_or_else(default_slots),
         pools: settings.pools.clone(),
         drain_ms: u64::try_from(settings.drain.as_millis()).unwrap_or(u64::MAX),
@@ -293,7 +300,8 @@ struct Prepared {
 
 fn prepare(engine: &Arc<Engine>, settings: &WorkerSettings, options: &NodeOptions) -> Result<Prepared, NodeError> {
     let toolbox = toolbox(settings, &options.expose_env)?;
-    let worker = worker(Arc::new(Local(Arc::clone(engine))), &toolbox, settings);
+    let settings = WorkerSettings { name: EMBEDDED.into(), ..settings.clone() };
+    let worker = worker(Arc::new(Local(Arc::clone(engine))), &toolbox, &settings);
     Ok(Prepared { worker, toolbox, patience: settings.drain + DRAIN_MARGIN })
 }
 

@@ -39,6 +39,24 @@ async fn the_answer_begins_with_the_four_documented_fields() {
     );
     assert_eq!(status["cancellation"]["reason"], "Detected infinite loop");
     assert_eq!(status["cancellation"]["cancelled_by"], "api");
+    assert_eq!(status["completed_steps"], json!([]), "what was cut off has not completed");
+    let steps = world.get(&format!("/api/executions/{id}/steps")).await.ok();
+    assert_eq!(steps["steps"][1], json!({"step": "after", "status": "PENDING", "visits": 0}));
+}
+
+#[tokio::test]
+async fn a_step_that_was_cut_off_shows_as_cancelled() {
+    let world = World::new();
+    world.register(LONG).await;
+    let id = world.start("demo/long").await;
+    let welcome = world.post("/api/worker/hello", json!({"worker_id": "w1", "slots": 1})).await.ok();
+    let poll = json!({"session_id": welcome["session_id"], "free": 1, "wait_ms": 10_000});
+    world.post("/api/worker/poll", poll).await.ok();
+    let step = async || world.get(&format!("/api/executions/{id}/steps/start")).await.ok()["status"].clone();
+    assert_eq!(step().await, "RUNNING");
+    let reply = cancel(&world, &id, json!({})).await;
+    assert_eq!((&reply["quiesced"], &reply["in_flight"][0]["step"]), (&json!(false), &json!("start")));
+    assert_eq!(step().await, "CANCELLED");
 }
 
 #[tokio::test]

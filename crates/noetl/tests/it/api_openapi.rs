@@ -44,10 +44,12 @@ fn every_reference_in_the_description_leads_somewhere() {
 #[test]
 fn every_route_says_what_it_does_and_what_it_answers() {
     let description: Value = serde_json::from_str(&noetl::api::openapi()).unwrap();
+    let mut names = std::collections::BTreeSet::new();
     for (path, verbs) in description["paths"].as_object().unwrap() {
         assert!(!path.contains('*'), "{path} is axum's, not OpenAPI's");
         for (verb, operation) in verbs.as_object().unwrap() {
             assert!(operation["summary"].is_string(), "{verb} {path} says nothing");
+            assert!(names.insert(operation["operationId"].to_string()), "{verb} {path} has a name that is taken");
             assert!(operation["responses"]["200"].is_object(), "{verb} {path} answers nothing");
         }
     }

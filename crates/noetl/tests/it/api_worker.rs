@@ -56,6 +56,31 @@ async fn a_worker_is_given_commands_and_the_next_comes_with_the_report() {
 }
 
 #[tokio::test]
+async fn a_large_result_is_shown_in_full_wherever_it_is_kept() {
+    let world = World::new();
+    world.register(LONG).await;
+    let session = hello(&world).await;
+    let poll = json!({"session_id": session, "free": 1, "wait_ms": 10_000});
+    let id = world.start("demo/long").await;
+    let large = json!({"n": 1, "text": "x".repeat(100_000)});
+    for _ in ["start", "after"] {
+        let orders = world.post("/api/worker/poll", poll.clone()).await.ok();
+        let mut outcome = done(&orders["commands"][0], 1);
+        outcome["outcome"]["done"]["data"] = large.clone();
+        let report = json!({"reports": [outcome], "poll": {"session_id": session}});
+        world.post("/api/worker/report", report).await.ok();
+    }
+    world.quiesced(&id).await;
+    let step = world.get(&format!("/api/executions/{id}/steps/after")).await.ok();
+    assert_eq!(step["result"], large);
+    let detail = world.get(&format!("/api/executions/{id}")).await.ok();
+    let stored = &detail["result"]["reference"];
+    assert_eq!(stored["summary"]["n"], 1);
+    let reference = stored["ref"].as_str().unwrap();
+    assert_eq!(world.get(&format!("/api/result/resolve?ref={reference}")).await.ok(), large);
+}
+
+#[tokio::test]
 async fn a_simple_worker_claims_what_it_is_offered() {
     let world = World::new();
     world.register(LONG).await;

@@ -1,4 +1,5 @@
 //! The binary and its library from the outside. One test binary: linking is what costs.
+#![expect(clippy::unwrap_used, reason = "a test that can not go on fails")]
 
 mod api_bad_input;
 mod api_cancel;
@@ -16,4 +17,7 @@ mod cli_local;
 mod cli_server;
 mod cli_validate;
 mod playbooks;
+mod server_doors;
+mod server_listen;
+mod server_node;
 mod support;

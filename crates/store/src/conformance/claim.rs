@@ -283,6 +283,11 @@ pub async fn a_command_is_inserted_once(stage: Stage) {
     let mut foreign = script.enter(stage.start().await, 1);
     foreign.commands.push(CommandChange::Insert(Box::new(row)));
     assert!(matches!(stage.write(foreign).await, Err(StoreError::BadData(_))));
+    let mut stray = script.enter(id, before.head.decided);
+    let mut row = script.command(id, CommandId(script.id()), 1, CommandState::Pending);
+    row.root_execution_id = stage.start().await;
+    stray.commands.push(CommandChange::Insert(Box::new(row)));
+    assert!(matches!(stage.write(stray).await, Err(StoreError::BadData(_))));
     let mut unheld = script.enter(id, before.head.decided);
     let mut row = script.command(id, CommandId(script.id()), 1, CommandState::Claimed);
     row.holder = None;

@@ -127,7 +127,12 @@ impl Script {
     /// Returns a script with ids of its own.
     pub fn new(clock: &ManualClock) -> Self {
         // Far above 2^53, so that an id that passes through a float is found out.
-        Script { ids: Arc::new(AtomicI64::new(543_857_931_469_455_001)), clock: clock.clone() }
+        Script::from_id(clock, 543_857_931_469_455_001)
+    }
+
+    /// Returns a script whose first id is `first`: two of them say the same.
+    pub fn from_id(clock: &ManualClock, first: i64) -> Self {
+        Script { ids: Arc::new(AtomicI64::new(first)), clock: clock.clone() }
     }
 
     /// Returns an id that was never given.

@@ -146,6 +146,7 @@ macro_rules! for_each_promise {
             an_obligation_met_is_gone,
             obligations_of_ended_executions_are_forgotten_without_an_event,
             a_load_is_the_newest_snapshot_and_its_tail,
+            what_is_read_is_of_one_moment,
             events_are_found_by_every_condition,
             executions_are_listed_by_every_condition,
             the_terminal_event_is_found,

@@ -32,6 +32,36 @@ pub async fn a_load_is_the_newest_snapshot_and_its_tail(stage: Stage) {
     assert_eq!(sizes.iter().find(|size| size.table == "snapshot").map(|size| size.rows), Some(2));
 }
 
+/// Head, commands and log are of one moment, while somebody writes.
+pub async fn what_is_read_is_of_one_moment(stage: Stage) {
+    let id = stage.start().await;
+    let writing = {
+        let (store, script) = (Arc::clone(&stage.store), stage.script());
+        tokio::spawn(async move {
+            let mut decided = 1;
+            for round in 0..100 {
+                let mut append = script.enter(id, decided);
+                append.events.extend(script.enter(id, 0).events);
+                script.add_command(&mut append, CommandState::Suspended);
+                if round % 10 == 9 {
+                    append.snapshot = Some(Arc::new(json!({})));
+                }
+                store.append(vec![append]).await.remove(0).unwrap();
+                decided += 3;
+            }
+        })
+    };
+    while !writing.is_finished() {
+        let loaded = stage.store.load(id).await.unwrap().unwrap();
+        let read = loaded.snapshot.map_or(0, |(version, _)| version) + loaded.tail.len() as u64;
+        assert_eq!(read, loaded.head.version);
+        let view = stage.view(id).await;
+        assert_eq!(view.commands.len() as u64, view.head.commands_issued);
+    }
+    writing.await.unwrap();
+    assert_eq!(stage.head(id).await.version, 301);
+}
+
 /// Each condition alone and together, forwards and backwards, in pages.
 pub async fn events_are_found_by_every_condition(stage: Stage) {
     let script = stage.script();

@@ -42,6 +42,7 @@ pub async fn old_families_are_pruned_whole(stage: Stage) {
     stage.land(append).await;
     stage.complete(child).await;
     stage.complete(old).await;
+    stage.store.keep_answer("old", json!(1)).await.unwrap();
     let half = stage.start().await;
     stage.start_below(half).await;
     stage.complete(half).await;
@@ -49,6 +50,7 @@ pub async fn old_families_are_pruned_whole(stage: Stage) {
     stage.cancel(running).await;
     stage.clock.advance_ms(1_000);
     let before = stage.clock.now();
+    stage.store.keep_answer("young", json!(2)).await.unwrap();
     let young = stage.start().await;
     stage.complete(young).await;
     let many: Vec<_> = (0..40).map(|_| script.birth(None)).collect();
@@ -63,6 +65,8 @@ pub async fn old_families_are_pruned_whole(stage: Stage) {
         assert!(stage.store.load(gone).await.unwrap().is_none());
     }
     assert_eq!(stage.store.result(&reference).await.unwrap(), None);
+    assert_eq!(stage.store.answer("old").await.unwrap(), None);
+    assert_eq!(stage.store.answer("young").await.unwrap(), Some(json!(2)));
     assert!(stage.store.due(9).await.unwrap().1.is_empty());
     for kept in [half, running, young] {
         assert!(stage.store.head(kept).await.unwrap().is_some());

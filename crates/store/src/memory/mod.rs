@@ -418,11 +418,12 @@ impl Store for MemoryStore {
     }
 
     async fn answer(&self, key: &str) -> Result<Option<Value>, StoreError> {
-        Ok(self.lock()?.answers.get(key).cloned())
+        Ok(self.lock()?.answers.get(key).map(|(_, answer)| answer.clone()))
     }
 
     async fn keep_answer(&self, key: &str, answer: Value) -> Result<Value, StoreError> {
-        Ok(self.lock()?.answers.entry(key.to_owned()).or_insert(answer).clone())
+        let now = (self.clock)();
+        Ok(self.lock()?.answers.entry(key.to_owned()).or_insert((now, answer)).1.clone())
     }
 
     async fn sql(&self, _sql: &str, _limits: SqlLimits) -> Result<SqlRows, StoreError> {
@@ -476,6 +477,7 @@ impl Store for MemoryStore {
                 tables.remove_execution(*id);
             }
             let gone: BTreeSet<ExecutionId> = gone.iter().copied().collect();
+            tables.answers.retain(|_, (kept_at, _)| *kept_at >= before);
             tables.cancellations.retain(|_, one| one.done_at.is_none() || !gone.contains(&one.requested_execution_id));
         }
         Ok(gone.len() as u64)

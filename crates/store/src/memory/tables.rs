@@ -36,7 +36,7 @@ pub(super) struct Tables {
     pub(super) cancellations: BTreeMap<CancellationId, Cancellation>,
     pub(super) front: BTreeSet<(CancellationId, ExecutionId)>,
     pub(super) catalog: BTreeMap<CatalogId, Resource>,
-    pub(super) answers: BTreeMap<String, Value>,
+    pub(super) answers: BTreeMap<String, (Timestamp, Value)>,
     // Orders of the above.
     pub(super) children: BTreeMap<ExecutionId, BTreeSet<ExecutionId>>,
     pub(super) pending: BTreeSet<PendingKey>,

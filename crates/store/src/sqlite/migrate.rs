@@ -52,17 +52,19 @@ pub(super) fn inspect(path: &Path) -> Result<i64, StoreError> {
 
 /// Brings the file to the newest shape.
 pub(super) fn migrate(connection: &Connection, path: &Path, clock: &Clock) -> Result<(), StoreError> {
+    walk(STEPS, connection, path, clock)
+}
+
+fn walk(steps: &[Step], connection: &Connection, path: &Path, clock: &Clock) -> Result<(), StoreError> {
     let from = version(connection)?;
-    verify(connection, from)?;
-    if from == SCHEMA_LATEST {
-        return Ok(());
-    }
-    if from > 0 {
+    verify(steps, connection, from)?;
+    let mut missing = steps.iter().filter(|step| step.version > from).peekable();
+    if from > 0 && missing.peek().is_some() {
         let copy = copy_path(path, from);
-        tracing::info!(from, to = SCHEMA_LATEST, copy = %copy.display(), "copying the database before its shape changes");
+        tracing::info!(from, copy = %copy.display(), "copying the database before its shape changes");
         upkeep::copy_to(connection, &copy)?;
     }
-    for step in STEPS.iter().filter(|step| step.version > from) {
+    for step in missing {
         connection.execute_batch("BEGIN EXCLUSIVE")?;
         let applied = apply(connection, step, clock);
         match &applied {
@@ -93,8 +95,8 @@ fn apply(connection: &Connection, step: &Step, clock: &Clock) -> Result<(), Stor
 }
 
 /// Checks that the steps the file went through are the ones this program has.
-fn verify(connection: &Connection, from: i64) -> Result<(), StoreError> {
-    for step in STEPS.iter().filter(|step| step.version <= from) {
+fn verify(steps: &[Step], connection: &Connection, from: i64) -> Result<(), StoreError> {
+    for step in steps.iter().filter(|step| step.version <= from) {
         let query = "SELECT checksum FROM noetl.schema_version WHERE version = ?1";
         let kept: Option<String> = connection.query_row(query, [step.version], |row| row.get(0)).optional()?;
         if kept != Some(checksum(step.sql)) {
@@ -136,4 +138,105 @@ fn copy_path(path: &Path, from: i64) -> PathBuf {
 
 fn checksum(sql: &str) -> String {
     Sha256::digest(sql.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use noetl_core::time::Timestamp;
+
+    use super::*;
+    use crate::sqlite::SqliteOptions;
+
+    const ONE: Step = Step { version: 1, name: "one", sql: "CREATE TABLE noetl.thing (name TEXT) STRICT" };
+    const TWO: Step = Step { version: 2, name: "two", sql: "ALTER TABLE noetl.thing ADD COLUMN size INTEGER" };
+    const BROKEN: Step = Step {
+        version: 2,
+        name: "broken",
+        sql: "ALTER TABLE noetl.thing ADD COLUMN half INTEGER; INSERT INTO noetl.nowhere VALUES (1)",
+    };
+
+    struct File {
+        folder: tempfile::TempDir,
+        clock: Clock,
+    }
+
+    impl File {
+        fn new() -> Self {
+            File { folder: tempfile::tempdir().unwrap(), clock: Arc::new(|| Timestamp(0)) }
+        }
+
+        fn path(&self) -> PathBuf {
+            self.folder.path().join("noetl.db")
+        }
+
+        fn walk(&self, steps: &[Step]) -> Result<Connection, StoreError> {
+            let connection = connection::writer(&SqliteOptions::new(self.path()))?;
+            walk(steps, &connection, &self.path(), &self.clock)?;
+            Ok(connection)
+        }
+
+        fn columns(connection: &Connection) -> Vec<String> {
+            let mut statement = connection.prepare("SELECT name FROM pragma_table_info('thing', 'noetl')").unwrap();
+            statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+        }
+
+        fn copies(&self) -> Vec<PathBuf> {
+            let files = std::fs::read_dir(self.folder.path()).unwrap().map(|entry| entry.unwrap().path());
+            let mut copies: Vec<_> = files.filter(|path| path.to_string_lossy().contains("before-schema")).collect();
+            copies.sort();
+            copies
+        }
+    }
+
+    #[test]
+    fn a_new_file_walks_every_step_and_is_not_copied() {
+        let file = File::new();
+        let connection = file.walk(&[ONE, TWO]).unwrap();
+        assert_eq!(
+            (version(&connection).unwrap(), File::columns(&connection)),
+            (2, vec!["name".into(), "size".into()])
+        );
+        assert!(file.copies().is_empty());
+        drop(connection);
+        let connection = file.walk(&[ONE, TWO]).unwrap();
+        assert_eq!(version(&connection).unwrap(), 2);
+    }
+
+    #[test]
+    fn a_file_with_data_is_copied_before_its_shape_changes() {
+        let file = File::new();
+        file.walk(&[ONE]).unwrap().execute("INSERT INTO noetl.thing VALUES ('kept')", []).unwrap();
+        let connection = file.walk(&[ONE, TWO]).unwrap();
+        let kept: String = connection.query_row("SELECT name FROM noetl.thing", [], |row| row.get(0)).unwrap();
+        assert_eq!((version(&connection).unwrap(), kept.as_str()), (2, "kept"));
+        let copies = file.copies();
+        assert_eq!(copies.len(), 1);
+        let copy = connection::reader(&copies[0]).unwrap();
+        assert_eq!((version(&copy).unwrap(), File::columns(&copy)), (1, vec!["name".into()]));
+    }
+
+    #[test]
+    fn a_step_that_fails_leaves_the_file_as_it_was() {
+        let file = File::new();
+        file.walk(&[ONE]).unwrap().execute("INSERT INTO noetl.thing VALUES ('kept')", []).unwrap();
+        assert!(file.walk(&[ONE, BROKEN]).is_err());
+        let connection = connection::reader(&file.path()).unwrap();
+        assert_eq!((version(&connection).unwrap(), File::columns(&connection)), (1, vec!["name".into()]));
+        drop(connection);
+        // The corrected program tries again; the copy of the first attempt stays.
+        assert_eq!(version(&file.walk(&[ONE, TWO]).unwrap()).unwrap(), 2);
+        assert_eq!(file.copies().len(), 2);
+    }
+
+    #[test]
+    fn a_step_that_was_edited_after_its_release_is_noticed() {
+        let file = File::new();
+        file.walk(&[ONE]).unwrap();
+        let edited = Step { sql: "CREATE TABLE noetl.thing (name TEXT, more TEXT) STRICT", ..ONE };
+        let Err(StoreError::Closed(why)) = file.walk(&[edited, TWO]) else { panic!() };
+        assert!(why.contains("step 1 (`one`)"), "{why}");
+        assert!(file.copies().is_empty());
+    }
 }

@@ -10,6 +10,8 @@ mod error;
 mod fault;
 mod heads;
 mod migrate;
+#[cfg(test)]
+mod plans;
 mod read;
 mod readers;
 mod rows;
@@ -346,13 +348,22 @@ impl Store for SqliteStore {
             return self.slow.ask(move |connection| upkeep::prunable(connection, before)).await;
         }
         let mut removed = 0;
-        // A few families at a time: other work takes turns with it.
+        let mut last = ExecutionId(i64::MIN);
         loop {
-            match self.write(move |tables| tables.prune_some(before)).await? {
-                0 => return Ok(removed),
-                some => removed += some,
+            let roots = self.slow.ask(move |connection| upkeep::prunable_roots(connection, before, last)).await?;
+            let Some(end) = roots.last() else { break };
+            last = *end;
+            let mut left: Arc<[ExecutionId]> = roots.into();
+            // A few at a time: other work takes turns with it.
+            while !left.is_empty() {
+                let some = Arc::clone(&left);
+                let (gone, through) = self.write(move |tables| tables.prune_some(&some, before)).await?;
+                removed += gone;
+                left = left[through..].into();
             }
         }
+        self.write(move |tables| tables.prune_answers(before)).await?;
+        Ok(removed)
     }
 
     async fn backup(&self, path: &Path) -> Result<(), StoreError> {

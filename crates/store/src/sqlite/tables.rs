@@ -26,7 +26,8 @@ const EVENTS_PER_INSERT: usize = 16;
 /// Statements that insert 1, 2, … events.
 static INSERT_EVENTS: LazyLock<Vec<String>> = LazyLock::new(|| {
     let row = format!("({})", vec!["?"; EVENT_COLUMNS].join(", "));
-    let insert = "INSERT INTO noetl.event (event_id, execution_id, version, parent_execution_id, root_execution_id, \
+    // FAIL: an append that breaks a rule is rolled back as a whole, so the statement needs no journal of its own.
+    let insert = "INSERT OR FAIL INTO noetl.event (event_id, execution_id, version, parent_execution_id, root_execution_id, \
                   catalog_id, event_type, node_name, node_type, status, context, result, meta, error, worker_id, \
                   command_id, attempt, iteration, duration, created_at, schema_version) VALUES ";
     (1..=EVENTS_PER_INSERT).map(|rows| format!("{insert}{}", vec![row.as_str(); rows].join(", "))).collect()

@@ -1,19 +1,22 @@
 //! Keeping the file in order: checks, sizes, copies, removal of what is old.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use noetl_core::id::ExecutionId;
 use noetl_core::time::Timestamp;
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OpenFlags, params};
 
-use super::tables::Tables;
+use super::tables::{Tables, one};
 use crate::{StoreError, TableSize};
 
 /// Most findings that a check lists.
 const FINDINGS_MAX: usize = 100;
-/// Most families removed in one transaction; others wait for it.
-const PRUNE_FAMILIES_MAX: i64 = 16;
+/// Most families looked up at once for removal.
+const PRUNE_PAGE: usize = 1_000;
+/// Longest step of a removal; others wait for it.
+const PRUNE_TIME_MAX: Duration = Duration::from_millis(5);
 
 /// Tables whose rows belong to an execution.
 const OF_EXECUTION: [&str; 6] = ["event", "command", "due", "snapshot", "result", "keychain"];
@@ -140,14 +143,14 @@ fn settle(partial: &Path, path: &Path) -> Result<(), StoreError> {
     settled.map_err(|error| StoreError::Unavailable(format!("{}: {error}", path.display())))
 }
 
-/// Families that may go: every member has ended and come to rest before `?1`.
+/// Tops of families that may go: every member has ended and come to rest before `?1`.
 const PRUNABLE: &str = "FROM noetl.execution r WHERE r.parent_execution_id IS NULL AND r.status <> 'RUNNING' \
      AND r.in_flight = 0 AND max(r.ended_at, coalesce(r.quiesced_at, r.ended_at)) < ?1 \
      AND NOT EXISTS (SELECT 1 FROM noetl.execution m WHERE m.root_execution_id = r.execution_id \
          AND m.parent_execution_id IS NOT NULL AND (m.status = 'RUNNING' OR m.in_flight > 0 \
          OR max(m.ended_at, coalesce(m.quiesced_at, m.ended_at)) >= ?1))";
 
-/// Counts the executions that [`Tables::prune_some`] would remove in the end.
+/// Counts the executions that pruning would remove.
 pub(super) fn prunable(connection: &Connection, before: Timestamp) -> Result<u64, StoreError> {
     let query = format!(
         "SELECT coalesce(sum(1 + (SELECT count(*) FROM noetl.execution m WHERE m.root_execution_id = r.execution_id \
@@ -157,42 +160,66 @@ pub(super) fn prunable(connection: &Connection, before: Timestamp) -> Result<u64
     Ok(u64::try_from(count).unwrap_or(0))
 }
 
+/// Finds tops of families that may go, after `last`: a look beside the writer, which checks each again.
+pub(super) fn prunable_roots(
+    connection: &Connection,
+    before: Timestamp,
+    last: ExecutionId,
+) -> Result<Vec<ExecutionId>, StoreError> {
+    let query =
+        format!("SELECT r.execution_id {PRUNABLE} AND r.execution_id > ?2 ORDER BY r.execution_id LIMIT {PRUNE_PAGE}");
+    let mut statement = connection.prepare(&query)?;
+    let found = statement.query_map(params![before.to_iso(), last.0], |row| row.get(0))?;
+    found.map(|id| Ok(ExecutionId(id?))).collect()
+}
+
 impl Tables {
-    /// Removes some families; 0 when none is left to remove.
-    pub(super) fn prune_some(&mut self, before: Timestamp) -> Result<u64, StoreError> {
-        let roots = {
-            let query = format!("SELECT r.execution_id {PRUNABLE} ORDER BY r.execution_id LIMIT ?2");
-            let mut statement = self.connection.prepare_cached(&query)?;
-            let found = statement.query_map(params![before.to_iso(), PRUNE_FAMILIES_MAX], |row| row.get(0))?;
-            found.collect::<Result<Vec<i64>, _>>()?
-        };
+    /// Removes families from the front of `roots`, for a moment; returns how many executions it removed and how many
+    /// families are through.
+    pub(super) fn prune_some(&mut self, roots: &[ExecutionId], before: Timestamp) -> Result<(u64, usize), StoreError> {
+        let began = Instant::now();
         let mut removed = 0;
-        for root in roots {
-            let members = {
-                let mut statement = self.connection.prepare_cached(
-                    "SELECT execution_id FROM noetl.execution WHERE root_execution_id = ?1 \
-                     AND parent_execution_id IS NOT NULL UNION ALL SELECT ?1",
-                )?;
-                statement.query_map([root], |row| row.get(0))?.collect::<Result<Vec<i64>, _>>()?
-            };
-            for member in members {
+        for (through, root) in roots.iter().enumerate() {
+            for member in self.prunable_members(*root, before)? {
+                if removed > 0 && began.elapsed() > PRUNE_TIME_MAX {
+                    return Ok((removed, through));
+                }
                 self.remove_execution(member)?;
                 removed += 1;
             }
         }
-        Ok(removed)
+        Ok((removed, roots.len()))
+    }
+
+    /// Returns the members of a family that may go, the deepest first: a family broken off keeps its top, and is found
+    /// again. None is born meanwhile, since all have ended.
+    fn prunable_members(&self, root: ExecutionId, before: Timestamp) -> Result<Vec<i64>, StoreError> {
+        let query = format!("SELECT 1 {PRUNABLE} AND r.execution_id = ?2");
+        if one::<i64>(&self.connection, &query, params![before.to_iso(), root.0])?.is_none() {
+            return Ok(Vec::new());
+        }
+        let mut statement = self.connection.prepare_cached(
+            "SELECT execution_id, depth FROM noetl.execution WHERE root_execution_id = ?1 \
+             AND parent_execution_id IS NOT NULL UNION ALL SELECT ?1, 0 ORDER BY depth DESC, execution_id DESC",
+        )?;
+        Ok(statement.query_map([root.0], |row| row.get(0))?.collect::<Result<_, _>>()?)
     }
 
     fn remove_execution(&mut self, id: i64) -> Result<(), StoreError> {
         for table in OF_EXECUTION {
-            self.connection
-                .prepare_cached(&format!("DELETE FROM noetl.{table} WHERE execution_id = ?1"))?
-                .execute([id])?;
+            let delete = format!("DELETE FROM noetl.{table} WHERE execution_id = ?1");
+            self.connection.prepare_cached(&delete)?.execute([id])?;
         }
         let done = "DELETE FROM noetl.cancellation WHERE requested_execution_id = ?1 AND done_at IS NOT NULL";
         self.connection.prepare_cached(done)?.execute([id])?;
         self.connection.prepare_cached("DELETE FROM noetl.execution WHERE execution_id = ?1")?.execute([id])?;
         self.heads.forget(ExecutionId(id));
+        Ok(())
+    }
+
+    /// Removes kept answers that are as old.
+    pub(super) fn prune_answers(&mut self, before: Timestamp) -> Result<(), StoreError> {
+        self.connection.execute("DELETE FROM noetl.idempotency WHERE created_at < ?1", [before.to_iso()])?;
         Ok(())
     }
 }

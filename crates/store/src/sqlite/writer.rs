@@ -23,9 +23,15 @@ const GROUP_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 type Answer = Result<Verdict, StoreError>;
 
+/// Verdicts, and the batch back: its many small parts are freed by the caller, not by the one writer.
+struct Answered {
+    answers: Vec<Answer>,
+    _batch: Vec<Ready>,
+}
+
 /// What the writer is asked for.
 enum Request {
-    Append { batch: Vec<Ready>, answer: oneshot::Sender<Vec<Answer>> },
+    Append { batch: Vec<Ready>, answer: oneshot::Sender<Answered> },
     Task(Box<dyn Task>),
     Close { answer: oneshot::Sender<Result<(), StoreError>> },
 }
@@ -94,7 +100,7 @@ impl Writer {
         let (answer, answered) = oneshot::channel();
         let sent = self.send(Request::Append { batch, answer }).await;
         let answers = match sent {
-            Ok(()) => answered.await.map_err(|_| gone()),
+            Ok(()) => answered.await.map(|answered| answered.answers).map_err(|_| gone()),
             Err(error) => Err(error),
         };
         answers.unwrap_or_else(|error| vec![Err(error); size])
@@ -141,7 +147,7 @@ fn gone() -> StoreError {
 struct Batch {
     batch: Vec<Ready>,
     answers: Vec<Option<Answer>>,
-    answer: oneshot::Sender<Vec<Answer>>,
+    answer: oneshot::Sender<Answered>,
 }
 
 /// What is committed together.
@@ -215,10 +221,10 @@ impl Loop {
         for task in group.tasks {
             task.answer(failure.as_ref());
         }
-        for Batch { answers, answer, .. } in group.batches {
+        for Batch { batch, answers, answer } in group.batches {
             let answers = answers.into_iter().map(|answer| answer.unwrap_or_else(|| Err(gone()))).collect();
             // Nobody waits any more: what is written stays written.
-            answer.send(answers).ok();
+            answer.send(Answered { answers, _batch: batch }).ok();
         }
     }
 

@@ -69,7 +69,7 @@ pub struct ListParams {
 
 /// Lists executions, newest first.
 #[utoipa::path(
-    get, path = "/api/executions", tag = "executions", params(ListParams),
+    get, path = "/api/executions", operation_id = "list_executions", tag = "executions", params(ListParams),
     responses((status = 200, body = Vec<Summary>), (status = 400, body = ErrorBody))
 )]
 pub(in crate::api) async fn list(

@@ -214,7 +214,7 @@ fn reply(inspection: &Inspection, now: Timestamp, full: bool) -> StatusReply {
     let total = playbook.as_ref().map_or(execution.steps.len(), |playbook| playbook.steps.len());
     let mut progress = Progress { total_steps: total as u64, ..Progress::default() };
     let mut completed_steps = Vec::new();
-    for name in execution.steps.keys() {
+    for name in &steps::names(inspection) {
         match steps::status(execution, name) {
             StepStatus::Completed => {
                 progress.completed_steps += 1;

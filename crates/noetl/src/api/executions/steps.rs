@@ -1,12 +1,10 @@
 //! `GET /api/executions/{execution_id}/steps`: what became of each step.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
 use noetl_core::execution::state::Execution;
-use noetl_core::head::Status;
 use noetl_core::id::ExecutionId;
 use noetl_engine::Inspection;
 use serde::{Deserialize, Serialize};
@@ -142,26 +140,27 @@ async fn inspect(api: &Api, execution_id: ExecutionId) -> Result<Inspection, Api
     api.engine.inspect(execution_id).await?.ok_or_else(|| ApiError::unknown_execution(execution_id))
 }
 
-/// The playbook's steps in its order; steps that only the log knows (an entry that can not be compiled) after them.
-fn names(inspection: &Inspection) -> indexmap::IndexSet<Arc<str>> {
+/// Returns the playbook's steps in its order; steps that only the log knows (an entry that can not be compiled) after
+/// them.
+pub(in crate::api) fn names(inspection: &Inspection) -> indexmap::IndexSet<Arc<str>> {
     let written = inspection.playbook.iter().flat_map(|playbook| playbook.index.keys().cloned());
     written.chain(inspection.execution.steps.keys().cloned()).collect()
 }
 
 /// Returns where the step called `name` stands.
+///
+/// A step that was entered again when the execution ended shows its last finished visit: its result is that one's.
 pub(in crate::api) fn status(execution: &Execution, name: &str) -> StepStatus {
     if execution.visits.iter().any(|visit| &*visit.step == name) {
-        return match execution.status {
-            Status::Running => StepStatus::Running,
-            Status::Completed | Status::Failed | Status::Cancelled => StepStatus::Cancelled,
-        };
+        return StepStatus::Running;
     }
-    let waiting: BTreeSet<&str> = execution.tokens.iter().map(|token| &*token.step).collect();
     match execution.steps.get(name) {
         None => StepStatus::Pending,
         Some(step) if step.error.is_some() => StepStatus::Failed,
-        Some(step) if step.result.is_some() || step.visits > 0 => StepStatus::Completed,
-        Some(_) if waiting.contains(name) => StepStatus::Pending,
+        Some(step) if step.result.is_some() => StepStatus::Completed,
+        // The end of an execution takes the visits under way off the books.
+        Some(step) if step.visits > 0 => StepStatus::Cancelled,
+        Some(_) if execution.tokens.iter().any(|token| &*token.step == name) => StepStatus::Pending,
         Some(_) => StepStatus::Skipped,
     }
 }

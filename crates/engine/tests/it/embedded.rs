@@ -1,0 +1,90 @@
+//! The engine as it is shipped: SQLite, several threads, the real clock.
+
+use std::sync::Arc;
+
+use noetl_core::head::Status;
+use noetl_core::playbook::CancelMode;
+use noetl_core::time::Timestamp;
+use noetl_engine::CancelRequest;
+use noetl_store::sqlite::{SqliteOptions, SqliteStore};
+use tokio::time::{Duration, sleep};
+
+use crate::world::{World, cancel, chain, tally};
+
+fn world(directory: &tempfile::TempDir) -> World {
+    let store = SqliteStore::open(SqliteOptions::new(directory.path().join("noetl.db"))).unwrap();
+    World::on(Arc::new(store))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_chains_run_at_once_in_few_transactions() {
+    let directory = tempfile::tempdir().unwrap();
+    let world = world(&directory);
+    let server = world.server();
+    world.hire(&server, "one", 32);
+    let steps: Vec<_> = (0..10).map(|step| (format!("s{step}"), "ok")).collect();
+    let steps: Vec<_> = steps.iter().map(|(step, code)| (step.as_str(), *code)).collect();
+    server.register(&chain("chain", &steps)).await;
+    let mut ids = Vec::new();
+    for _ in 0..64 {
+        ids.push(server.start("chain").await.execution_id);
+    }
+    for id in &ids {
+        assert_eq!(server.ended(*id).await, Status::Completed);
+    }
+    let metrics = server.engine.metrics();
+    assert!(metrics.appends.get() > metrics.batches.get(), "{metrics:?}");
+    assert_eq!(metrics.conflicts.get(), 0, "nobody else decides");
+    server.stop().await;
+    world.check([]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cancels_race_with_everything_and_nothing_starts_after_them() {
+    let directory = tempfile::tempdir().unwrap();
+    let world = world(&directory);
+    let (one, two) = (world.server(), world.server());
+    let workers = [world.hire(&one, "one", 8), world.hire(&two, "two", 8)];
+    one.register(&chain("chain", &[("a", "ok"), ("b", "sleep 3"), ("c", "ok"), ("d", "sleep 600000")])).await;
+    let mut tasks = tokio::task::JoinSet::new();
+    for n in 0..60_u64 {
+        let id = one.start("chain").await.execution_id;
+        let engine = Arc::clone(if n % 2 == 0 { &one.engine } else { &two.engine });
+        tasks.spawn(async move {
+            sleep(Duration::from_millis(n % 13)).await;
+            let mode = Some(CancelMode::Interrupt);
+            engine.cancel(CancelRequest { mode, wait_ms: 20_000, ..cancel(id) }).await.unwrap()
+        });
+    }
+    while let Some(answer) = tasks.join_next().await {
+        let answer = answer.unwrap();
+        assert!(answer.quiesced, "{answer:?}\n{}", world.story().await);
+    }
+    assert_eq!(tally(&world.heads().await), [("CANCELLED", 60)].into());
+    for worker in workers {
+        worker.leave().await;
+    }
+    one.stop().await;
+    two.stop().await;
+    world.check([]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_directory_that_was_closed_in_the_middle_is_gone_on_with() {
+    let directory = tempfile::tempdir().unwrap();
+    let id = {
+        let world = world(&directory);
+        let server = world.server();
+        server.register(&chain("chain", &[("a", "ok"), ("b", "return 7")])).await;
+        let id = server.start("chain").await.execution_id;
+        server.stop().await;
+        world.store.close().await.unwrap();
+        id
+    };
+    let world = world(&directory);
+    let server = world.server();
+    world.hire(&server, "one", 1);
+    assert_eq!(server.ended(id).await, Status::Completed);
+    assert!(world.head(id).await.ended_at > Some(Timestamp(0)));
+    world.check([]).await;
+}

@@ -1,0 +1,166 @@
+//! Every question that is asked often is answered from an index, however large the tables grow.
+
+use std::sync::{Arc, Mutex};
+
+use noetl_core::append::{Due, DueKind};
+use noetl_core::id::{CancellationId, ExecutionId, SessionId};
+use noetl_core::time::Timestamp;
+use rusqlite::Connection;
+use rusqlite::trace::{TraceEvent, TraceEventCodes};
+
+use super::tables::{self, Tables};
+use super::{SqliteOptions, connection, migrate, read};
+use crate::catalog::ResourceKey;
+use crate::conformance::{ManualClock, Script};
+use crate::{EventQuery, ListQuery};
+
+/// Writes down every statement that the connection runs from now on.
+fn listen(connection: &mut Connection) -> Arc<Mutex<Vec<String>>> {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let heard = Arc::clone(&seen);
+    let hear = move |event: TraceEvent<'_>| {
+        if let TraceEvent::Stmt(_, sql) = event {
+            // What begins like a comment is a statement that SQLite runs for itself.
+            if !sql.starts_with("--") && !sql.starts_with("EXPLAIN") {
+                heard.lock().unwrap().push(sql.to_owned());
+            }
+        }
+    };
+    connection.trace_v2(TraceEventCodes::SQLITE_TRACE_STMT, Some(hear)).unwrap();
+    seen
+}
+
+/// Returns the plan of every statement, line by line.
+fn plans(connection: &Connection, statements: &Mutex<Vec<String>>) -> Vec<(String, String)> {
+    let statements = std::mem::take(&mut *statements.lock().unwrap());
+    let mut lines = Vec::new();
+    for sql in statements {
+        // Parameters are left unbound; a plan does not depend on them.
+        let mut explain = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+        let mut details = explain.raw_query();
+        while let Some(detail) = details.next().unwrap() {
+            lines.push((sql.clone(), detail.get(3).unwrap()));
+        }
+    }
+    assert!(!lines.is_empty());
+    lines
+}
+
+/// A scan is fine where the table or the index read is as small as the answer.
+fn assert_indexed(lines: &[(String, String)], allowed: &[&str]) {
+    for (sql, line) in lines {
+        let slow = line.starts_with("SCAN") || line.contains("TEMP B-TREE");
+        assert!(!slow || allowed.iter().any(|allowed| line.contains(allowed)), "{line}\n  in {sql}");
+    }
+}
+
+fn open() -> (tempfile::TempDir, Tables, ManualClock) {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = ManualClock::new(Timestamp(1_768_900_080_123));
+    let options = SqliteOptions::new(folder.path().join("noetl.db"));
+    let connection = connection::writer(&options).unwrap();
+    migrate::migrate(&connection, &options.path, &clock.clock()).unwrap();
+    (folder, Tables::new(connection, clock.clock()), clock)
+}
+
+#[test]
+fn the_questions_of_every_step_use_an_index() {
+    let (_folder, mut tables, _clock) = open();
+    let seen = listen(&mut tables.connection);
+    let connection = &tables.connection;
+    let id = ExecutionId(1);
+    let now = Timestamp(1_768_900_080_123);
+    {
+        tables::head(connection, id).unwrap();
+        tables::commands(connection, id).unwrap();
+        tables::tail(connection, id, 3).unwrap();
+        read::load(connection, id).unwrap();
+        read::terminal_event(connection, id).unwrap();
+        read::result(connection, "noetl://x").unwrap();
+        read::candidates(connection, &[Arc::from("default")], 5, 10).unwrap();
+        read::due(connection, now, 10).unwrap();
+        read::held(connection, SessionId(1)).unwrap();
+        read::open_cancellations(connection).unwrap();
+        read::cancellation(connection, 1).unwrap();
+        read::resource(connection, &ResourceKey::Latest("a".into())).unwrap();
+        read::resource(connection, &ResourceKey::Version("a".into(), 1)).unwrap();
+        read::answer(connection, "k").unwrap();
+        for query in [
+            EventQuery { execution_id: Some(id), after_version: Some(1), limit: 9, ..EventQuery::default() },
+            EventQuery { execution_id: Some(id), newest_first: true, limit: 9, ..EventQuery::default() },
+            EventQuery { since_event_id: Some(noetl_core::id::EventId(4)), limit: 9, ..EventQuery::default() },
+        ] {
+            read::events(connection, &query).unwrap();
+        }
+        for query in [
+            ListQuery { parent: Some(id), limit: 9, ..ListQuery::default() },
+            ListQuery { status: vec![noetl_core::head::Status::Running], limit: 9, ..ListQuery::default() },
+        ] {
+            read::executions(connection, &query).unwrap();
+        }
+    }
+    let lines = plans(connection, &seen);
+    assert_indexed(&lines, &["USING INDEX cancellation_open"]);
+    assert!(lines.iter().any(|(_, line)| line.contains("event_one_end")), "{lines:?}");
+    assert!(lines.iter().any(|(_, line)| line.contains("command_pending")), "{lines:?}");
+}
+
+#[test]
+fn questions_whose_answers_are_few_read_few_rows() {
+    let (_folder, mut tables, _clock) = open();
+    let seen = listen(&mut tables.connection);
+    let connection = &tables.connection;
+    let now = Timestamp(1_768_900_080_123);
+    {
+        read::unquiesced(connection, 10).unwrap();
+        read::expired_sessions(connection, now, 10).unwrap();
+        let family = ListQuery { root: Some(ExecutionId(1)), limit: 9, ..ListQuery::default() };
+        read::executions(connection, &family).unwrap();
+        // Newest first without a condition: from the end of the table, as far as the page goes.
+        read::executions(connection, &ListQuery { limit: 9, ..ListQuery::default() }).unwrap();
+    }
+    let lines = plans(connection, &seen);
+    let few = ["USING INDEX execution_unquiesced", "SCAN noetl.execution", "SCAN CONSTANT ROW", "FOR ORDER BY"];
+    assert_indexed(&lines, &few);
+    assert!(lines.iter().any(|(_, line)| line.contains("execution_unquiesced")), "{lines:?}");
+    assert!(lines.iter().any(|(_, line)| line.contains("runtime_lease")), "{lines:?}");
+    assert!(lines.iter().any(|(_, line)| line.contains("execution_root")), "{lines:?}");
+}
+
+#[test]
+fn writing_touches_only_what_it_names() {
+    let (_folder, mut tables, clock) = open();
+    let script = Script::new(&clock);
+    let birth = script.birth(None);
+    let root = birth.execution_id;
+    let write = |tables: &mut Tables, append| {
+        let ready = super::encode::ready(append).unwrap();
+        assert!(tables.append(&ready, false).is_ok());
+    };
+    write(&mut tables, birth);
+    let head = tables.view(root).unwrap().unwrap().head;
+    write(&mut tables, script.birth(Some(&head)));
+    let seen = listen(&mut tables.connection);
+    let mut enter = script.enter(root, 1);
+    enter.snapshot = Some(Arc::new(serde_json::json!({})));
+    let due = script.due(root, DueKind::Timer, 1, 0);
+    enter.due.push(noetl_core::append::DueChange::Set(due.clone()));
+    script.add_command(&mut enter, noetl_core::head::CommandState::Claimed);
+    write(&mut tables, enter);
+    tables.open_session(&script.session(SessionId(1), "w", 1_000)).unwrap();
+    tables.renew_sessions(&[SessionId(1)], 1_000).unwrap();
+    tables.close_session(SessionId(1)).unwrap();
+    tables.forget_due(&[Due { at: due.at, ..due }]).unwrap();
+    let cancellation = script.cancellation(root);
+    tables.open_cancellation(&cancellation).unwrap();
+    let canceller = script.clone();
+    let chunk = tables.cancel_chunk(cancellation.cancellation_id, 9, Box::new(move |locked| canceller.cancel(locked)));
+    assert_eq!(chunk.unwrap().visited, [root]);
+    let unknown = tables.cancel_chunk(CancellationId(77), 9, Box::new(|_| None));
+    assert!(unknown.unwrap().done);
+    assert!(seen.lock().unwrap().len() > 20);
+    let lines = plans(&tables.connection, &seen);
+    assert_indexed(&lines, &["-ROW VALUES CLAUSE"]);
+    assert!(lines.iter().any(|(_, line)| line.contains("execution_parent")), "{lines:?}");
+    assert!(lines.iter().any(|(_, line)| line.contains("command_held")), "{lines:?}");
+}
