@@ -189,6 +189,11 @@ impl<'a> Request<'a> {
         self
     }
 
+    /// Returns whether the server is asked to wait.
+    pub fn hangs(&self) -> bool {
+        self.timeout > ANSWER_TIMEOUT
+    }
+
     /// Sends it and reads the whole answer.
     pub async fn send(self) -> Result<Answer, Unreachable> {
         let (client, timeout) = (self.client, self.timeout);

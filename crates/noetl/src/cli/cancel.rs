@@ -70,17 +70,18 @@ impl Cancel {
             return Err(Stop::usage(format!("--wait can be at most {} s", WAIT_MAX.as_secs()))
                 .hint("`noetl wait ID --for quiesced` waits as long as you like"));
         }
-        let mut link = Link::new(globals, Mode::Look)?;
+        let mut link = Link::new(globals, Mode::Tend)?;
         let client = link.client().await?;
+        let owns = link.owns();
         let mut exit = Exit::Done;
         // Several wait at the server side by side; what they say is printed in the order of the command line.
-        let mut answers = stream::iter(&self.ids).map(|id| self.try_one(&client, id)).buffered(AT_ONCE);
+        let mut answers = stream::iter(&self.ids).map(|id| self.try_one(&client, id, owns)).buffered(AT_ONCE);
         while let Some(Attempt { id, key, outcome }) = answers.next().await {
             let outcome = match outcome {
                 Ok(answer) => Ok(answer),
                 Err(Some(stop)) => Err(stop),
-                // Whoever owned the directory left in between. Whoever owns it now is asked with the same key, so the
-                // answer is right whether or not the first request was carried out.
+                // Not asked yet, or whoever owned the directory left in between. Whoever owns it now is asked with the
+                // same key, so the answer is right whether or not a first request was carried out.
                 Err(None) => link.ask(|client| self.request(client, id).idempotency_key(&key)).await,
             };
             exit = exit.or_worse(match outcome {
@@ -96,10 +97,13 @@ impl Cancel {
         Ok(exit)
     }
 
-    async fn try_one<'i>(&self, client: &Client, id: &'i str) -> Attempt<'i> {
+    /// Cancels one. An owner of the directory leaves that to the link, one after the other, because the link gives
+    /// the directory away when somebody asks for it.
+    async fn try_one<'i>(&self, client: &Client, id: &'i str, owns: bool) -> Attempt<'i> {
         let key = fresh_key();
         let outcome = match id.parse::<ExecutionId>() {
             Err(error) => Err(Some(Stop::usage(error.to_string()))),
+            Ok(_) if owns => Err(None),
             Ok(_) => self.request(client, id).idempotency_key(&key).send().await.map_err(|_| None),
         };
         Attempt { id, key, outcome }

@@ -39,10 +39,10 @@ impl Events {
     /// Shows the log.
     pub async fn run(&self, globals: &Globals) -> Result<Exit, Stop> {
         let id = self.id.to_string();
-        let mut link = Link::new(globals, Mode::Look)?;
+        let mut link = Link::new(globals, if self.follow { Mode::Tend } else { Mode::Look })?;
         let mut after = self.after;
         loop {
-            let wait = if self.follow { link.patience(WAIT).await? } else { Duration::ZERO };
+            let wait = if self.follow { WAIT } else { Duration::ZERO };
             let answer = link
                 .ask(|client| {
                     let request = client.get(&["executions", &id, "events"]).patience(wait);
@@ -65,12 +65,9 @@ impl Events {
             }
             let more = body.pointer("/pagination/has_next").and_then(serde_json::Value::as_bool).unwrap_or(false);
             let over = document::is(&body, "quiesced") && !more;
-            if events.is_empty() || !more {
-                if !self.follow || over {
-                    link.close().await;
-                    return Ok(Exit::Done);
-                }
-                link.breathe().await;
+            if (events.is_empty() || !more) && (!self.follow || over) {
+                link.close().await;
+                return Ok(Exit::Done);
             }
         }
     }

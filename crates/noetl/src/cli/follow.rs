@@ -124,7 +124,6 @@ impl Follow<'_> {
                         self.display.end();
                         return Ok(Watched { ending, status: status(link, self.id).await? });
                     }
-                    link.breathe().await;
                 }
                 Woken::Timeout => {
                     ending = Ending::TimedOut;
@@ -180,12 +179,11 @@ impl Follow<'_> {
 
 /// Asks for events after `after`; hangs a little when there are none.
 async fn news(link: &mut Link, id: &str, after: u64) -> Result<Value, Stop> {
-    let wait = link.patience(HANG).await?;
     let answer = link
         .ask(|client| {
-            let request = client.get(&["executions", id, "events"]).patience(wait);
+            let request = client.get(&["executions", id, "events"]).patience(HANG);
             let request = request.query("order", "asc").query("page_size", PAGE_SIZE).query("after_version", after);
-            request.query_opt("wait_seconds", (!wait.is_zero()).then_some(wait.as_secs_f64()))
+            request.query("wait_seconds", HANG.as_secs_f64())
         })
         .await?;
     refusal::expect(&answer)

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use tokio::net::UnixStream;
+use tokio_util::sync::CancellationToken;
 
 use super::refusal;
 use super::stop::{Exit, Stop};
@@ -17,18 +18,20 @@ use crate::server::node::{Node, NodeError, NodeOptions, WorkerSettings};
 const HANDOVER: Duration = Duration::from_secs(60);
 /// Pause between two looks at a data directory that is changing hands.
 const GLANCE: Duration = Duration::from_millis(25);
-/// How long a server that asked for the directory has it to itself to take it.
+/// How long whoever asked for the directory has it to itself to take it, and how long a visitor that was asked to
+/// leave may take to do so.
 const GIVE_WAY: Duration = Duration::from_secs(5);
-/// Pause between two looks at an execution when this process opened the directory just for the look.
-const BREATH: Duration = Duration::from_millis(500);
 
 /// What a command needs of the data directory when nobody owns it.
 #[derive(Debug, Clone)]
 pub enum Mode {
-    /// It must exist already; it is opened for each look and closed again.
+    /// It must exist already; it is opened for the look and closed again.
     Look,
     /// The same, but it is made when there is none.
     Create,
+    /// It must exist already, and while this process owns it, what can go on without a worker goes on: cascades,
+    /// timers, leases that run out. Left as soon as somebody wants to work there.
+    Tend,
     /// It is made when there is none, and as its owner this process runs commands until it leaves.
     Work(Box<WorkerSettings>),
 }
@@ -39,7 +42,7 @@ pub struct Link {
     target: Target,
     mode: Mode,
     open: Option<Open>,
-    /// A server asked for the directory and should have it now.
+    /// Somebody asked for the directory and should have it now.
     gave_way: bool,
 }
 
@@ -82,7 +85,19 @@ impl Link {
         loop {
             self.give_way().await;
             let client = self.client().await?;
-            let lost = match make(&client).send().await {
+            let request = make(&client);
+            // A look, however long it takes, is finished: half a backup is none.
+            let waits = request.hangs() && matches!(self.mode, Mode::Tend | Mode::Work(_));
+            let leaving = self.leaving().filter(|_| waits);
+            let answer = match leaving {
+                None => request.send().await,
+                // Nobody waits for a process that only waits itself; what it waits for is asked again elsewhere.
+                Some(leaving) => tokio::select! {
+                    answer = request.send() => answer,
+                    () = leaving.cancelled() => continue,
+                },
+            };
+            let lost = match answer {
                 // An owner that is closing its store still answers, but not as it will a moment later.
                 Ok(answer) if answer.status.as_u16() == 503 && self.may_move() && first_loss.is_none() => {
                     first_loss = Some(Instant::now());
@@ -121,25 +136,15 @@ impl Link {
         Ok(client)
     }
 
-    /// Returns how long a request may hang at the other end: not at all when this process owns the directory only to
-    /// look, for then nothing goes on while it looks, and others wait.
-    pub async fn patience(&mut self, wish: Duration) -> Result<Duration, Stop> {
-        self.client().await?;
-        Ok(if self.only_looks() { Duration::ZERO } else { wish })
-    }
-
-    /// Lets others have the directory for a moment, when this process owns it only to look.
-    pub async fn breathe(&mut self) {
-        if self.only_looks() {
-            self.close().await;
-            tokio::time::sleep(BREATH).await;
-        }
-    }
-
     /// Returns whether somebody owns the data directory and answers.
     pub async fn owner_lives(globals: &Globals) -> Result<bool, Stop> {
         let dir = globals.data_directory()?;
         Ok(living_socket(&dir).await?.is_some())
+    }
+
+    /// Returns whether this process owns the directory at present.
+    pub fn owns(&self) -> bool {
+        self.open.as_ref().is_some_and(|open| open.node.is_some())
     }
 
     /// Returns where the other end is, for people.
@@ -157,14 +162,17 @@ impl Link {
         }
     }
 
-    /// Leaves the directory to a server that asked for it, and goes on as its guest.
+    /// Leaves the directory to whoever asked for it, and goes on as its guest.
     async fn give_way(&mut self) {
-        let asked =
-            self.open.as_ref().and_then(|open| open.node.as_ref()).is_some_and(|node| node.leaving().is_cancelled());
-        if asked {
+        if self.leaving().is_some_and(|leaving| leaving.is_cancelled()) {
             self.close().await;
             self.gave_way = true;
         }
+    }
+
+    /// Returns what ends when somebody wants the directory that this process owns.
+    fn leaving(&self) -> Option<CancellationToken> {
+        self.open.as_ref()?.node.as_ref().map(Node::leaving)
     }
 
     fn may_move(&self) -> bool {
@@ -173,29 +181,25 @@ impl Link {
             Target::Directory { .. } => true,
         }
     }
-
-    fn only_looks(&self) -> bool {
-        match self.mode {
-            Mode::Look | Mode::Create => self.open.as_ref().is_some_and(|open| open.node.is_some()),
-            Mode::Work(_) => false,
-        }
-    }
 }
 
 /// Finds whoever answers for the directory: its owner, the current context's server, or this process.
 async fn find(dir: &DataDir, fallback: Option<&Named>, mode: &Mode) -> Result<Open, Stop> {
-    if let Some(socket) = living_socket(dir).await? {
-        return guest(socket);
+    match (living_socket(dir).await?, mode) {
+        (Some(socket), Mode::Work(_)) => displace_visitor(dir, &socket).await,
+        (Some(socket), Mode::Look | Mode::Create | Mode::Tend) => return guest(socket),
+        (None, _) => {}
     }
     if let Some(named) = fallback {
         return Ok(Open { client: named_client(named)?, node: None, _socket: None });
     }
     let (role, options) = match mode {
-        Mode::Look if !dir.exists() => {
+        Mode::Look | Mode::Tend if !dir.exists() => {
             return Err(bad_directory(&EmbedError::Missing(dir.path().to_path_buf()))
                 .hint("a server elsewhere is named by --server-url or --context"));
         }
         Mode::Look | Mode::Create => (Role::Visit, NodeOptions::visit()),
+        Mode::Tend => (Role::Visit, NodeOptions { drive: true, ..NodeOptions::visit() }),
         Mode::Work(settings) => (Role::Run, NodeOptions::working(Role::Run, Some(settings.as_ref().clone()))),
     };
     match dir.take_or_join(role, clock::now()).await.map_err(|error| bad_directory(&error))? {
@@ -223,8 +227,23 @@ async fn living_socket(dir: &DataDir) -> Result<Option<SocketPath>, Stop> {
     Ok(UnixStream::connect(socket.path()).await.is_ok().then_some(socket))
 }
 
-/// Waits until the server that asked for the directory has it. Without this pause, this process could be quicker to
-/// take it again than the server, which asks each owner once.
+/// Asks an owner that only visits to leave: it runs nothing, so a run would wait for it as long as it stays. If it
+/// does not leave, the run is its guest all the same, and takes over when it does.
+async fn displace_visitor(dir: &DataDir, socket: &SocketPath) {
+    let visits = |dir: &DataDir| dir.owner().filter(|owner| owner.role == Role::Visit).map(|owner| owner.pid);
+    let Some(visitor) = visits(dir) else { return };
+    if let Ok(client) = Client::to_socket(socket.path()) {
+        // A visitor that is gone by now can not answer, which is what was wanted.
+        drop(client.post(&["owner", "leave"]).send().await);
+    }
+    let deadline = Instant::now() + GIVE_WAY;
+    while Instant::now() < deadline && visits(dir) == Some(visitor) {
+        tokio::time::sleep(GLANCE).await;
+    }
+}
+
+/// Waits until whoever asked for the directory has it. Without this pause, this process could be quicker to take it
+/// again than a server, which asks each owner once.
 async fn wait_for_successor(dir: &DataDir) {
     let deadline = Instant::now() + GIVE_WAY;
     while Instant::now() < deadline && !matches!(living_socket(dir).await, Ok(Some(_)) | Err(_)) {

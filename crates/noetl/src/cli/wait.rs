@@ -47,7 +47,7 @@ impl Wait {
     /// Waits.
     pub async fn run(&self, globals: &Globals) -> Result<Exit, Stop> {
         let id = self.id.to_string();
-        let mut link = Link::new(globals, Mode::Look)?;
+        let mut link = Link::new(globals, Mode::Tend)?;
         let body = until(&mut link, &id, self.until, self.timeout).await?;
         link.close().await;
         let status = document::status(&body);
@@ -88,21 +88,16 @@ pub async fn until(link: &mut Link, id: &str, goal: For, timeout: Option<Duratio
     };
     loop {
         let left = deadline.map_or(HANG, |deadline| deadline.saturating_duration_since(Instant::now()).min(HANG));
-        let wait = link.patience(left).await?;
         let answer = link
             .ask(|client| {
-                let request = client.get(&["executions", id, "status"]).patience(wait);
-                if wait.is_zero() {
-                    return request;
-                }
-                request.query("wait_seconds", wait.as_secs_f64()).query("until", word)
+                let request = client.get(&["executions", id, "status"]).patience(left);
+                request.query("wait_seconds", left.as_secs_f64()).query("until", word)
             })
             .await?;
         let body = refusal::expect(&answer)?;
         if reached(&body, goal) || deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             return Ok(body);
         }
-        link.breathe().await;
     }
 }
 

@@ -205,6 +205,30 @@ fn ten_runs_at_once_on_one_directory_all_finish() {
 }
 
 #[test]
+fn what_a_killed_run_left_behind_is_cancelled_and_quiesces_with_nothing_running() {
+    let home = Home::new();
+    home.file("sleep.yaml", SLEEP);
+    home.file("hello.yaml", HELLO);
+    let mut run = home.spawn(&["run", "sleep.yaml"]);
+    let id = running(&home);
+    run.kill().unwrap();
+    run.wait().unwrap();
+    let cancelled = home.run(&["cancel", &id, "--interrupt"]).done();
+    assert!(cancelled.stdout.contains("Cancelled: 1 execution(s)\n"), "{}", cancelled.stdout);
+    // Whoever waits owns the directory without a worker; a run that comes in between gets it and is not held up.
+    let wait = home.spawn(&["wait", &id, "--for", "quiesced", "--timeout", "50s"]);
+    eventually("the one who waits owns the directory", || {
+        let owner = std::fs::read_to_string(home.path().join(".noetl/data/owner.lock")).ok()?;
+        owner.contains(&format!("\"pid\":{}", wait.id())).then_some(())
+    });
+    home.run(&["run", "hello.yaml"]).done();
+    let wait = ended(wait);
+    assert_eq!((wait.exit, wait.stdout.as_str()), (0, "CANCELLED\n"), "{}", wait.stderr);
+    let events = home.run(&["events", &id, "--json", "--type", "execution.quiesced"]).done().stdout;
+    assert!(events.contains("unreachable"), "{events}");
+}
+
+#[test]
 fn a_run_gives_its_directory_to_a_server_and_goes_on_as_its_guest() {
     let home = Home::new();
     home.file("moment.yaml", &MOMENT.replace("sleep 0.2", "sleep 1"));
