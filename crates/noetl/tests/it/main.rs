@@ -18,6 +18,7 @@ mod cli_server;
 mod cli_validate;
 mod playbooks;
 mod server_doors;
+mod server_killed;
 mod server_listen;
 mod server_node;
 mod support;
