@@ -193,10 +193,8 @@ fn after_the_end(member: &Member, found: &mut Found) {
         return;
     };
     if let Some(second) = ends.next() {
-        let property = match (&end.event, &second.event) {
-            (Event::ExecutionCancelled(_), Event::ExecutionCancelled(_)) => Property::Repeatable,
-            _ => Property::OneTerminalEvent,
-        };
+        let twice = matches!((&end.event, &second.event), (Event::ExecutionCancelled(_), Event::ExecutionCancelled(_)));
+        let property = if twice { Property::Repeatable } else { Property::OneTerminalEvent };
         found.add(
             property,
             format!("a second terminal event {} at version {}", row::wire_name(&second.event), second.version),
@@ -251,9 +249,9 @@ fn certificate(member: &Member, found: &mut Found) {
     let proofs: Vec<_> = member
         .events
         .iter()
-        .filter_map(|recorded| match &recorded.event {
-            Event::ExecutionQuiesced { commands } => Some((recorded.version, commands)),
-            _ => None,
+        .filter_map(|recorded| {
+            let Event::ExecutionQuiesced { commands } = &recorded.event else { return None };
+            Some((recorded.version, commands))
         })
         .collect();
     found.unless(proofs.len() <= 1, Property::TrueCertificate, || format!("{} proofs", proofs.len()));

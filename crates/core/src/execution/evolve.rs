@@ -47,12 +47,13 @@ impl Execution {
                 (state.version, state.decided) = (version, version);
                 (execution, tail)
             }
-            (None, [first, rest @ ..]) => match &first.event {
-                Event::PlaybookInitialized(init) if first.version == 1 => {
-                    (Execution::begin(first.execution_id, Arc::new((**init).clone()), first.at), rest)
+            (None, [first, rest @ ..]) => {
+                let Event::PlaybookInitialized(init) = &first.event else { return Err(FoldError::NoBeginning) };
+                if first.version != 1 {
+                    return Err(FoldError::NoBeginning);
                 }
-                _ => return Err(FoldError::NoBeginning),
-            },
+                (Execution::begin(first.execution_id, Arc::new((**init).clone()), first.at), rest)
+            }
             (None, []) => return Err(FoldError::NoBeginning),
         };
         for recorded in rest {
