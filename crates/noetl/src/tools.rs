@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use noetl_core::id::ExecutionId;
 use noetl_core::tool::{ToolCall, ToolOutcome};
 use noetl_engine::worker::{Stop, Tools};
-use noetl_tools::{LogSink, StopHandle, Stream, Toolbox, stop_line};
+use noetl_tools::{LogSink, NoSecrets, Outside, StopHandle, Stream, Toolbox, stop_line};
 
 /// Hidden argument that makes this binary a process supervisor: `main` must look for it before anything else.
 pub const SUPERVISE: &str = "__supervise";
@@ -64,8 +64,9 @@ impl Tools for Hands {
             step: Arc::clone(&call.step),
             label: Arc::clone(&call.label),
         };
+        let outside = Outside { log: &sink, secrets: &NoSecrets };
         tokio::select! {
-            outcome = self.toolbox.run(slot, call, signal, &sink) => outcome,
+            outcome = self.toolbox.run(slot, call, signal, outside) => outcome,
             never = pass_on(stop, &handle) => match never {},
         }
     }

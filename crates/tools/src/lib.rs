@@ -7,6 +7,7 @@
 //! In reading order: [`Toolbox::run`]; the tools `noop`, `shell`, `python`; `slot`, what they run in; `stop` and
 //! `output`, the two lines to the outside; `process`, the heart of it.
 
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -30,12 +31,15 @@ mod output;
 
 mod environment;
 
+mod secrets;
+
 mod process;
 
 pub use environment::ALWAYS_EXPOSED;
 pub use output::{LINE_BYTES_MAX, LogSink, OUTPUT_BYTES_MAX, Stream};
 pub use process::supervise_main;
 pub use process::supervisor::SupervisorCommand;
+pub use secrets::{Credential, NoSecrets, Secrets, unknown_credential};
 pub use stop::{StopHandle, StopSignal, stop_line};
 
 use slot::Slot;
@@ -94,6 +98,21 @@ pub struct Toolbox {
     slots: Vec<Place>,
 }
 
+/// What a running tool may reach of whoever runs it.
+#[derive(Clone, Copy)]
+pub struct Outside<'a> {
+    /// Takes what it prints.
+    pub log: &'a dyn LogSink,
+    /// Hands out credentials.
+    pub secrets: &'a dyn Secrets,
+}
+
+impl fmt::Debug for Outside<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Outside").finish_non_exhaustive()
+    }
+}
+
 #[derive(Debug)]
 struct Place {
     slot: Mutex<Slot>,
@@ -146,7 +165,8 @@ impl Toolbox {
     ///
     /// A slot that is in use is waited for. Dropping the future kills the tool, but then nobody is told when it
     /// is gone: to stop a tool, use the signal.
-    pub async fn run(&self, slot: usize, call: ToolCall, stop: StopSignal, log: &dyn LogSink) -> ToolOutcome {
+    pub async fn run(&self, slot: usize, call: ToolCall, stop: StopSignal, outside: Outside<'_>) -> ToolOutcome {
+        let Outside { log, secrets: _ } = outside;
         let Some(place) = self.slots.get(slot) else {
             let message = format!("there is no slot {slot}: the toolbox has {}", self.slots.len());
             return ToolOutcome::failed(ToolError::hard(ErrorKind::Config, "NO_SLOT", message), Value::Null);

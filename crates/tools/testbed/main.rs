@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use noetl_core::id::{CommandId, ExecutionId};
 use noetl_core::tool::ToolCall;
-use noetl_tools::{LogSink, StopSignal, Stream, SupervisorCommand, TIMEOUT_GRACE, Toolbox, ToolboxConfig};
+use noetl_tools::{
+    LogSink, NoSecrets, Outside, StopSignal, Stream, SupervisorCommand, TIMEOUT_GRACE, Toolbox, ToolboxConfig,
+};
 use serde_json::{Map, Value, json};
 
 fn main() -> ExitCode {
@@ -37,7 +39,9 @@ fn worker(directory: &str, slots: &str, kind: &str, command: &str) -> ExitCode {
         let mut running = tokio::task::JoinSet::new();
         for slot in 0..slots {
             let (toolbox, call) = (Arc::clone(&toolbox), call(kind, config.clone()));
-            running.spawn(async move { toolbox.run(slot, call, StopSignal::never(), &Print).await });
+            running.spawn(async move {
+                toolbox.run(slot, call, StopSignal::never(), Outside { log: &Print, secrets: &NoSecrets }).await
+            });
         }
         running.join_all().await;
     });

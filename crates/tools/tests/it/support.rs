@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use noetl_core::id::{CommandId, ExecutionId};
 use noetl_core::tool::{ToolCall, ToolOutcome};
-use noetl_tools::{LogSink, StopSignal, Stream, SupervisorCommand, Toolbox, ToolboxConfig};
+use noetl_tools::{LogSink, NoSecrets, Outside, StopSignal, Stream, SupervisorCommand, Toolbox, ToolboxConfig};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use serde_json::{Map, Value, json};
@@ -52,8 +52,16 @@ impl Bench {
         self.run_with(call, StopSignal::never(), &Lines::new().0).await
     }
 
+    /// Runs a tool in another slot.
+    pub(crate) async fn run_in(&self, slot: usize, call: ToolCall) -> ToolOutcome {
+        let (lines, _kept) = Lines::new();
+        let outside = Outside { log: &lines, secrets: &NoSecrets };
+        self.toolbox.run(slot, call, StopSignal::never(), outside).await
+    }
+
     pub(crate) async fn run_with(&self, call: ToolCall, stop: StopSignal, log: &dyn LogSink) -> ToolOutcome {
-        tokio::time::timeout(PATIENCE, self.toolbox.run(0, call, stop, log)).await.expect("the tool ends")
+        let outside = Outside { log, secrets: &NoSecrets };
+        tokio::time::timeout(PATIENCE, self.toolbox.run(0, call, stop, outside)).await.expect("the tool ends")
     }
 
     pub(crate) async fn shell(&self, command: &str) -> ToolOutcome {

@@ -109,13 +109,10 @@ async fn slots_do_not_share_anything() {
     let bench = Bench::new();
     let pid = async |slot| {
         let call = crate::support::python("result = os.getpid()");
-        bench.toolbox.run(slot, call, noetl_tools::StopSignal::never(), &crate::support::Lines::new().0).await.data
+        bench.run_in(slot, call).await.data
     };
     let (one, two) = tokio::join!(pid(0), pid(1));
     assert_ne!(one, two);
-    let error = bench
-        .toolbox
-        .run(2, crate::support::python("1"), noetl_tools::StopSignal::never(), &crate::support::Lines::new().0)
-        .await;
+    let error = bench.run_in(2, crate::support::python("1")).await;
     assert_eq!(error.error.unwrap().message, "there is no slot 2: the toolbox has 2");
 }
