@@ -100,13 +100,12 @@ struct Small {
 }
 
 impl Small {
-    /// Returns nothing where this machine does not let us make one.
-    fn start(home: &Home) -> Option<Small> {
+    /// Fails with the reason where this machine does not let us make one.
+    fn start(home: &Home) -> Result<Small, String> {
         let unshare = if rustix::process::geteuid().is_root() { "unshare -m" } else { "unshare -rm" };
         let allowed = home.shell(&format!("{unshare} mount -t tmpfs none /mnt"));
         if allowed.exit != 0 {
-            println!("skipped: this machine does not allow a disk of our own: {}", allowed.stderr);
-            return None;
+            return Err(allowed.stderr);
         }
         let place = home.path().join("small");
         std::fs::create_dir(&place).unwrap();
@@ -123,7 +122,7 @@ impl Small {
             let owner: Value = serde_json::from_str(&std::fs::read_to_string(&lock).ok()?).ok()?;
             owner["url"].as_str().map(str::to_owned)
         });
-        Some(Small { server, url, disk })
+        Ok(Small { server, url, disk })
     }
 }
 
@@ -137,7 +136,13 @@ impl Drop for Small {
 #[test]
 fn on_a_full_disk_what_can_not_be_written_is_refused_and_what_is_there_can_be_read() {
     let home = Home::new();
-    let Some(mut small) = Small::start(&home) else { return };
+    let mut small = match Small::start(&home) {
+        Ok(small) => small,
+        Err(why) => {
+            println!("skipped: this machine does not allow a disk of our own: {why}");
+            return;
+        }
+    };
     let on = |arguments: &[&str]| home.run(&[&["--server-url", &small.url], arguments].concat());
     home.file("noop.yaml", NOOP);
     on(&["register", "noop.yaml"]).done();
