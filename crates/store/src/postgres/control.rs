@@ -240,11 +240,9 @@ async fn step(
     let most = integer(max as u64);
     // Whoever takes the same step at the same time waits here, and then sees what is left.
     let begin = transaction::begin(id.0, Patience::Long);
-    let (begun, (taken, front)) = join(
-        client.batch_execute(&begin),
-        join(client.query(&taken, &[&id.0]), client.query(&front, &[&id.0, &most])),
-    )
-    .await;
+    let (begun, (taken, front)) =
+        join(client.batch_execute(&begin), join(client.query(&taken, &[&id.0]), client.query(&front, &[&id.0, &most])))
+            .await;
     begun?;
     taken?;
     let ids: Vec<i64> = all(&front?, rows::id)?.into_iter().map(|id| id.0).collect();

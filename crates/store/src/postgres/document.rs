@@ -19,8 +19,8 @@ use serde_json::{Map, Value};
 pub(super) struct Document {
     /// For `jsonb`.
     pub(super) text: String,
-    /// The order of keys, when it would be lost: `object:place,place,…;…`. Objects are counted from the outside in and
-    /// from left to right, the outermost, whose keys are ours, is 0; each place is that of a key in `jsonb`'s order.
+    /// The order of keys, when it would be lost: `object:place,place,…;…`. Objects are counted from 0, from the outside
+    /// in and from left to right; each place is that of a key in `jsonb`'s order.
     pub(super) order: Option<String>,
 }
 
@@ -97,7 +97,7 @@ impl Keys {
         let Some(Object { number, first_span, text_from }) = self.open.pop() else { return };
         let key = |span: &(usize, usize)| (span.1 - span.0, &self.text.as_bytes()[span.0..span.1]);
         let spans = &self.spans[first_span..];
-        if number > 0 && !spans.is_sorted_by_key(key) {
+        if !spans.is_sorted_by_key(key) {
             let mut sorted: Vec<usize> = (0..spans.len()).collect();
             sorted.sort_by_key(|index| key(&spans[*index]));
             let mut places = vec![0; spans.len()];
@@ -111,7 +111,8 @@ impl Keys {
     }
 
     fn order(mut self) -> Option<String> {
-        if self.found.is_empty() {
+        // The keys of the outermost object are fields of ours, whose order says nothing.
+        if self.found.iter().all(|(number, _)| *number == 0) {
             return None;
         }
         self.found.sort_unstable_by_key(|(number, _)| *number);
@@ -289,6 +290,9 @@ mod tests {
     fn an_order_is_kept_only_where_there_is_something_to_keep() {
         assert_eq!(Document::write(&json!({"status": 1, "data": {"a": 1, "b": 2, "aa": 3}})).order, None);
         assert_eq!(Document::write(&json!({"data": {"b": 1, "a": 2}})).order.as_deref(), Some("1:1,0"));
+        // Which object is met first depends on the outermost one.
+        let two = json!({"second": {"b": 1, "a": 2}, "first": {"a": 1, "b": 2}});
+        assert_eq!(Document::write(&two).order.as_deref(), Some("0:1,0;1:1,0"));
         assert_eq!(Document::write(&json!([1, "b", {"z": 1}])).order, None);
     }
 
@@ -328,10 +332,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_document_comes_back_as_it_was(inner in value()) {
-            let value = json!({"data": inner, "a": 1});
+        fn every_document_comes_back_as_it_was(data in value(), error in value()) {
+            let value = json!({"status": 1, "error": error, "data": data});
             let back = round_trip(&value);
-            prop_assert_eq!(&back["data"].to_string(), &value["data"].to_string());
+            for field in ["data", "error"] {
+                prop_assert_eq!(&back[field].to_string(), &value[field].to_string());
+            }
         }
     }
 }

@@ -6,8 +6,8 @@
 use sha2::{Digest, Sha256};
 use tokio_postgres::Client;
 
-use super::connection::Address;
 use super::connection;
+use super::connection::Address;
 use crate::StoreError;
 
 struct Step {
@@ -114,9 +114,9 @@ async fn version(client: &Client) -> Result<i64, StoreError> {
             let newest = "SELECT coalesce(max(version), 0) FROM noetl.schema_version";
             Ok(client.query_one(newest, &[]).await?.try_get(0)?)
         }
-        (false, true) => {
-            Err(StoreError::Closed("the schema `noetl` of the database belongs to another program; use another one".into()))
-        }
+        (false, true) => Err(StoreError::Closed(
+            "the schema `noetl` of the database belongs to another program; use another one".into(),
+        )),
         (false, false) => Ok(0),
     }
 }
@@ -151,7 +151,8 @@ async fn reader(client: &Client) -> Result<(), StoreError> {
                    WHERE n.nspname = 'noetl' AND c.relkind IN ('r', 'p') AND NOT c.relispartition AND a.attnum > 0 \
                    AND NOT a.attisdropped GROUP BY c.relname ORDER BY c.relname";
     for row in client.query(columns, &[]).await? {
-        let (table, columns, guarded): (String, Vec<String>, bool) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+        let (table, columns, guarded): (String, Vec<String>, bool) =
+            (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
         let readable: Vec<_> = columns.into_iter().filter(|column| !column.ends_with("encrypted")).collect();
         let which = if guarded { format!(" ({})", readable.join(", ")) } else { String::new() };
         client.batch_execute(&format!("GRANT SELECT{which} ON noetl.{table} TO {READER}")).await?;

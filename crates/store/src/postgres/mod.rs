@@ -38,10 +38,10 @@ use serde_json::Value;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-pub use self::connection::Address;
-pub use self::migrate::SCHEMA_LATEST;
 use self::clock::StoreClock;
+pub use self::connection::Address;
 use self::hints::Hints;
+pub use self::migrate::SCHEMA_LATEST;
 use self::partition::Partitions;
 use crate::catalog::{NewResource, Resource, ResourceKey};
 use crate::{
@@ -336,11 +336,7 @@ impl Store for Postgres {
     async fn prune(&self, before: Timestamp, dry_run: bool) -> Result<u64, StoreError> {
         self.whole(move |inner| async move {
             let client = inner.slow.get().await?;
-            if dry_run {
-                upkeep::prunable(&client, before).await
-            } else {
-                upkeep::prune(&inner, &client, before).await
-            }
+            if dry_run { upkeep::prunable(&client, before).await } else { upkeep::prune(&inner, &client, before).await }
         })
         .await
     }

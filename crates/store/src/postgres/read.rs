@@ -96,10 +96,7 @@ pub(super) async fn view(client: &ClientWrapper, id: ExecutionId) -> Found<Optio
     let ids = vec![id.0];
     let (began, ((heads, commands), ended)) = join(
         client.batch_execute(ONE_MOMENT),
-        join(
-            join(client.query(&head, &[&id.0]), client.query(&commands, &[&ids])),
-            client.batch_execute("COMMIT"),
-        ),
+        join(join(client.query(&head, &[&id.0]), client.query(&commands, &[&ids])), client.batch_execute("COMMIT")),
     )
     .await;
     began?;
@@ -122,11 +119,7 @@ pub(super) async fn load(client: &ClientWrapper, id: ExecutionId) -> Found<Optio
     let (began, ((heads, snapshots, tail), ended)) = join(
         client.batch_execute(ONE_MOMENT),
         join(
-            join3(
-                client.query(&head, &[&id.0]),
-                client.query(&newest, &[&id.0]),
-                client.query(&tail, &[&id.0]),
-            ),
+            join3(client.query(&head, &[&id.0]), client.query(&newest, &[&id.0]), client.query(&tail, &[&id.0])),
             client.batch_execute("COMMIT"),
         ),
     )
@@ -285,10 +278,7 @@ pub(super) async fn unquiesced(client: &ClientWrapper, limit: u64) -> Found<Vec<
     let limit = integer(limit);
     let (began, ((heads, commands), ended)) = join(
         client.batch_execute(ONE_MOMENT),
-        join(
-            join(client.query(&heads, &[&limit]), client.query(&commands, &[&limit])),
-            client.batch_execute("COMMIT"),
-        ),
+        join(join(client.query(&heads, &[&limit]), client.query(&commands, &[&limit])), client.batch_execute("COMMIT")),
     )
     .await;
     began?;

@@ -146,9 +146,7 @@ async fn droppable(client: &ClientWrapper, before: Timestamp) -> Result<BTreeSet
     let mut months = BTreeSet::new();
     for month in partition::list(client).await? {
         let range = (month.first().unwrap_or(i64::MIN), month.end().unwrap_or(i64::MAX));
-        if month.over() <= before
-            && client.query_opt(&stays, &[&Moment(before), &range.0, &range.1]).await?.is_none()
-        {
+        if month.over() <= before && client.query_opt(&stays, &[&Moment(before), &range.0, &range.1]).await?.is_none() {
             months.insert(month);
         }
     }
@@ -193,11 +191,9 @@ async fn remove(
     for table in OF_EXECUTION {
         client.execute(&format!("DELETE FROM noetl.{table} WHERE execution_id = ANY($1)"), &[&ids]).await?;
     }
-    let row_wise: Vec<i64> =
-        ids.iter().filter(|id| !whole.contains(&Month::of(ExecutionId(**id)))).copied().collect();
+    let row_wise: Vec<i64> = ids.iter().filter(|id| !whole.contains(&Month::of(ExecutionId(**id)))).copied().collect();
     client.execute("DELETE FROM noetl.event WHERE execution_id = ANY($1)", &[&row_wise]).await?;
     let done = "DELETE FROM noetl.cancellation WHERE requested_execution_id = ANY($1) AND done_at IS NOT NULL";
     client.execute(done, &[&ids]).await?;
-    client.execute("DELETE FROM noetl.execution WHERE execution_id = ANY($1)", &[&ids]).await
-        .map_err(StoreError::from)
+    client.execute("DELETE FROM noetl.execution WHERE execution_id = ANY($1)", &[&ids]).await.map_err(StoreError::from)
 }

@@ -642,11 +642,7 @@ impl<'a> ClaimColumns<'a> {
     }
 }
 
-columns!(CommandKeys {
-    execution_id: i64 = "bigint",
-    command_id: i64 = "bigint",
-    epoch: i64 = "bigint",
-});
+columns!(CommandKeys { execution_id: i64 = "bigint", command_id: i64 = "bigint", epoch: i64 = "bigint" });
 
 impl CommandKeys<'_> {
     fn add(&mut self, (execution_id, command_id, epoch): CommandKey) {
@@ -730,10 +726,7 @@ impl<'a> SnapshotColumns<'a> {
     }
 }
 
-columns!(SurplusColumns {
-    execution_id: i64 = "bigint",
-    kept: i64 = "bigint",
-});
+columns!(SurplusColumns { execution_id: i64 = "bigint", kept: i64 = "bigint" });
 
 impl SurplusColumns<'_> {
     fn add(&mut self, id: ExecutionId, kept: usize) {
