@@ -6,5 +6,6 @@ mod desk;
 mod failures;
 mod loops;
 mod pipelines;
+mod requests;
 mod routing;
 mod values;
