@@ -179,6 +179,7 @@ pub(super) fn request_retry(reader: &mut Reader<'_>, node: &Node) -> Option<Rule
 }
 
 /// What the parts of a retry are called.
+#[derive(Clone, Copy)]
 struct RetryKeys {
     attempts: &'static str,
     delay: &'static str,

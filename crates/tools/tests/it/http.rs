@@ -539,7 +539,7 @@ async fn thirty_requests_wait_beside_each_other() {
             let waiting = Arc::clone(&waiting);
             tokio::spawn(async move {
                 let mut some = [0; 1024];
-                connection.read(&mut some).await.unwrap();
+                assert!(connection.read(&mut some).await.unwrap() > 0);
                 // Answers nobody before all have asked.
                 waiting.wait().await;
                 connection.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
