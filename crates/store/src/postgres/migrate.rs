@@ -9,6 +9,7 @@ use tokio_postgres::Client;
 use super::connection;
 use super::connection::Address;
 use crate::StoreError;
+use crate::query::QUERYABLE;
 
 struct Step {
     version: i64,
@@ -148,9 +149,9 @@ async fn reader(client: &Client) -> Result<(), StoreError> {
     let columns = "SELECT c.relname::text, array_agg(quote_ident(a.attname) ORDER BY a.attnum), \
                    bool_or(a.attname LIKE '%encrypted') FROM pg_class c \
                    JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_attribute a ON a.attrelid = c.oid \
-                   WHERE n.nspname = 'noetl' AND c.relkind IN ('r', 'p') AND NOT c.relispartition AND a.attnum > 0 \
-                   AND NOT a.attisdropped GROUP BY c.relname ORDER BY c.relname";
-    for row in client.query(columns, &[]).await? {
+                   WHERE n.nspname = 'noetl' AND c.relname = ANY($1) AND a.attnum > 0 AND NOT a.attisdropped \
+                   GROUP BY c.relname ORDER BY c.relname";
+    for row in client.query(columns, &[&QUERYABLE]).await? {
         let (table, columns, guarded): (String, Vec<String>, bool) =
             (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
         let readable: Vec<_> = columns.into_iter().filter(|column| !column.ends_with("encrypted")).collect();

@@ -15,6 +15,7 @@ mod migrate;
 mod partition;
 mod read;
 mod rows;
+mod secret;
 mod sql;
 mod transaction;
 mod types;
@@ -32,7 +33,7 @@ use deadpool_postgres::{Client, Pool};
 use noetl_core::append::{Append, Due, Verdict};
 use noetl_core::event::Recorded;
 use noetl_core::head::{CommandRow, Head, HeadView};
-use noetl_core::id::{CancellationId, ExecutionId, SessionId};
+use noetl_core::id::{CancellationId, CredentialId, ExecutionId, SessionId};
 use noetl_core::time::Timestamp;
 use serde_json::Value;
 use tokio::sync::watch;
@@ -44,6 +45,7 @@ use self::hints::Hints;
 pub use self::migrate::SCHEMA_LATEST;
 use self::partition::Partitions;
 use crate::catalog::{NewResource, Resource, ResourceKey};
+use crate::secret::{CredentialRow, KeychainRow, Resealed};
 use crate::{
     Cancellation, Chunk, ChunkDecide, Clock, EventQuery, ListQuery, Loaded, LockedDecide, Session, SqlLimits, SqlRows,
     Store, StoreError, TableSize,
@@ -318,6 +320,52 @@ impl Store for Postgres {
 
     async fn keep_answer(&self, key: &str, answer: Value) -> Result<Value, StoreError> {
         control::keep_answer(&self.inner, &*self.writer().await?, key, &answer).await
+    }
+
+    async fn credential(&self, name_or_id: &str) -> Result<Option<CredentialRow>, StoreError> {
+        secret::credential(&*self.reader().await?, name_or_id).await
+    }
+
+    async fn credentials(&self) -> Result<Vec<CredentialRow>, StoreError> {
+        secret::credentials(&*self.reader().await?).await
+    }
+
+    async fn put_credential(&self, row: CredentialRow, key: &str) -> Result<bool, StoreError> {
+        let key = key.to_owned();
+        self.whole(move |inner| async move { secret::put_credential(&*inner.writers.get().await?, &row, &key).await })
+            .await
+    }
+
+    async fn delete_credential(&self, id: CredentialId) -> Result<bool, StoreError> {
+        secret::delete_credential(&*self.writer().await?, id).await
+    }
+
+    async fn key_fingerprint(&self) -> Result<Option<String>, StoreError> {
+        secret::key_fingerprint(&*self.reader().await?).await
+    }
+
+    async fn keep_key_fingerprint(&self, fingerprint: &str) -> Result<String, StoreError> {
+        secret::keep_key_fingerprint(&self.inner, &*self.writer().await?, fingerprint).await
+    }
+
+    async fn reseal(&self, from: &str, to: &str, rows: Vec<Resealed>) -> Result<bool, StoreError> {
+        let (from, to) = (from.to_owned(), to.to_owned());
+        self.whole(
+            move |inner| async move { secret::reseal(&inner, &*inner.writers.get().await?, &from, &to, &rows).await },
+        )
+        .await
+    }
+
+    async fn keychain(&self, cache_key: &str) -> Result<Option<KeychainRow>, StoreError> {
+        secret::keychain(&self.inner, &*self.reader().await?, cache_key).await
+    }
+
+    async fn keep_keychain(&self, row: KeychainRow, key: &str) -> Result<bool, StoreError> {
+        let key = key.to_owned();
+        self.whole(
+            move |inner| async move { secret::keep_keychain(&inner, &*inner.writers.get().await?, &row, &key).await },
+        )
+        .await
     }
 
     async fn sql(&self, sql: &str, limits: SqlLimits) -> Result<SqlRows, StoreError> {

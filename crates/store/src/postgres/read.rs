@@ -59,12 +59,12 @@ impl Filter {
     }
 }
 
-async fn ask(client: &ClientWrapper, query: &str, values: &[&(dyn ToSql + Sync)]) -> Found<Vec<Row>> {
+pub(super) async fn ask(client: &ClientWrapper, query: &str, values: &[&(dyn ToSql + Sync)]) -> Found<Vec<Row>> {
     let statement = client.prepare_cached(query).await?;
     Ok(client.query(&statement, values).await?)
 }
 
-async fn first<T>(
+pub(super) async fn first<T>(
     client: &ClientWrapper,
     query: &str,
     values: &[&(dyn ToSql + Sync)],

@@ -422,7 +422,7 @@ impl<'a> Stage<'a> {
 
 /// Defines columns that become the parameters of one part of the statement.
 macro_rules! columns {
-    ($name:ident { $($column:ident: $rust:ty = $sql:literal,)* }) => {
+    ($name:ident { $($column:ident: $rust:ty = $sql:literal),* $(,)? }) => {
         #[derive(Default)]
         struct $name<'a> {
             $($column: Vec<$rust>,)*

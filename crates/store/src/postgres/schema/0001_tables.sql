@@ -199,11 +199,12 @@ CREATE TABLE noetl.catalog (
 -- Encrypted secrets.
 CREATE TABLE noetl.credential (
     id             bigint PRIMARY KEY,
-    name           text NOT NULL UNIQUE,
+    name           text COLLATE "C" NOT NULL UNIQUE,
     type           text NOT NULL,
+    version        bigint NOT NULL,
     data_encrypted text NOT NULL,
-    meta           jsonb,
-    tags           jsonb,
+    meta           json,
+    tags           json,
     description    text,
     created_at     timestamptz NOT NULL,
     updated_at     timestamptz NOT NULL
@@ -228,6 +229,13 @@ CREATE TABLE noetl.keychain (
 );
 CREATE INDEX keychain_execution ON noetl.keychain (execution_id) WHERE execution_id IS NOT NULL;
 CREATE INDEX keychain_expires ON noetl.keychain (expires_at);
+
+-- What holds for the whole store: the fingerprint of the key that secrets are sealed with.
+CREATE TABLE noetl.setting (
+    name       text PRIMARY KEY,
+    value      text NOT NULL,
+    updated_at timestamptz NOT NULL
+);
 
 -- One row per life of a worker: its lease.
 CREATE TABLE noetl.runtime (
