@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures_util::future::join_all;
 use noetl_core::append::{Append, Guard, Verdict};
 use noetl_core::id::ExecutionId;
 
@@ -17,6 +18,8 @@ const GROUP_APPENDS_MAX: usize = 512;
 const GROUP_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// How often a busy head is left out before its append goes into a lane of its own, and waits.
 const BUSY_TURNS: u32 = 3;
+/// Most appends of one batch that get such a lane; the others are answered busy, and come with the caller's next batch.
+const LANES: usize = 2;
 /// How often a batch that was unlucky (a deadlock, a partition that was dropped) is tried again as it is.
 const UNLUCKY_MAX: u32 = 5;
 
@@ -65,16 +68,25 @@ pub(super) async fn append(inner: &Arc<Inner>, batch: Vec<Append>) -> Vec<Answer
 async fn write(inner: &Inner, group: &[Ready]) -> Vec<Answer> {
     let mut answers: Vec<Answer> = vec![Ok(Verdict::Busy); group.len()];
     let mut left: Vec<usize> = (0..group.len()).collect();
-    for turn in 0..=BUSY_TURNS {
-        let patience = if turn < BUSY_TURNS { Patience::None } else { Patience::Short };
+    for _ in 0..BUSY_TURNS {
         let part: Vec<&Ready> = left.iter().map(|place| &group[*place]).collect();
-        let verdicts = together(inner, &part, patience).await;
+        let verdicts = together(inner, &part, Patience::None).await;
         for (place, answer) in left.iter().zip(verdicts) {
             answers[*place] = answer;
         }
         left.retain(|place| answers[*place] == Ok(Verdict::Busy));
         if left.is_empty() {
-            break;
+            return answers;
+        }
+    }
+    // Each waits for its own head only. Whoever waits for a lock is served before those who skip it.
+    let lanes = left.iter().take(LANES).map(|place| async move {
+        let alone = [&group[*place]];
+        (*place, together(inner, &alone, Patience::Short).await)
+    });
+    for (place, verdicts) in join_all(lanes).await {
+        if let [answer] = verdicts.as_slice() {
+            answers[place] = answer.clone();
         }
     }
     answers
@@ -115,7 +127,6 @@ async fn together(inner: &Inner, part: &[&Ready], patience: Patience) -> Vec<Ans
             Trouble::Refused(error) => {
                 let kind = failed(&error);
                 match kind {
-                    // Heads are locked one after the other, so the whole part waits; each may try once more.
                     Failed::LockTimeout if patience == Patience::Short => return everybody(Ok(Verdict::Busy)),
                     Failed::Passing | Failed::NoPartition if unlucky < UNLUCKY_MAX => {
                         unlucky += 1;

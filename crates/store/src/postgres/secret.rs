@@ -115,7 +115,7 @@ pub(super) async fn put_credential(client: &ClientWrapper, row: &CredentialRow, 
             // The time of the first registration stands.
             "UPDATE noetl.credential SET type = $3, version = $4, data_encrypted = $5, meta = $6::text::json, \
              tags = $7::text::json, description = $8, updated_at = $9 \
-             WHERE id = $1 AND name = $2 AND version = $4 - 1"
+             WHERE id = $1 AND name = $2 AND version = $4::bigint - 1"
         };
         let written = client.execute(query, &values).await?;
         Ok(written == 1)

@@ -42,7 +42,7 @@ pub(super) enum Patience {
 }
 
 /// How long [`Patience::Short`] is: bystanders of the same batch wait with it.
-const SHORT_MS: u32 = 50;
+const SHORT_MS: u32 = 500;
 
 const LOCK_FREE: &str = "SELECT execution_id FROM noetl.execution WHERE execution_id = ANY($1) \
                          ORDER BY execution_id FOR NO KEY UPDATE SKIP LOCKED";

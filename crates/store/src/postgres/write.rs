@@ -28,6 +28,9 @@ const SNAPSHOTS_KEPT: usize = 2;
 /// The key of a command row.
 pub(super) type CommandKey = (ExecutionId, CommandId, u32);
 
+/// The key of an obligation.
+type DueKey = (ExecutionId, &'static str, i64);
+
 /// An append that was looked through and written out, before any lock is taken.
 #[derive(Debug)]
 pub(super) struct Ready {
@@ -166,7 +169,8 @@ pub(super) struct Stage<'a> {
     commands: BTreeMap<CommandKey, CommandState>,
     heads_after: BTreeMap<ExecutionId, HeadAfter>,
     commands_after: BTreeMap<CommandKey, CommandAfter>,
-    due_after: BTreeMap<(ExecutionId, &'static str, i64), Option<(&'a Due, ExecutionId)>>,
+    /// `None`: met. With the top of the family.
+    due_after: BTreeMap<DueKey, Option<(&'a Due, ExecutionId)>>,
     events: Vec<EventAfter<'a>>,
     results: Vec<ResultAfter<'a>>,
     snapshots: BTreeMap<(ExecutionId, u64), (ExecutionId, u32, &'a str)>,
@@ -679,7 +683,7 @@ columns!(DueKeys {
 });
 
 impl DueKeys<'_> {
-    fn add(&mut self, (execution_id, kind, key): (ExecutionId, &'static str, i64)) {
+    fn add(&mut self, (execution_id, kind, key): DueKey) {
         self.execution_id.push(execution_id.0);
         self.kind.push(kind);
         self.key.push(key);

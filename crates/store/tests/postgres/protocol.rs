@@ -97,8 +97,7 @@ async fn what_is_read_under_a_lock_is_what_stood_there_when_the_lock_was_given()
             None
         });
         store.locked(id, None, decide).await.unwrap();
-        let seen = seen.lock().unwrap().take();
-        seen
+        seen.lock().unwrap().take()
     });
     place.until_blocked().await;
     // The holder cancels, as a server of the same protocol would.
