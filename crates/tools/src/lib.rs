@@ -4,7 +4,7 @@
 //! processes run under the [supervisor](supervise_main), so that "it is over" always means "nothing of it is
 //! left". What belongs to running a tool is here; what a result means to an execution is not.
 //!
-//! In reading order: [`Toolbox::run`]; the tools `noop`, `shell`, `python`; `slot`, what they run in; `stop` and
+//! In reading order: [`Toolbox::run`]; the tools `noop`, `shell`, `python`, `postgres`; `slot`, what they run in; `stop` and
 //! `output`, the two lines to the outside; `process`, the heart of it.
 
 use std::fmt;
@@ -32,6 +32,10 @@ mod output;
 mod environment;
 
 mod secrets;
+
+mod sql;
+
+mod postgres;
 
 mod process;
 
@@ -80,8 +84,13 @@ pub struct KindInfo {
 
 const TREE: &str = "TERM to the whole process tree, after the grace KILL, until nothing is left";
 
-const KINDS: [KindInfo; 3] = [
+const KINDS: [KindInfo; 4] = [
     KindInfo { kind: "noop", stoppable: true, how: "it is over at once" },
+    KindInfo {
+        kind: "postgres",
+        stoppable: true,
+        how: "cancel request for the statement, after the grace the backend is terminated",
+    },
     KindInfo { kind: "python", stoppable: true, how: TREE },
     KindInfo { kind: "shell", stoppable: true, how: TREE },
 ];
@@ -95,6 +104,7 @@ pub fn kinds() -> &'static [KindInfo] {
 #[derive(Debug)]
 pub struct Toolbox {
     settings: Settings,
+    databases: postgres::Pool,
     slots: Vec<Place>,
 }
 
@@ -158,7 +168,11 @@ impl Toolbox {
             timeout_grace: config.timeout_grace,
             cgroups: config.cgroups,
         };
-        Ok(Toolbox { settings, slots: (0..config.slots).map(|_| Place::new()).collect() })
+        Ok(Toolbox {
+            settings,
+            databases: postgres::Pool::default(),
+            slots: (0..config.slots).map(|_| Place::new()).collect(),
+        })
     }
 
     /// Runs one tool in a slot and returns when nothing of it runs any more.
@@ -166,7 +180,7 @@ impl Toolbox {
     /// A slot that is in use is waited for. Dropping the future kills the tool, but then nobody is told when it
     /// is gone: to stop a tool, use the signal.
     pub async fn run(&self, slot: usize, call: ToolCall, stop: StopSignal, outside: Outside<'_>) -> ToolOutcome {
-        let Outside { log, secrets: _ } = outside;
+        let log = outside.log;
         let Some(place) = self.slots.get(slot) else {
             let message = format!("there is no slot {slot}: the toolbox has {}", self.slots.len());
             return ToolOutcome::failed(ToolError::hard(ErrorKind::Config, "NO_SLOT", message), Value::Null);
@@ -183,6 +197,7 @@ impl Toolbox {
         let mut slot = std::mem::replace(&mut *home, Slot::new(&place.running));
         let outcome = match &*call.kind {
             "noop" => noop::run(&call),
+            "postgres" => postgres::run(&self.databases, settings, &call, &mut brake, outside).await,
             "python" => python::run(&mut slot, settings, &call, &mut brake, log).await,
             "shell" => shell::run(&mut slot, settings, &call, &mut brake, log).await,
             unknown => {
@@ -204,6 +219,7 @@ impl Toolbox {
 
     /// Ends everything that is still kept warm, and waits for it.
     pub async fn close(&self) {
+        self.databases.clear();
         for place in &self.slots {
             let mut home = place.slot.lock().await;
             std::mem::replace(&mut *home, Slot::new(&place.running)).close().await;

@@ -101,8 +101,9 @@ struct Plan {
     wishes: Vec<String>,
 }
 
+/// Where code comes from.
 #[derive(Debug, PartialEq, Eq)]
-enum Source {
+pub(crate) enum Source {
     Text(String),
     /// Relative to the tools' directory.
     File(PathBuf),
@@ -127,7 +128,8 @@ fn plan(config: &Map<String, Value>) -> Result<Plan, String> {
     Ok(Plan { source, args, libs, wishes })
 }
 
-fn script_source(script: &Value) -> Result<Source, String> {
+/// Reads a `script` mapping.
+pub(crate) fn script_source(script: &Value) -> Result<Source, String> {
     let text = |value: Option<&Value>, key: &str| match value {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) => Ok(Some(text.clone())),
@@ -195,7 +197,8 @@ fn libraries(libs: Option<&Value>) -> Result<Libraries, String> {
     }
 }
 
-async fn read_script(path: &Path) -> Result<String, String> {
+/// Returns the text of a script file.
+pub(crate) async fn read_script(path: &Path) -> Result<String, String> {
     let refuse = |why: String| format!("script {} can not be used: {why}", path.display());
     let size = tokio::fs::metadata(path).await.map_err(|error| refuse(error.to_string()))?.len();
     if size > SCRIPT_BYTES_MAX {
