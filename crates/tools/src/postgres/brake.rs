@@ -117,13 +117,11 @@ impl<T> Worked<T> {
         match (result, stopped) {
             (Some(Ok(value)), _) => Ok(value),
             (Some(Err(trouble)), None) => Err(error(trouble).into()),
-            (_, stopped) => {
-                let error = match stopped {
-                    Some(Stopped::Unconfirmed) => cause.error().with("backend_pid", backend_pid),
-                    Some(Stopped::Stopped | Stopped::Killed) | None => cause.error(),
-                };
-                Err(Failure { error, stopped })
+            (_, Some(Stopped::Unconfirmed) | None) => {
+                let error = cause.error().with("backend_pid", backend_pid);
+                Err(Failure::stopped(error, Stopped::Unconfirmed))
             }
+            (_, Some(stopped)) => Err(Failure::stopped(cause.error(), stopped)),
         }
     }
 }

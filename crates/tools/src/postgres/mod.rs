@@ -57,7 +57,7 @@ pub(crate) async fn run(
         Ok(()) => ToolOutcome::ok(data),
         Err(Failure { error, stopped }) => {
             let pg = error.details.get("pg_code").map(|code| json!({"code": code}));
-            ToolOutcome { pg, stopped, ..ToolOutcome::failed(error, data) }
+            ToolOutcome { pg, stopped, ..ToolOutcome::failed(*error, data) }
         }
     }
 }
@@ -65,13 +65,19 @@ pub(crate) async fn run(
 /// Why a call did not work, and whether it was ended on request.
 #[derive(Debug)]
 pub(crate) struct Failure {
-    pub(crate) error: ToolError,
-    pub(crate) stopped: Option<Stopped>,
+    error: Box<ToolError>,
+    stopped: Option<Stopped>,
+}
+
+impl Failure {
+    fn stopped(error: ToolError, stopped: Stopped) -> Self {
+        Failure { error: Box::new(error), stopped: Some(stopped) }
+    }
 }
 
 impl From<ToolError> for Failure {
     fn from(error: ToolError) -> Self {
-        Failure { error, stopped: None }
+        Failure { error: Box::new(error), stopped: None }
     }
 }
 
@@ -94,7 +100,7 @@ async fn work(
         for statement in statements(script) {
             // Race: the order may have come while the statement before was ending.
             if let Some(cause) = brake.cause() {
-                return Err(Failure { error: cause.error(), stopped: Some(Stopped::Stopped) });
+                return Err(Failure::stopped(cause.error(), Stopped::Stopped));
             }
             let index = answers.len();
             let (link, notices) = connection.parts();
@@ -134,7 +140,7 @@ pub(crate) async fn before_it_began<T>(brake: &mut Brake, preparing: impl Future
                 // The brake does not come without a cause.
                 None => ToolError::soft(ErrorKind::Cancelled, "CANCELLED", "stopped"),
             };
-            Err(Failure { error, stopped: Some(Stopped::Stopped) })
+            Err(Failure::stopped(error, Stopped::Stopped))
         }
     }
 }

@@ -146,7 +146,7 @@ async fn what_cannot_be_started_is_a_hard_error() {
 
     let error = bench.run(call("kubernetes", json!({}))).await.error.unwrap();
     assert_eq!((error.kind, error.hard), (ErrorKind::Config, true));
-    assert_eq!(error.message, "there is no tool `kubernetes`: this worker has noop, python, shell");
+    assert_eq!(error.message, "there is no tool `kubernetes`: this worker has noop, postgres, python, shell");
 
     let long = "x".repeat(200_000);
     let error = bench.run(call("shell", json!({"command": long}))).await.error.unwrap();
