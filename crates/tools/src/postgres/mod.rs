@@ -18,9 +18,9 @@
 use noetl_core::tool::{ErrorKind, Stopped, ToolCall, ToolError, ToolOutcome};
 use serde_json::{Map, Value, json};
 
-use crate::sql::statements;
+use crate::sql::{self, statements};
 use crate::stop::Brake;
-use crate::{Outside, Settings};
+use crate::{Outside, Settings, http};
 
 mod brake;
 mod connection;
@@ -46,12 +46,13 @@ pub(crate) const ROWS_BYTES_MAX: usize = 32 << 20;
 pub(crate) async fn run(
     pool: &Pool,
     settings: &Settings,
+    clients: &http::Clients,
     call: &ToolCall,
     brake: &mut Brake,
     outside: Outside<'_>,
 ) -> ToolOutcome {
     let mut answers = Vec::new();
-    let worked = work(pool, settings, call, brake, outside, &mut answers).await;
+    let worked = work(pool, settings, clients, call, brake, outside, &mut answers).await;
     let data = data(answers);
     match worked {
         Ok(()) => ToolOutcome::ok(data),
@@ -81,16 +82,27 @@ impl From<ToolError> for Failure {
     }
 }
 
+impl From<Box<ToolOutcome>> for Failure {
+    fn from(outcome: Box<ToolOutcome>) -> Self {
+        let unexplained = || ToolError::hard(ErrorKind::Unknown, "UNEXPLAINED", "it failed without an error");
+        Failure { error: Box::new(outcome.error.unwrap_or_else(unexplained)), stopped: outcome.stopped }
+    }
+}
+
 async fn work(
     pool: &Pool,
     settings: &Settings,
+    clients: &http::Clients,
     call: &ToolCall,
     brake: &mut Brake,
     outside: Outside<'_>,
     answers: &mut Vec<Answer>,
 ) -> Result<(), Failure> {
-    let scripts = crate::sql::scripts(&call.config, settings).await.map_err(config_error)?;
-    let params = params(&call.config).map_err(config_error)?;
+    let mut scripts = Vec::new();
+    for source in sql::sources(&call.config).map_err(config_error)? {
+        scripts.push(source.load(settings, clients, brake, outside, |message| config_error(message)).await?);
+    }
+    let params = sql::params(&call.config).map_err(config_error)?;
     let target = before_it_began(brake, target(&call.config, outside.secrets)).await??;
     let mut connection = before_it_began(brake, pool.connect(&target)).await??;
 
@@ -142,16 +154,6 @@ pub(crate) async fn before_it_began<T>(brake: &mut Brake, preparing: impl Future
             };
             Err(Failure::stopped(error, Stopped::Stopped))
         }
-    }
-}
-
-fn params(config: &Map<String, Value>) -> Result<Vec<Value>, String> {
-    match config.get("params") {
-        None | Some(Value::Null) => Ok(Vec::new()),
-        Some(Value::Array(params)) => Ok(params.clone()),
-        Some(Value::Object(params)) if params.is_empty() => Ok(Vec::new()),
-        Some(Value::Object(_)) => Err("`params` must be a list: SQL names them `$1`, `$2`, …".to_owned()),
-        Some(single @ (Value::Bool(_) | Value::Number(_) | Value::String(_))) => Ok(vec![single.clone()]),
     }
 }
 
