@@ -100,7 +100,7 @@ async fn work(
 ) -> Result<(), Failure> {
     let mut scripts = Vec::new();
     for source in sql::sources(&call.config).map_err(config_error)? {
-        scripts.push(source.load(settings, clients, brake, outside, |message| config_error(message)).await?);
+        scripts.push(source.load(settings, clients, brake, outside, config_error).await?);
     }
     let params = sql::params(&call.config).map_err(config_error)?;
     let target = before_it_began(brake, target(&call.config, outside.secrets)).await??;
