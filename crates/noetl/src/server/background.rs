@@ -20,6 +20,8 @@ use tokio::time::Instant;
 use super::ask;
 use crate::embed::{self, DataDir, EmbedError};
 
+/// Environment variable that names the database.
+pub const DATABASE_VARIABLE: &str = "NOETL_DATABASE_URL";
 /// Longest wait for a new server to answer.
 pub const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// Pause between two looks.
@@ -189,6 +191,8 @@ impl Found {
 pub struct StartOptions {
     /// Arguments behind `server run`: host, port, data directory and the like.
     pub args: Vec<OsString>,
+    /// The database, for the environment of the server.
+    pub database_url: Option<String>,
     /// Its data directory: it is up when it answers there.
     pub data_dir: DataDir,
     /// PID and log.
@@ -276,7 +280,11 @@ fn spawn(options: &StartOptions) -> io::Result<Child> {
     }
     // What is written before logging begins, and by a panic, goes to the log as well.
     let out = OpenOptions::new().create(true).append(true).mode(0o600).open(log)?;
-    Command::new(std::env::current_exe()?)
+    let mut command = Command::new(std::env::current_exe()?);
+    if let Some(url) = &options.database_url {
+        command.env(DATABASE_VARIABLE, url);
+    }
+    command
         .args(["server", "run", "--detached", "--pid-file"])
         .arg(&options.files.pid_file)
         .arg("--log-file")

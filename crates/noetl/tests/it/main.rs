@@ -27,4 +27,5 @@ mod server_doors;
 mod server_killed;
 mod server_listen;
 mod server_node;
+mod server_postgres;
 mod support;

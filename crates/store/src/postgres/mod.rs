@@ -1,17 +1,19 @@
 //! The store in PostgreSQL: the same tables for any number of equal servers.
 //!
 //! Heads are locked in the database, one transaction a batch; what decides whether an append lands is the same code as
-//! in every other store. In reading order: `write`, a batch under its locks; `transaction`, locks, commits and lost
+//! in every other store. In reading order: `write`, a batch under its locks, and `columns`, how it is written; `transaction`, locks, commits and lost
 //! answers; `batch` and `control`, what is written; `read`, what is asked.
 
 mod batch;
 mod clock;
+mod columns;
 mod connection;
 mod control;
 mod document;
 mod error;
 mod hints;
 mod migrate;
+mod node;
 mod partition;
 mod read;
 mod rows;
@@ -43,6 +45,7 @@ use self::clock::StoreClock;
 pub use self::connection::Address;
 use self::hints::Hints;
 pub use self::migrate::SCHEMA_LATEST;
+use self::node::NodeNumber;
 use self::partition::Partitions;
 use crate::catalog::{NewResource, Resource, ResourceKey};
 use crate::secret::{CredentialRow, KeychainRow, Resealed};
@@ -102,6 +105,7 @@ struct Inner {
 /// The store in a database.
 pub struct Postgres {
     inner: Arc<Inner>,
+    node: NodeNumber,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -136,8 +140,14 @@ impl Postgres {
         let now = transaction::now(&inner, &client).await?;
         inner.partitions.ahead(&client, now).await?;
         drop(client);
+        let node = NodeNumber::take(&address).await?;
         let tasks = vec![tokio::spawn(hints::run(address, hints)), tokio::spawn(ahead(Arc::clone(&inner)))];
-        Ok(Postgres { inner, tasks: Mutex::new(tasks) })
+        Ok(Postgres { inner, node, tasks: Mutex::new(tasks) })
+    }
+
+    /// Returns a number that no other server of the database has, for ids.
+    pub fn node(&self) -> u16 {
+        self.node.number()
     }
 
     async fn reader(&self) -> Result<Client, StoreError> {
@@ -400,6 +410,7 @@ impl Store for Postgres {
         self.inner.writers.close();
         self.inner.readers.close();
         self.inner.slow.close();
+        self.node.give_back();
         Ok(())
     }
 
