@@ -49,6 +49,7 @@ pub(crate) async fn ask(
 /// The rows of a running statement. Dropping it half-way leaves a connection that can only be given up.
 pub(crate) struct Rows {
     stream: Pin<Box<SimpleQueryStream>>,
+    is_done: bool,
     types: Vec<Type>,
     pub(crate) columns: Vec<String>,
     affected_rows: u64,
@@ -88,12 +89,17 @@ impl Rows {
             }
         }
         let stream = Box::pin(client.simple_query_raw(&sql).await?);
-        Ok(Rows { stream, types, columns: Vec::new(), affected_rows: 0, params_used })
+        Ok(Rows { stream, is_done: false, types, columns: Vec::new(), affected_rows: 0, params_used })
     }
 
     /// Returns the next row and what it weighs; `None` once the statement is done.
     pub(crate) async fn next(&mut self) -> Result<Option<(Map<String, Value>, usize)>, Trouble> {
-        while let Some(message) = self.stream.next().await {
+        while !self.is_done {
+            let Some(message) = self.stream.next().await else {
+                // The driver takes the end for a broken connection if it is asked again.
+                self.is_done = true;
+                break;
+            };
             match message? {
                 SimpleQueryMessage::RowDescription(columns) => {
                     self.columns = columns.iter().map(|column| column.name().to_owned()).collect();
