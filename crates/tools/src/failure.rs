@@ -30,6 +30,12 @@ impl From<ToolError> for Failure {
     }
 }
 
+impl From<Box<ToolError>> for Failure {
+    fn from(error: Box<ToolError>) -> Self {
+        Failure { error, stopped: None }
+    }
+}
+
 impl From<Box<ToolOutcome>> for Failure {
     fn from(outcome: Box<ToolOutcome>) -> Self {
         let unexplained = || ToolError::hard(ErrorKind::Unknown, "UNEXPLAINED", "it failed without an error");

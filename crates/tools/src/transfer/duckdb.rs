@@ -117,10 +117,10 @@ impl Target {
         Ok(Target { spool, columns: plan.mapping.clone(), moved: Moved::default() })
     }
 
-    pub(super) fn write(&mut self, plan: &Plan, chunk: Vec<Row>) -> Result<(), Failure> {
+    pub(super) fn write(&mut self, plan: &Plan, chunk: &[Row]) -> Result<(), Failure> {
         let Some(first) = chunk.first() else { return Ok(()) };
         let columns = self.columns.get_or_insert_with(|| plan.columns(first));
-        for row in &chunk {
+        for row in chunk {
             if let Some(stranger) = plan.stranger(row, columns) {
                 let message = format!("a row has the field `{stranger}`, the first row had not: give a `mapping`");
                 return Err(config_error(message).into());

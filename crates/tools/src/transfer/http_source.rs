@@ -20,18 +20,19 @@ pub(super) async fn rows(means: &Means<'_>, plan: &Plan, brake: &mut Brake) -> R
     Ok(rows_of(body, plan.data_path.as_deref())?)
 }
 
-fn rows_of(body: Value, data_path: Option<&str>) -> Result<Vec<Row>, ToolError> {
+fn rows_of(body: Value, data_path: Option<&str>) -> Result<Vec<Row>, Box<ToolError>> {
     let found = match data_path {
         None => body,
         Some(path) => {
             let found = path.trim_start_matches("$.").split('.').try_fold(&body, step);
-            found.cloned().ok_or_else(|| config_error(format!("`data_path` {path} leads nowhere in the answer")))?
+            let nowhere = || Box::new(config_error(format!("`data_path` {path} leads nowhere in the answer")));
+            found.cloned().ok_or_else(nowhere)?
         }
     };
     let wrong = |what: &str| {
         let message =
             format!("the source's answer holds {what}, rows are objects: say with `data_path` where they are");
-        ToolError::hard(ErrorKind::Schema, "TRANSFER_SOURCE", message)
+        Box::new(ToolError::hard(ErrorKind::Schema, "TRANSFER_SOURCE", message))
     };
     match found {
         Value::Array(items) => items

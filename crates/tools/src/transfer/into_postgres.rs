@@ -73,7 +73,7 @@ impl Target {
         &mut self,
         means: &Means<'_>,
         plan: &Plan,
-        chunk: Vec<Row>,
+        chunk: &[Row],
         brake: &mut Brake,
     ) -> Result<(), Failure> {
         let Some(first) = chunk.first() else { return Ok(()) };
@@ -82,7 +82,7 @@ impl Target {
             None => (self.insert_of(plan, first)?, true),
         };
         let (link, notices) = self.connection.parts();
-        let writing = write_chunk(link.client(), plan, insert, is_new, &chunk);
+        let writing = write_chunk(link.client(), plan, insert, is_new, chunk);
         let written = under_brake(link, notices, brake, means.outside.log, writing).await;
         let insert = written.settle(brake, |trouble| tool_error(&trouble))?;
         self.insert = Some(insert);

@@ -82,7 +82,7 @@ struct Moved {
 async fn transfer(slot: &mut Slot, means: &Means<'_>, plan: &Plan, brake: &mut Brake) -> Result<Moved, Failure> {
     // Before the first row is asked for, so that a table that is not there costs nothing.
     let mut target = match plan.target {
-        Place::Postgres => Target::Postgres(into_postgres::Target::open(means, plan, brake).await?),
+        Place::Postgres => Target::Postgres(Box::new(into_postgres::Target::open(means, plan, brake).await?)),
         Place::Duckdb | Place::Http => Target::Duckdb(duckdb::Target::open(plan)?),
     };
     match plan.source {
@@ -93,20 +93,20 @@ async fn transfer(slot: &mut Slot, means: &Means<'_>, plan: &Plan, brake: &mut B
                 if chunk.is_empty() {
                     break;
                 }
-                target.write(means, plan, chunk, brake).await?;
+                target.write(means, plan, &chunk, brake).await?;
             }
         }
         Place::Postgres => {
             let mut source = out_of_postgres::Source::open(means, plan, brake).await?;
             while let Some(chunk) = source.next(plan.chunk_rows, means, brake).await? {
-                target.write(means, plan, chunk, brake).await?;
+                target.write(means, plan, &chunk, brake).await?;
             }
             source.close(means);
         }
         Place::Duckdb => {
             let mut source = duckdb::Source::open(slot, means, plan, brake).await?;
             while let Some(chunk) = source.next(plan.chunk_rows)? {
-                target.write(means, plan, chunk, brake).await?;
+                target.write(means, plan, &chunk, brake).await?;
             }
         }
     }
@@ -118,18 +118,12 @@ async fn transfer(slot: &mut Slot, means: &Means<'_>, plan: &Plan, brake: &mut B
 
 /// Where rows go.
 enum Target {
-    Postgres(into_postgres::Target),
+    Postgres(Box<into_postgres::Target>),
     Duckdb(duckdb::Target),
 }
 
 impl Target {
-    async fn write(
-        &mut self,
-        means: &Means<'_>,
-        plan: &Plan,
-        chunk: Vec<Row>,
-        brake: &mut Brake,
-    ) -> Result<(), Failure> {
+    async fn write(&mut self, means: &Means<'_>, plan: &Plan, chunk: &[Row], brake: &mut Brake) -> Result<(), Failure> {
         // Race: the order may have come while the chunk before was being written.
         if let Some(cause) = brake.cause() {
             return Err(Failure::stopped(cause.error(), noetl_core::tool::Stopped::Stopped));

@@ -44,7 +44,7 @@ impl Spool {
 
     /// Returns a reader of what another process has written to the path.
     pub(super) fn into_reader(self) -> io::Result<Lines> {
-        let file = self.file.into_inner().map_err(|error| error.into_error())?;
+        let file = self.file.into_inner().map_err(io::IntoInnerError::into_error)?;
         let reader = BufReader::new(file.reopen()?);
         Ok(Lines { reader, _file: file })
     }
