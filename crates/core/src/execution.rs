@@ -2,6 +2,7 @@
 //!
 //! [`evolve`](state::Execution::evolve) applies facts, [`Draft::decide`](draft::Draft) makes them. One file per input.
 
+pub mod cursor;
 pub mod draft;
 pub mod evolve;
 pub mod state;

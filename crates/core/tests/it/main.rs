@@ -2,8 +2,10 @@
 #![expect(clippy::unwrap_used, reason = "a test that can not go on fails")]
 
 mod cancelling;
+mod cursors;
 mod desk;
 mod failures;
+mod language;
 mod loops;
 mod pipelines;
 mod routing;
