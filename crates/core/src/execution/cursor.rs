@@ -21,7 +21,6 @@ use crate::execution::draft::{Draft, Halt, halt, scope};
 use crate::execution::looping::count;
 use crate::execution::state::LoopState;
 use crate::execution::{Env, LIVE_COMMANDS_MAX, LOOP_ITEMS_MAX};
-use crate::expr::ValueTemplate;
 use crate::head::CommandState;
 use crate::playbook::{Cursor, Loop, Output, Step};
 use crate::result::Bound;
@@ -148,30 +147,28 @@ impl Draft {
     ) -> Result<Result<CursorPlan, ToolError>, Halt> {
         let names = self.names(env, self.arriving_from(step));
         let scope = scope(env, &names);
-        let number = |template: Option<&ValueTemplate>, otherwise: u32, most: u32| {
-            let Some(template) = template else { return Ok(Ok(otherwise)) };
+        let most = u32::try_from(LIVE_COMMANDS_MAX).unwrap_or(u32::MAX);
+        let mut plan =
+            CursorPlan { claimers: 1, max_rows: FRAME_ROWS_DEFAULT, row_concurrency: 1, by_frame: cursor.by_frame };
+        for (number, written, most) in [
+            (&mut plan.claimers, looping.max_in_flight.as_ref(), most),
+            (&mut plan.max_rows, cursor.frame.get("max_rows"), FRAME_ROWS_MAX),
+            (&mut plan.row_concurrency, cursor.frame.get("row_concurrency"), most),
+        ] {
+            let Some(template) = written else { continue };
             match template.render(&scope) {
+                // What is no number says nothing.
                 Ok(value) => {
-                    let number = count(&value).map_or(otherwise, |number| u32::try_from(number).unwrap_or(u32::MAX));
-                    Ok(Ok(number.clamp(1, most)))
+                    let asked = count(&value).map(|asked| u32::try_from(asked).unwrap_or(u32::MAX));
+                    *number = asked.unwrap_or(*number).clamp(1, most);
                 }
                 Err(error) => {
-                    halt(env, error).map(|message| Err(ToolError::hard(ErrorKind::Transform, "TEMPLATE", message)))
+                    let message = halt(env, error)?;
+                    return Ok(Err(ToolError::hard(ErrorKind::Transform, "TEMPLATE", message)));
                 }
             }
-        };
-        let most = u32::try_from(LIVE_COMMANDS_MAX).unwrap_or(u32::MAX);
-        let claimers = number(looping.max_in_flight.as_ref(), 1, most)?;
-        let max_rows = number(cursor.frame.get("max_rows"), FRAME_ROWS_DEFAULT, FRAME_ROWS_MAX)?;
-        let row_concurrency = number(cursor.frame.get("row_concurrency"), 1, most)?;
-        Ok((|| {
-            Ok(CursorPlan {
-                claimers: claimers?,
-                max_rows: max_rows?,
-                row_concurrency: row_concurrency?,
-                by_frame: cursor.by_frame,
-            })
-        })())
+        }
+        Ok(Ok(plan))
     }
 
     /// Sends a claim to a worker.
@@ -194,7 +191,7 @@ impl Draft {
         let plan = *plan;
         let claimed = match done.error {
             // Soft or hard: without its claim nobody knows whether the loop is finished.
-            Some(error) => Err(ToolError { hard: true, ..error }),
+            Some(error) => Err(Box::new(ToolError { hard: true, ..error })),
             None => rows(&step.name, done.data, total),
         };
         let error = match claimed {
@@ -251,9 +248,9 @@ impl Draft {
 }
 
 /// Returns the rows that a claim gave.
-fn rows(step: &str, mut data: Value, before: u32) -> Result<Vec<Value>, ToolError> {
-    let config = |message: String| ToolError::hard(ErrorKind::Config, "LOOP_CURSOR", message);
-    let limit = |message: String| ToolError::hard(ErrorKind::Limit, "LOOP_ITEMS", message);
+fn rows(step: &str, mut data: Value, before: u32) -> Result<Vec<Value>, Box<ToolError>> {
+    let config = |message: String| Box::new(ToolError::hard(ErrorKind::Config, "LOOP_CURSOR", message));
+    let limit = |message: String| Box::new(ToolError::hard(ErrorKind::Limit, "LOOP_ITEMS", message));
     let changed = data.get("affected_rows").and_then(Value::as_u64).unwrap_or(0);
     let rows = match data.get_mut("rows").map(Value::take) {
         Some(Value::Array(rows)) => rows,

@@ -108,8 +108,7 @@ impl Draft {
             if matches!(next_move(state), Move::Wait | Move::Over) {
                 continue;
             }
-            loop {
-                let Some(state) = self.looping(&step.name, number) else { break };
+            while let Some(state) = self.looping(&step.name, number) {
                 let (going, total) = (next_move(state), state.total);
                 if matches!(going, Move::Wait | Move::Over)
                     || self.execution.live.len() >= LIVE_COMMANDS_MAX
