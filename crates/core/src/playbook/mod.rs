@@ -29,6 +29,9 @@ pub use self::task::{ENGINE_KINDS, TASKS_MAX, TOOL_KINDS};
 pub use self::tree::{SOURCE_BYTES_MAX, SOURCE_DEPTH_MAX, SOURCE_NODES_MAX};
 use crate::diag::{Diagnostic, Severity};
 
+/// What editors need for completion: a JSON Schema (2020-12) of a playbook. Kept by hand beside the reader.
+pub const SCHEMA: &str = include_str!("playbook.schema.json");
+
 /// A playbook, and what should be said about it.
 #[derive(Debug)]
 pub struct Compiled {

@@ -9,4 +9,5 @@ mod language;
 mod loops;
 mod pipelines;
 mod routing;
+mod schema;
 mod values;
