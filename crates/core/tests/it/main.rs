@@ -8,6 +8,8 @@ mod failures;
 mod language;
 mod loops;
 mod pipelines;
+mod requests;
 mod routing;
 mod schema;
+mod secrets;
 mod values;
