@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use crate::event::{CommandDone, Event, Exit, Initialized, Recorded, Write};
 use crate::execution::cursor::{CURSOR_RESULTS_MAX, CursorState};
+use crate::execution::results::Results;
 use crate::execution::state::{Ctx, Execution, FoldError, Live, LiveState, LoopState, Outcome, Token, Visit};
 use crate::head::{FAILED_STEPS_MAX, Status};
 use crate::id::ExecutionId;
@@ -189,7 +190,7 @@ impl Execution {
                         done: 0,
                         failed: 0,
                         hard: None,
-                        results: vec![None; *total as usize],
+                        results: Results::unknown(*total as usize),
                         cursor: cursor.map(CursorState::new),
                     }));
                 }
@@ -346,7 +347,7 @@ impl LoopState {
         let Some(cursor) = &mut self.cursor else { return };
         cursor.claimed(self.total, rows, count, full);
         self.total += count;
-        self.results.resize(self.total.min(CURSOR_RESULTS_MAX) as usize, None);
+        self.results.grow(self.total.min(CURSOR_RESULTS_MAX) as usize);
     }
 
     /// Records the end of a claim; its rows are recorded apart.
@@ -360,7 +361,7 @@ impl LoopState {
 
     /// Records the end of an iteration; a second one changes nothing.
     fn end(&mut self, index: u32, outcome: Outcome) {
-        if index >= self.total || self.results.get(index as usize).is_some_and(Option::is_some) {
+        if index >= self.total || self.results.get(index as usize).is_some() {
             return;
         }
         self.next = self.next.max(index + 1);
@@ -375,9 +376,7 @@ impl LoopState {
             }
         }
         // What a cursor gives beyond the results that are kept is counted, not kept.
-        if let Some(place) = self.results.get_mut(index as usize) {
-            *place = Some(outcome);
-        }
+        self.results.record(index as usize, outcome);
     }
 }
 

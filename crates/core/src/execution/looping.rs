@@ -152,7 +152,7 @@ impl Draft {
             return Ok(());
         };
         let mut results = Vec::with_capacity(state.results.len());
-        for outcome in &state.results {
+        for outcome in state.results.iter() {
             results.push(match outcome {
                 Some(outcome) => (*self.data(env, &outcome.result)?).clone(),
                 None => Value::Null,

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::event::{Initialized, Wait};
 use crate::execution::cursor::CursorState;
+use crate::execution::results::Results;
 use crate::head::Status;
 use crate::id::{CommandId, ExecutionId};
 use crate::result::Bound;
@@ -128,7 +129,7 @@ pub struct LoopState {
     pub hard: Option<Arc<Value>>,
     /// What each one gave; of a cursor, only of the first
     /// [`CURSOR_RESULTS_MAX`](crate::execution::cursor::CURSOR_RESULTS_MAX).
-    pub results: Vec<Option<Outcome>>,
+    pub results: Results,
     /// Where a cursor stands, when rows are claimed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cursor: Option<CursorState>,

@@ -9,6 +9,7 @@ mod language;
 mod loops;
 mod pipelines;
 mod requests;
+mod robust;
 mod routing;
 mod schema;
 mod secrets;

@@ -70,13 +70,28 @@ fn every_playbook_at_hand_fits() {
 fn every_spelling_fits_and_what_registration_refuses_does_not() {
     for (workflow, fits) in [
         ("[{step: a, tool: {kind: noop}}]", true),
-        ("[{step: a, tool: [{name: x, kind: noop}, {y: {kind: python, code: x}}, {kind: noop}], next: b}, {step: b, tool: {spec: {kind: noop}}}]", true),
+        (
+            "[{step: a, tool: [{name: x, kind: noop}, {y: {kind: python, code: x}}, {kind: noop}], next: b}, {step: b, tool: {spec: {kind: noop}}}]",
+            true,
+        ),
         ("[{step: a, tool: {kind: noop}, next: [{step: a, when: false}, a]}]", true),
-        ("[{step: a, tool: {kind: noop}, loop: {in: [1], iterator: i, spec: {mode: parallel, max_in_flight: '{{ 2 }}'}}}]", true),
-        ("[{step: a, tool: {kind: noop}, loop: {cursor: {kind: postgres, claim: x}, iterator: i, spec: {mode: cursor, frame: {max_rows: '{{ 3 }}', process: frame}}}}]", true),
-        ("[{step: a, tool: {kind: noop, spec: {policy: {rules: [{when: true, then: {do: retry, attempts: 2}}, {else: {do: fail}}]}}}}]", true),
+        (
+            "[{step: a, tool: {kind: noop}, loop: {in: [1], iterator: i, spec: {mode: parallel, max_in_flight: '{{ 2 }}'}}}]",
+            true,
+        ),
+        (
+            "[{step: a, tool: {kind: noop}, loop: {cursor: {kind: postgres, claim: x}, iterator: i, spec: {mode: cursor, frame: {max_rows: '{{ 3 }}', process: frame}}}}]",
+            true,
+        ),
+        (
+            "[{step: a, tool: {kind: noop, spec: {policy: {rules: [{when: true, then: {do: retry, attempts: 2}}, {else: {do: fail}}]}}}}]",
+            true,
+        ),
         ("[{step: a, tool: {kind: noop, spec: {policy: {rules: [{else: ~, then: {do: continue}}]}}}}]", true),
-        ("[{step: a, tool: {kind: noop}, when: '{{ x }}', spec: {policy: {admit: {rules: [{when: true, then: {allow: true}}]}}}}]", true),
+        (
+            "[{step: a, tool: {kind: noop}, when: '{{ x }}', spec: {policy: {admit: {rules: [{when: true, then: {allow: true}}]}}}}]",
+            true,
+        ),
         ("[]", false),
         ("[{step: a}]", false),
         ("[{tool: {kind: noop}}]", false),
@@ -128,7 +143,10 @@ fn the_schema_and_the_reader_know_the_same_keys() {
         ("/$defs/step".into(), step("zzqqzz: 1")),
         ("/$defs/step_spec".into(), step("spec: {zzqqzz: 1}")),
         ("/$defs/step_spec/properties/cancel".into(), step("spec: {cancel: {zzqqzz: 1}}")),
-        ("/$defs/step_spec/properties/policy/properties/admit".into(), step("spec: {policy: {admit: {rules: [], zzqqzz: 1}}}")),
+        (
+            "/$defs/step_spec/properties/policy/properties/admit".into(),
+            step("spec: {policy: {admit: {rules: [], zzqqzz: 1}}}"),
+        ),
         ("/$defs/loop".into(), step("loop: {in: [1], iterator: i, zzqqzz: 1}")),
         ("/$defs/loop/properties/spec".into(), step("loop: {in: [1], iterator: i, spec: {zzqqzz: 1}}")),
         (
