@@ -172,6 +172,8 @@ fn damage(text: &str, others: &[String], chance: &mut Chance) -> String {
 }
 
 /// Runs `case` for many seeds, or for the one that was named.
+#[expect(clippy::disallowed_methods, reason = "a test may read the clock and the environment; the library may not")]
+#[expect(clippy::print_stdout, reason = "how far a search came is worth knowing")]
 fn run(name: &str, case: impl Fn(&mut Chance)) {
     let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let began = Instant::now();
