@@ -7,12 +7,13 @@ use indexmap::IndexMap;
 use serde_json::{Map, Value};
 
 use super::state::State;
-use crate::event::Write;
+use crate::event::{Write, error_value};
 use crate::execution::evolve::write;
 use crate::execution::state::Ctx;
 use crate::expr::{Binding, ExprError, Library, Names, ResultBinding};
 use crate::playbook::Step;
 use crate::result::Bound;
+use crate::tool::ToolError;
 use crate::work::{Named, Work};
 
 /// Names, from the innermost to the outermost: `output`, pipeline locals, the task's arguments, earlier tasks by
@@ -26,16 +27,40 @@ pub(super) struct PipelineNames<'a> {
     output: Option<Binding>,
     /// The task at hand has run.
     judging: bool,
+    /// What it gave, under its label: a policy and `set` read the new result by its name, not that of an earlier run.
+    fresh: Option<(Arc<str>, ResultBinding)>,
     ctx: OnceCell<Ctx>,
 }
 
 impl<'a> PipelineNames<'a> {
     pub(super) fn new(work: &'a Work, state: &'a State, writes: &'a [Write], step: &'a Step) -> Self {
-        PipelineNames { work, state, writes, step, input: None, output: None, judging: false, ctx: OnceCell::new() }
+        PipelineNames {
+            work,
+            state,
+            writes,
+            step,
+            input: None,
+            output: None,
+            judging: false,
+            fresh: None,
+            ctx: OnceCell::new(),
+        }
     }
 
     pub(super) fn with_input(mut self, input: Option<&'a Map<String, Value>>) -> Self {
         self.input = input;
+        self
+    }
+
+    /// The result of the task at hand, which is not bound yet.
+    pub(super) fn with_fresh(mut self, label: &Arc<str>, data: &Value, error: Option<&ToolError>) -> Self {
+        let result = ResultBinding {
+            bound: Bound::inline(data.clone()),
+            status: Some(if error.is_some() { "error" } else { "ok" }),
+            error: error.map(|error| Arc::new(error_value(error))),
+            labels: None,
+        };
+        self.fresh = Some((Arc::clone(label), result));
         self
     }
 
@@ -107,6 +132,11 @@ impl<'a> PipelineNames<'a> {
     }
 
     fn task(&self, label: &str) -> Option<Binding> {
+        if let Some((fresh, result)) = &self.fresh
+            && **fresh == *label
+        {
+            return Some(Binding::Result(result.clone()));
+        }
         let result = self.state.results.get(label)?;
         Some(Binding::Result(ResultBinding {
             bound: Bound::Inline(Arc::clone(&result.data)),
