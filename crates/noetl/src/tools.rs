@@ -114,7 +114,7 @@ mod tests {
     use noetl_core::playbook::{ENGINE_KINDS, TOOL_KINDS};
 
     /// Kinds that a playbook may use and no toolbox runs yet: a step fails when it is reached.
-    const MISSING: &[&str] = &["duckdb", "http", "postgres", "secrets", "transfer"];
+    const MISSING: &[&str] = &["secrets"];
 
     #[test]
     fn what_may_be_registered_is_what_the_engine_and_the_toolbox_run() {
