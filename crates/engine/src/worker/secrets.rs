@@ -1,12 +1,13 @@
 //! What a running command may know: asked for under its claim, when it needs it.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
-use noetl_core::secret::{Credential, Warrant};
+use noetl_core::secret::{Credential, Mask, Warrant};
 use noetl_core::tool::{ErrorKind, ToolError};
 use tokio::time::{Duration, sleep};
 
+use crate::hold;
 use crate::secrets::SecretError;
 use crate::transport::Transport;
 
@@ -19,6 +20,8 @@ const ASK_PAUSE_MS: u64 = 100;
 pub struct CommandSecrets {
     transport: Arc<dyn Transport>,
     warrant: Warrant,
+    /// Everything secret that it was given.
+    mask: Mutex<Mask>,
 }
 
 impl fmt::Debug for CommandSecrets {
@@ -30,7 +33,12 @@ impl fmt::Debug for CommandSecrets {
 impl CommandSecrets {
     /// Returns the way of one attempt of one command.
     pub fn new(transport: Arc<dyn Transport>, warrant: Warrant) -> Self {
-        CommandSecrets { transport, warrant }
+        CommandSecrets { transport, warrant, mask: Mutex::default() }
+    }
+
+    /// Lets the mask of what the command was given so far do its work.
+    pub fn masking<T>(&self, mask: impl FnOnce(&Mask) -> T) -> T {
+        mask(&hold(&self.mask))
     }
 
     /// Returns the credential under `alias`.
@@ -42,7 +50,11 @@ impl CommandSecrets {
         let mut asked = 0;
         loop {
             let error = match self.transport.credential(&self.warrant, alias).await {
-                Ok(credential) => return Ok(credential),
+                Ok(credential) => {
+                    // Before anybody can use it.
+                    hold(&self.mask).add_data(&credential.data);
+                    return Ok(credential);
+                }
                 Err(error) => error,
             };
             asked += 1;

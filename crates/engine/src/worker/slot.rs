@@ -98,11 +98,13 @@ pub(super) async fn serve(
             epoch: attempt.epoch,
         };
         let secrets = Arc::new(CommandSecrets::new(Arc::clone(&shared.transport), warrant));
-        let run = Run { shared: &shared, slot, attempt, said: &said, job, secrets };
-        let outcome = AssertUnwindSafe(run.command()).catch_unwind().await.unwrap_or_else(|_| {
+        let run = Run { shared: &shared, slot, attempt, said: &said, job, secrets: Arc::clone(&secrets) };
+        let mut outcome = AssertUnwindSafe(run.command()).catch_unwind().await.unwrap_or_else(|_| {
             tracing::error!(command = %attempt.command_id, "running a command failed: this is a mistake of ours");
             failed(ToolError::hard(ErrorKind::Unknown, "WORKER_PANIC", "the worker failed while running the command"))
         });
+        // Whatever templates and rules made of it: from here it leaves the worker's memory.
+        secrets.masking(|mask| mask.reported(&mut outcome));
         if said.send(Said::Over { slot, attempt, outcome }).is_err() {
             return;
         }
@@ -196,7 +198,8 @@ impl Run<'_> {
                     }
                 }
                 Next::Call(call) => {
-                    let outcome = self.call(*call).await;
+                    let mut outcome = self.call(*call).await;
+                    self.secrets.masking(|mask| mask.outcome(&mut outcome));
                     if outcome.stopped.is_some()
                         && let Control::Stop { .. } = self.told()
                     {

@@ -84,6 +84,10 @@ impl Tools for Scripts {
             "ok" => ToolOutcome::ok(json!({ "step": call.step })),
             "return" => ToolOutcome::ok(serde_json::from_str(rest).unwrap()),
             "input" => ToolOutcome::ok(Value::Object(call.input)),
+            "leak" => match secrets.credential(rest).await {
+                Ok(credential) => ToolOutcome::ok(json!({ "said": format!("it is {}", credential.data["token"]) })),
+                Err(error) => ToolOutcome::failed(error, Value::Null),
+            },
             "secret" => match secrets.credential(rest).await {
                 Ok(credential) => ToolOutcome::ok(json!({ "kind": credential.kind, "fields": credential.data.len() })),
                 Err(error) => ToolOutcome::failed(error, Value::Null),
