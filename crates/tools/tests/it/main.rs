@@ -1,6 +1,7 @@
 //! Tools against real processes.
 #![expect(clippy::unwrap_used, reason = "a test that panics has failed, which is what it is for")]
 
+mod http;
 mod lifeline;
 mod python;
 mod shell;
