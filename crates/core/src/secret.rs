@@ -3,6 +3,7 @@
 //! Nothing here opens anything. Credentials are opened by the server that keeps them and used by the worker that runs
 //! the command; between the two they travel as values of this module, whose `Debug` holds them back.
 
+pub mod keychain;
 mod mask;
 mod warrant;
 

@@ -6,10 +6,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use noetl_core::id::ExecutionId;
+use noetl_core::secret::keychain::Wanted;
 use noetl_core::secret::{Credential, PieceMask};
 use noetl_core::tool::{ToolCall, ToolError, ToolOutcome};
 use noetl_engine::worker::{CommandSecrets, Stop, Tools};
 use noetl_tools::{LINE_BYTES_MAX, LogSink, Outside, Secrets, StopHandle, Stream, Toolbox, stop_line};
+use serde_json::Value;
 
 /// Hidden argument that makes this binary a process supervisor: `main` must look for it before anything else.
 pub const SUPERVISE: &str = "__supervise";
@@ -70,7 +72,7 @@ impl Tools for Hands {
             secrets: Arc::clone(secrets),
             pieces: Mutex::default(),
         };
-        let outside = Outside { log: &sink, secrets: &Given(Arc::clone(secrets)) };
+        let outside = Outside { log: &sink, secrets: &Given { secrets, hands: self } };
         let outcome = tokio::select! {
             outcome = self.toolbox.run(slot, call, signal, outside) => outcome,
             never = pass_on(stop, &handle) => match never {},
@@ -78,15 +80,22 @@ impl Tools for Hands {
         sink.finish();
         outcome
     }
+
+    async fn fetch_secret(&self, wanted: Wanted) -> Result<Value, ToolError> {
+        self.toolbox.secret(wanted).await
+    }
 }
 
 /// A command's secrets as its tools know them.
-struct Given(Arc<CommandSecrets>);
+struct Given<'a> {
+    secrets: &'a CommandSecrets,
+    hands: &'a Hands,
+}
 
 #[async_trait]
-impl Secrets for Given {
+impl Secrets for Given<'_> {
     async fn credential(&self, alias: &str) -> Result<Credential, ToolError> {
-        self.0.credential(alias).await
+        self.secrets.usable(self.hands, alias).await
     }
 }
 
