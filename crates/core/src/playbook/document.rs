@@ -239,9 +239,12 @@ fn read_keychain(reader: &mut Reader<'_>, node: &Node) -> Vec<KeychainEntry> {
             reader.error(codes::WRONG_KIND, span, format!("keychain entry `{name}` has no `kind`"), hint);
             continue;
         };
+        // Its templates may name what only a request brings: that is no mistake here.
+        let uses = reader.uses.len();
         let rest = item.entries().iter().filter(|(key, _)| key.text != "name" && key.text != "kind");
         let config = rest.map(|(key, node)| (Arc::from(key.text.as_str()), reader.value(node, Unreadable::Refused)));
         let config = config.collect();
+        reader.uses.truncate(uses);
         out.push(KeychainEntry { name: Arc::from(name), kind: Arc::from(kind.to_lowercase()), config });
     }
     out

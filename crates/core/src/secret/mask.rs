@@ -100,8 +100,9 @@ impl Mask {
         let mut encoded = base64_anywhere(text.as_bytes());
         // What is encoded is often a document that holds the value.
         let json = serde_json::to_string(text).unwrap_or_default();
-        if let Some(inside) = json.get(1..json.len().saturating_sub(1)).filter(|inside| *inside != text) {
-            encoded.extend(base64_anywhere(inside.as_bytes()));
+        let inside = json.get(1..json.len().saturating_sub(1)).unwrap_or_default();
+        for document in [inside.to_owned(), ascii(inside)] {
+            encoded.extend(base64_anywhere(document.as_bytes()));
         }
         let letters: Vec<char> = text.chars().collect();
         let mut first = [0; 4];
@@ -390,6 +391,18 @@ fn base64_anywhere(bytes: &[u8]) -> BTreeSet<Vec<u8>> {
         })
         .filter(|pattern| pattern.len() >= MASKED_BYTES_MIN)
         .collect()
+}
+
+/// JSON as Python writes it: whatever is not ASCII is escaped.
+fn ascii(json: &str) -> String {
+    let mut units = [0; 2];
+    json.chars().fold(String::new(), |mut out, letter| {
+        match letter.is_ascii() {
+            true => out.push(letter),
+            false => letter.encode_utf16(&mut units).iter().for_each(|unit| out.push_str(&format!("\\u{unit:04x}"))),
+        }
+        out
+    })
 }
 
 fn url_safe(byte: u8) -> u8 {

@@ -156,7 +156,7 @@ workflow:
         received[0],
         json!({
             "kept": "swordfish-shop", "token": "Bearer token-1-for-shop", "held": "swordfish", "named": "swordfish",
-            "cycle": "[y]", "lenient": "[]",
+            "cycle": "[]", "lenient": "[]",
         })
     );
     assert_eq!(received[1], json!({"token": "token-1-for-shop"}), "the token is kept");

@@ -39,7 +39,7 @@ keychain:
 workflow:
   - step: start
     input:
-      all:
+      known:
         - '{{ keychain.copy.password }}'
         - '{{ keychain.bearer.token }}'
         - '{{ keychain.client.client_secret }}'
@@ -51,7 +51,7 @@ workflow:
       kind: python
       code: |
         import base64, json, sys, urllib.parse
-        assert all(len(secret) > 8 for secret in all), "every secret is there"
+        assert all(len(secret) > 8 for secret in known), "every secret is there"
         assert lenient == "[]", lenient
         ways = lambda secret: [
             secret, repr(secret), json.dumps(secret), json.dumps(json.dumps({"s": secret})),
@@ -59,12 +59,12 @@ workflow:
             base64.b64encode(secret.encode()).decode(), base64.urlsafe_b64encode(("x:" + secret).encode()).decode(),
             base64.b64encode(json.dumps({"token": secret}).encode()).decode(),
         ]
-        for secret in all:
+        for secret in known:
             for way in ways(secret):
                 print(way)
                 print("err " + way, file=sys.stderr)
-        result = {"list": [ways(secret) for secret in all], "map": {secret: secret for secret in all}, "text": " ".join(all)}
-      set: {ctx.kept: '{{ output.text }}', ctx.all: '{{ all }}'}
+        result = {"list": [ways(secret) for secret in known], "map": {secret: secret for secret in known}, "text": " ".join(known)}
+      set: {ctx.kept: '{{ output.text }}', ctx.known: '{{ known }}'}
     next:
       arcs: [{step: ask, set: {ctx.more: '{{ start.list }}', ctx.key: '{{ keychain.copy.password }}'}}]
   - step: ask
