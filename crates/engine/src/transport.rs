@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use noetl_core::head::CommandRow;
 use noetl_core::id::{CatalogId, CommandId, ExecutionId, SessionId};
 use noetl_core::playbook::{CancelMode, Playbook};
+use noetl_core::secret::keychain::KeptUnder;
 use noetl_core::secret::{Credential, Warrant};
 use noetl_core::work::{Assignment, Report};
 use noetl_store::StoreError;
@@ -266,6 +267,12 @@ pub trait Transport: Send + Sync + 'static {
     /// Returns a credential to whoever holds a live command.
     async fn credential(&self, warrant: &Warrant, alias: &str) -> Result<Credential, SecretError>;
 
+    /// Returns a token that is kept.
+    async fn kept(&self, warrant: &Warrant, under: &KeptUnder) -> Result<Option<Value>, SecretError>;
+
+    /// Keeps a token for so many milliseconds.
+    async fn keep(&self, warrant: &Warrant, under: &KeptUnder, value: Value, life_ms: u64) -> Result<(), SecretError>;
+
     /// Returns whether the execution is known to be over, by a look that costs next to nothing.
     ///
     /// A transport over the network answers `false`: there the open poll brings the news.
@@ -306,6 +313,14 @@ impl Transport for Local {
 
     async fn credential(&self, warrant: &Warrant, alias: &str) -> Result<Credential, SecretError> {
         self.0.credential(warrant, alias).await
+    }
+
+    async fn kept(&self, warrant: &Warrant, under: &KeptUnder) -> Result<Option<Value>, SecretError> {
+        self.0.kept_secret(warrant, under).await
+    }
+
+    async fn keep(&self, warrant: &Warrant, under: &KeptUnder, value: Value, life_ms: u64) -> Result<(), SecretError> {
+        self.0.keep_secret(warrant, under, value, life_ms).await
     }
 
     async fn is_cancelled(&self, execution_id: ExecutionId) -> bool {

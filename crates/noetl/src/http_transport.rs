@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use indexmap::IndexMap;
 use noetl_core::id::{CatalogId, ExecutionId, SessionId};
 use noetl_core::playbook::{self, Playbook};
+use noetl_core::secret::keychain::KeptUnder;
 use noetl_core::secret::{Credential, Warrant, Withheld};
 use noetl_engine::secrets::SecretError;
 use noetl_engine::transport::{Hello, Orders, Poll, Reports, Transport, Welcome, WorkerError};
@@ -19,7 +20,7 @@ use serde_json::Value;
 
 use crate::api::catalog::Entry;
 use crate::api::error::ErrorBody;
-use crate::api::worker::secrets::{self, CredentialAsk};
+use crate::api::worker::secrets::{self, CredentialAsk, KeepReply, KeepRequest, KeptAsk, KeptReply};
 use crate::server::{doors, tls};
 
 /// Longest time to a connection.
@@ -219,6 +220,18 @@ impl Transport for HttpTransport {
     async fn credential(&self, warrant: &Warrant, alias: &str) -> Result<Credential, SecretError> {
         let ask = CredentialAsk { warrant: *warrant, alias: alias.to_owned() };
         self.ask_secret("api/worker/credential", &ask, alias).await
+    }
+
+    async fn kept(&self, warrant: &Warrant, under: &KeptUnder) -> Result<Option<Value>, SecretError> {
+        let ask = KeptAsk { warrant: *warrant, under: under.clone() };
+        let reply: KeptReply = self.ask_secret("api/worker/keychain/find", &ask, &under.name).await?;
+        Ok(reply.value)
+    }
+
+    async fn keep(&self, warrant: &Warrant, under: &KeptUnder, value: Value, life_ms: u64) -> Result<(), SecretError> {
+        let request = KeepRequest { warrant: *warrant, under: under.clone(), value, life_ms };
+        let kept = self.ask_secret::<KeepReply>("api/worker/keychain/keep", &request, &under.name);
+        kept.await.map(drop)
     }
 
     async fn is_cancelled(&self, _execution_id: ExecutionId) -> bool {

@@ -388,6 +388,6 @@ pub struct KeychainEntry {
     pub name: Arc<str>,
     /// `static`, `bearer`, `credential`, `oauth2`, `secrets`, `google_id_token`, …
     pub kind: Arc<str>,
-    /// Everything else, as written.
-    pub config: Map<String, Value>,
+    /// Everything else, unresolved.
+    pub config: IndexMap<Arc<str>, ValueTemplate>,
 }

@@ -147,6 +147,8 @@ fn quick() -> OpenApiRouter<Api> {
         .routes(routes!(worker::playbook))
         .routes(routes!(worker::resolve))
         .routes(routes!(worker::secrets::credential))
+        .routes(routes!(worker::secrets::kept))
+        .routes(routes!(worker::secrets::keep))
         .routes(routes!(health::root))
         .routes(routes!(health::live))
         .routes(routes!(health::health))

@@ -49,6 +49,9 @@ pub struct ServeArgs {
     /// Environment variable that templates and tools may see, beside PATH, HOME, LANG, TZ and TMPDIR (repeatable)
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     expose_env: Vec<String>,
+    /// Folder with the secrets of the provider `file`, one per file
+    #[arg(long, value_name = "DIR")]
+    secrets_dir: Option<PathBuf>,
     /// Show credentials as they are, and not masked, to whoever may ask at all
     #[arg(long)]
     allow_secret_read: bool,
@@ -159,6 +162,7 @@ fn options(globals: &Globals, args: &ServeArgs) -> Result<ServerOptions, Stop> {
         slots: args.worker_slots,
         drain: args.drain,
         python: args.python.clone(),
+        secrets_dir: args.secrets_dir.clone(),
         ..WorkerSettings::default()
     });
     options.expose_env.clone_from(&args.expose_env);
@@ -247,6 +251,9 @@ fn arguments(globals: &Globals, args: &ServeArgs, options: &ServerOptions) -> Ve
     }
     if let Some(path) = &args.tls_key {
         pair("--tls-key", file(path));
+    }
+    if let Some(path) = &args.secrets_dir {
+        pair("--secrets-dir", file(path));
     }
     for name in &args.expose_env {
         pair("--expose-env", name.into());

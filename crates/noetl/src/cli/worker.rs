@@ -1,5 +1,6 @@
 //! `noetl worker`: runs commands for a server elsewhere.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,6 +42,9 @@ pub struct RunArgs {
     /// Environment variable that tools may see, beside PATH, HOME, LANG, TZ and TMPDIR (repeatable)
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     expose_env: Vec<String>,
+    /// Folder with the secrets of the provider `file`, one per file
+    #[arg(long, value_name = "DIR")]
+    secrets_dir: Option<PathBuf>,
     /// Speak to a server beyond this machine without encryption
     #[arg(long)]
     insecure: bool,
@@ -60,6 +64,7 @@ impl Worker {
             pools: args.pool.iter().map(|pool| Arc::from(pool.as_str())).collect(),
             drain: args.drain,
             python: args.python,
+            secrets_dir: args.secrets_dir,
             ..WorkerSettings::default()
         };
         let toolbox = node::toolbox(&settings, &args.expose_env).map_err(|error| bad_node(&error))?;

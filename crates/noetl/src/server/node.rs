@@ -73,6 +73,8 @@ pub struct WorkerSettings {
     pub drain: Duration,
     /// The python interpreter.
     pub python: String,
+    /// The folder of the secret provider `file`.
+    pub secrets_dir: Option<PathBuf>,
     /// Working directory of tools.
     pub directory: PathBuf,
     /// Takes what tools print.
@@ -95,6 +97,7 @@ impl Default for WorkerSettings {
             pools: vec![Arc::from("default")],
             drain: DRAIN_DEFAULT,
             python: "python3".to_owned(),
+            secrets_dir: None,
             directory: std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/")),
             output: None,
             supervisor: None,
@@ -220,7 +223,8 @@ impl Node {
     }
 }
 
-async fn open(owned: &Owned) -> Result<Arc<dyn Store>, NodeError> {
+/// Opens the store of a directory.
+pub async fn open(owned: &Owned) -> Result<Arc<dyn Store>, NodeError> {
     let options = SqliteOptions::new(owned.dir().database());
     let opened = tokio::task::spawn_blocking(move || SqliteStore::open(options)).await;
     match opened {
@@ -286,6 +290,7 @@ pub fn toolbox(settings: &WorkerSettings, expose_env: &[String]) -> Result<Arc<T
         slots: slots as usize,
         python: settings.python.clone(),
         expose_env: expose_env.to_vec(),
+        secrets_dir: settings.secrets_dir.clone(),
         directory: settings.directory.clone(),
         supervisor: settings.supervisor.clone().unwrap_or_else(|| SupervisorCommand::this_executable([SUPERVISE])),
         timeout_grace: TIMEOUT_GRACE,

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use noetl::api::worker::secrets::CredentialAsk;
+use noetl::api::worker::secrets::{CredentialAsk, KeepRequest, KeptAsk, KeptReply};
 use noetl_core::id::{CatalogId, CommandId, ExecutionId, SessionId};
 use noetl_core::playbook::CancelMode;
+use noetl_core::secret::keychain::KeptUnder;
 use noetl_core::secret::{Credential, Warrant};
 use noetl_core::work::{Assignment, Report, Reported};
 use noetl_engine::transport::{Attempt, CancelOrder, Held, Hello, Offer, Orders, Poll, Reports, Welcome};
@@ -54,6 +55,14 @@ pub(crate) fn samples() -> Vec<(&'static str, Value)> {
         settled: vec![attempt],
         lease_ms: 1,
     };
+    let warrant = Warrant { session_id, execution_id, command_id, epoch: 1 };
+    let under = KeptUnder {
+        name: "k".into(),
+        kind: "oauth2".into(),
+        scope: "global".into(),
+        catalog_id: CatalogId(4),
+        digest: "d".to_owned(),
+    };
     vec![
         ("Hello", wire(&hello)),
         ("Welcome", wire(&Welcome { session_id, lease_ms: 1, poll_ms: 1 })),
@@ -64,6 +73,10 @@ pub(crate) fn samples() -> Vec<(&'static str, Value)> {
                 alias: "a".into(),
             }),
         ),
+        ("KeptUnder", wire(&under)),
+        ("KeptAsk", wire(&KeptAsk { warrant, under: under.clone() })),
+        ("KeptReply", wire(&KeptReply { value: Some(json!({})) })),
+        ("KeepRequest", wire(&KeepRequest { warrant, under, value: json!({}), life_ms: 1 })),
         ("Credential", wire(&Credential { name: "a".into(), kind: "bearer".into(), data: Arc::default() })),
         ("Poll", wire(&poll)),
         ("Held", wire(&held)),

@@ -173,9 +173,16 @@ pub(crate) struct Server {
 impl Server {
     /// Starts a server on the home's usual data directory and waits until it answers.
     pub(crate) fn start(home: &Home, more: &[&str]) -> Server {
+        Server::start_with(home, more, &[])
+    }
+
+    /// The same with something in its environment.
+    pub(crate) fn start_with(home: &Home, more: &[&str], environment: &[(&str, &str)]) -> Server {
         let mut arguments = vec!["server", "run", "--port", "0"];
         arguments.extend(more);
-        let mut child = home.spawn(&arguments);
+        let mut command = home.command(&arguments);
+        command.envs(environment.iter().copied()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
         let lock = home.path().join(".noetl/data/owner.lock");
         let pid = u64::from(child.id());
         let url = eventually("the server says where it listens", || {

@@ -48,6 +48,64 @@ pub(super) struct CredentialAsk {
     alias: String,
 }
 
+/// Under what a token is kept.
+#[derive(ToSchema)]
+pub(super) struct KeptUnder {
+    /// The keychain entry's name, or the credential's.
+    name: String,
+    /// `oauth2`.
+    kind: String,
+    /// `local` and `execution` keep it for one execution, every other word for all.
+    scope: String,
+    /// The playbook version.
+    catalog_id: String,
+    /// Tells requests apart.
+    digest: String,
+}
+
+/// A worker asks for a token that is kept.
+#[derive(ToSchema)]
+pub(super) struct KeptAsk {
+    /// Who asks.
+    session_id: String,
+    /// Whose command it runs.
+    execution_id: String,
+    /// Which.
+    command_id: String,
+    /// Attempt.
+    epoch: u32,
+    /// Under what it is kept.
+    under: KeptUnder,
+}
+
+/// A token that is kept.
+#[derive(ToSchema)]
+pub(super) struct KeptReply {
+    /// The issuer's answer; null if none is kept.
+    #[schema(value_type = Option<Object>)]
+    value: (),
+}
+
+/// A worker has a token to be kept.
+#[derive(ToSchema)]
+pub(super) struct KeepRequest {
+    /// Who speaks.
+    session_id: String,
+    /// Whose command it runs.
+    execution_id: String,
+    /// Which.
+    command_id: String,
+    /// Attempt.
+    epoch: u32,
+    /// Under what to keep it.
+    under: KeptUnder,
+    /// The issuer's answer.
+    #[schema(value_type = Object)]
+    value: (),
+    /// For how long, in milliseconds.
+    life_ms: u64,
+}
+
 /// A credential with its secret values. It is for the running command alone: never kept, logged or reported.
 #[derive(ToSchema)]
 pub(super) struct Credential {
