@@ -8,6 +8,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use noetl_core::head::CommandRow;
 use noetl_core::id::{CatalogId, CommandId, ExecutionId, SessionId};
+use noetl_core::log::LogLine;
 use noetl_core::playbook::{CancelMode, Playbook};
 use noetl_core::work::{Assignment, Report};
 use noetl_store::StoreError;
@@ -20,6 +21,8 @@ use crate::engine::Engine;
 pub const POLL_MS_MAX: u64 = 20_000;
 /// Reports in one request at most.
 pub const REPORTS_MAX: usize = 256;
+/// Lines of logs in one request at most.
+pub const LOG_LINES_PER_REQUEST_MAX: usize = 1_000;
 /// Commands that one worker may run at once, at most.
 pub const SLOTS_MAX: u32 = 1024;
 
@@ -261,6 +264,9 @@ pub trait Transport: Send + Sync + 'static {
     /// Returns a large result.
     async fn result(&self, reference: &str) -> Result<Arc<Value>, WorkerError>;
 
+    /// Hands over what tools printed. Nothing waits for it: what is lost is lost.
+    async fn log(&self, lines: Vec<LogLine>) -> Result<(), WorkerError>;
+
     /// Returns whether the execution is known to be over, by a look that costs next to nothing.
     ///
     /// A transport over the network answers `false`: there the open poll brings the news.
@@ -297,6 +303,10 @@ impl Transport for Local {
             Some(data) => Ok(data),
             None => Err(WorkerError::Bad(format!("there is no result {reference}"))),
         }
+    }
+
+    async fn log(&self, lines: Vec<LogLine>) -> Result<(), WorkerError> {
+        Ok(self.0.keep_log(lines).await?)
     }
 
     async fn is_cancelled(&self, execution_id: ExecutionId) -> bool {

@@ -14,6 +14,7 @@ mod fixture;
 mod guard;
 mod head;
 mod locked;
+mod logs;
 mod obligation;
 mod reading;
 mod record;
@@ -30,7 +31,7 @@ use noetl_core::time::Timestamp;
 
 pub use self::fixture::{Script, Stage};
 pub use self::{
-    batch::*, cascade::*, claim::*, durable::*, family::*, guard::*, head::*, locked::*, obligation::*, reading::*,
+    batch::*, cascade::*, claim::*, durable::*, family::*, guard::*, head::*, locked::*, logs::*, obligation::*, reading::*,
     record::*, session::*, upkeep::*,
 };
 use crate::{Clock, Store};
@@ -159,6 +160,9 @@ macro_rules! for_each_promise {
             expired_sessions_that_hold_nothing_are_no_matter,
             the_catalog_counts_versions_per_path,
             a_first_answer_is_kept,
+            printed_lines_are_kept_and_read_in_order,
+            a_line_is_kept_once_and_only_for_an_execution_that_is_there,
+            the_log_of_an_execution_is_bounded,
             a_sound_store_has_nothing_to_find,
             old_families_are_pruned_whole,
             sizes_are_counted,

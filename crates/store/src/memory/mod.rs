@@ -2,6 +2,7 @@
 //!
 //! Deterministic: ordered maps, an injected clock, no threads. What it answers is what every store must answer.
 
+mod logs;
 mod tables;
 
 use std::collections::BTreeSet;
@@ -14,6 +15,7 @@ use noetl_core::event::Recorded;
 use noetl_core::event::row::{canonical_name, wire_name};
 use noetl_core::head::{CommandRow, CommandState, Head, HeadView};
 use noetl_core::id::{CancellationId, ExecutionId, SessionId};
+use noetl_core::log::LogLine;
 use noetl_core::time::Timestamp;
 use serde_json::Value;
 
@@ -21,8 +23,8 @@ use self::tables::{Life, Tables};
 use crate::catalog::{NewResource, Resource, ResourceKey};
 use crate::landing::{self, Check, Landing};
 use crate::{
-    Cancellation, Chunk, ChunkDecide, Clock, EventQuery, ListQuery, Loaded, LockedDecide, LockedView, Session,
-    SqlLimits, SqlRows, Store, StoreError, TableSize, path_matches, payload,
+    Cancellation, Chunk, ChunkDecide, Clock, EventQuery, ListQuery, Loaded, LockedDecide, LockedView, LogQuery,
+    LogRow, Session, SqlLimits, SqlRows, Store, StoreError, TableSize, path_matches, payload,
 };
 
 /// The store in memory.
@@ -426,6 +428,20 @@ impl Store for MemoryStore {
         Ok(self.lock()?.answers.entry(key.to_owned()).or_insert((now, answer)).1.clone())
     }
 
+    async fn keep_log(&self, lines: Vec<LogLine>) -> Result<(), StoreError> {
+        let mut tables = self.lock()?;
+        for line in lines {
+            if tables.executions.contains_key(&line.execution_id) {
+                tables.logs.keep(line);
+            }
+        }
+        Ok(())
+    }
+
+    async fn log(&self, query: LogQuery) -> Result<Vec<LogRow>, StoreError> {
+        Ok(self.lock()?.logs.read(&query))
+    }
+
     async fn sql(&self, _sql: &str, _limits: SqlLimits) -> Result<SqlRows, StoreError> {
         Err(StoreError::Query("a store in memory has no SQL; use a store on disk".into()))
     }
@@ -461,6 +477,8 @@ impl Store for MemoryStore {
             ("event", tables.event_ids.len()),
             ("execution", tables.executions.len()),
             ("idempotency", tables.answers.len()),
+            ("log", tables.logs.len()),
+            ("log_size", tables.logs.executions()),
             ("result", tables.results.len()),
             ("runtime", tables.sessions.len()),
             ("snapshot", tables.executions.values().map(|execution| execution.snapshots.len()).sum()),

@@ -12,6 +12,7 @@ use noetl_core::result::LargeResult;
 use noetl_core::time::Timestamp;
 use serde_json::Value;
 
+use super::logs::Logs;
 use crate::catalog::Resource;
 use crate::landing::{Landing, Rows};
 use crate::{Cancellation, Session, StoreError};
@@ -37,6 +38,7 @@ pub(super) struct Tables {
     pub(super) front: BTreeSet<(CancellationId, ExecutionId)>,
     pub(super) catalog: BTreeMap<CatalogId, Resource>,
     pub(super) answers: BTreeMap<String, (Timestamp, Value)>,
+    pub(super) logs: Logs,
     // Orders of the above.
     pub(super) children: BTreeMap<ExecutionId, BTreeSet<ExecutionId>>,
     pub(super) pending: BTreeSet<PendingKey>,
@@ -263,6 +265,7 @@ impl Tables {
         }
         self.results.retain(|_, result| result.execution_id != execution_id);
         self.unquiesced.remove(&execution_id);
+        self.logs.remove(execution_id);
     }
 }
 
