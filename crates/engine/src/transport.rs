@@ -10,12 +10,14 @@ use noetl_core::head::CommandRow;
 use noetl_core::id::{CatalogId, CommandId, ExecutionId, SessionId};
 use noetl_core::log::LogLine;
 use noetl_core::playbook::{CancelMode, Playbook};
+use noetl_core::secret::{Credential, Warrant};
 use noetl_core::work::{Assignment, Report};
 use noetl_store::StoreError;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::engine::Engine;
+use crate::secrets::SecretError;
 
 /// Longest long poll, in milliseconds.
 pub const POLL_MS_MAX: u64 = 20_000;
@@ -267,6 +269,9 @@ pub trait Transport: Send + Sync + 'static {
     /// Hands over what tools printed. Nothing waits for it: what is lost is lost.
     async fn log(&self, lines: Vec<LogLine>) -> Result<(), WorkerError>;
 
+    /// Returns a credential to whoever holds a live command.
+    async fn credential(&self, warrant: &Warrant, alias: &str) -> Result<Credential, SecretError>;
+
     /// Returns whether the execution is known to be over, by a look that costs next to nothing.
     ///
     /// A transport over the network answers `false`: there the open poll brings the news.
@@ -307,6 +312,10 @@ impl Transport for Local {
 
     async fn log(&self, lines: Vec<LogLine>) -> Result<(), WorkerError> {
         Ok(self.0.keep_log(lines).await?)
+    }
+
+    async fn credential(&self, warrant: &Warrant, alias: &str) -> Result<Credential, SecretError> {
+        self.0.credential(warrant, alias).await
     }
 
     async fn is_cancelled(&self, execution_id: ExecutionId) -> bool {

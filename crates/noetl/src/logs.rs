@@ -312,7 +312,9 @@ mod tests {
     use async_trait::async_trait;
     use noetl_core::id::CatalogId;
     use noetl_core::playbook::Playbook;
+    use noetl_core::secret::{Credential, Warrant};
     use noetl_core::time::Timestamp;
+    use noetl_engine::secrets::SecretError;
     use noetl_engine::transport::{Hello, Orders, Poll, Reports, Welcome};
     use serde_json::Value;
     use tokio::sync::Semaphore;
@@ -370,6 +372,10 @@ mod tests {
 
         async fn result(&self, _: &str) -> Result<Arc<Value>, WorkerError> {
             Err(WorkerError::Bad("not here".to_owned()))
+        }
+
+        async fn credential(&self, _: &Warrant, _: &str) -> Result<Credential, SecretError> {
+            Err(SecretError::Unreachable("not here".to_owned()))
         }
 
         async fn is_cancelled(&self, _: ExecutionId) -> bool {

@@ -8,4 +8,5 @@ mod loops;
 mod pipelines;
 mod requests;
 mod routing;
+mod secrets;
 mod values;

@@ -4,6 +4,7 @@
 mod api_bad_input;
 mod api_cancel;
 mod api_catalog;
+mod api_credentials;
 mod api_executions;
 mod api_logs;
 mod api_openapi;
@@ -13,6 +14,7 @@ mod api_worker_samples;
 mod api_world;
 mod cli_answers;
 mod cli_context;
+mod cli_credentials;
 mod cli_help;
 mod cli_local;
 mod cli_logs;

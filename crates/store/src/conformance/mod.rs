@@ -18,6 +18,7 @@ mod logs;
 mod obligation;
 mod reading;
 mod record;
+mod secret;
 mod session;
 mod upkeep;
 
@@ -31,8 +32,8 @@ use noetl_core::time::Timestamp;
 
 pub use self::fixture::{Script, Stage};
 pub use self::{
-    batch::*, cascade::*, claim::*, durable::*, family::*, guard::*, head::*, locked::*, logs::*, obligation::*, reading::*,
-    record::*, session::*, upkeep::*,
+    batch::*, cascade::*, claim::*, durable::*, family::*, guard::*, head::*, locked::*, logs::*, obligation::*,
+    reading::*, record::*, secret::*, session::*, upkeep::*,
 };
 use crate::{Clock, Store};
 
@@ -163,12 +164,17 @@ macro_rules! for_each_promise {
             printed_lines_are_kept_and_read_in_order,
             a_line_is_kept_once_and_only_for_an_execution_that_is_there,
             the_log_of_an_execution_is_bounded,
+            a_credential_is_written_by_whoever_knows_it_as_it_stands,
+            the_first_key_leaves_its_fingerprint,
+            another_key_takes_over_at_once_or_not_at_all,
+            a_keychain_entry_is_kept_until_it_expires,
             a_sound_store_has_nothing_to_find,
             old_families_are_pruned_whole,
             sizes_are_counted,
             a_closed_store_answers_nothing,
             what_was_acknowledged_survives_a_crash,
             an_unfinished_cascade_survives_a_crash,
+            secrets_survive_a_crash,
         }
     };
 }
