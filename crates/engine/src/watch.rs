@@ -69,11 +69,8 @@ impl Watches {
         if all.len() >= WATCHES_BEFORE_CLEANING && !all.contains_key(&execution_id) {
             all.retain(|_, watched| !watched.is_idle());
         }
-        let fresh = || Watched {
-            version: watch::channel(0).0,
-            milestones: watch::channel(0).0,
-            log: watch::channel(0).0,
-        };
+        let fresh =
+            || Watched { version: watch::channel(0).0, milestones: watch::channel(0).0, log: watch::channel(0).0 };
         subscribe(all.entry(execution_id).or_insert_with(fresh))
     }
 }

@@ -20,8 +20,8 @@ use serde_json::Value;
 
 use crate::api::catalog::Entry;
 use crate::api::error::ErrorBody;
-use crate::api::worker::{Printed, PrintedReply};
 use crate::api::worker::secrets::{self, CredentialAsk};
+use crate::api::worker::{Printed, PrintedReply};
 use crate::server::{doors, tls};
 
 /// Longest time to a connection.

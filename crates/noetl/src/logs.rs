@@ -123,8 +123,7 @@ impl LogCarrier {
 /// Begins to carry lines over `transport`. `source` is a number that no other process has, most likely.
 pub fn carry(transport: Arc<dyn Transport>, clock: Arc<dyn Clock>, source: i64) -> (LogPost, LogCarrier) {
     let (items, waiting) = mpsc::channel(LINES_WAITING_MAX);
-    let shared =
-        Arc::new(Shared { clock, source, bytes_waiting: AtomicUsize::new(0), counted: Mutex::default() });
+    let shared = Arc::new(Shared { clock, source, bytes_waiting: AtomicUsize::new(0), counted: Mutex::default() });
     let closing = CancellationToken::new();
     let carrier = Carrier { transport, waiting, shared: Arc::clone(&shared), closing: closing.clone() };
     let task = tokio::spawn(carrier.run());
@@ -470,11 +469,8 @@ mod tests {
         post.ended(&printer(99));
         carrier.close().await;
         let taken = server.taken.lock().unwrap().concat();
-        let mut marks: Vec<CommandId> = taken
-            .iter()
-            .filter(|line| line.line.contains("are missing here"))
-            .map(|line| line.command_id)
-            .collect();
+        let mut marks: Vec<CommandId> =
+            taken.iter().filter(|line| line.line.contains("are missing here")).map(|line| line.command_id).collect();
         let count = marks.len();
         marks.dedup();
         assert!(marks.len() == count && marks.contains(&CommandId(99)), "{marks:?}");

@@ -12,8 +12,8 @@ use noetl_core::id::{CancellationId, CredentialId, ExecutionId, SessionId};
 use noetl_core::log::LogLine;
 use noetl_core::time::Timestamp;
 use noetl_store::{
-    Cancellation, Chunk, ChunkDecide, EventQuery, ListQuery, Loaded, LockedDecide, LogQuery, LogRow, Session, SqlLimits,
-    SqlRows, Store, StoreError, TableSize, catalog, secret,
+    Cancellation, Chunk, ChunkDecide, EventQuery, ListQuery, Loaded, LockedDecide, LogQuery, LogRow, Session,
+    SqlLimits, SqlRows, Store, StoreError, TableSize, catalog, secret,
 };
 use serde_json::Value;
 

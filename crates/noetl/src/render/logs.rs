@@ -30,8 +30,10 @@ mod tests {
 
     #[test]
     fn a_line_shows_its_step_and_time_where_wanted_and_no_control_characters() {
-        let entry = json!({"at": "2026-01-20T09:08:00.123Z", "step": "load", "stream": "stdout", "line": "a\u{1b}[2Jb"});
-        let plain = |with_step, with_time| anstream::adapter::strip_str(&line(&entry, with_step, with_time)).to_string();
+        let entry =
+            json!({"at": "2026-01-20T09:08:00.123Z", "step": "load", "stream": "stdout", "line": "a\u{1b}[2Jb"});
+        let plain =
+            |with_step, with_time| anstream::adapter::strip_str(&line(&entry, with_step, with_time)).to_string();
         let text = clean("a\u{1b}[2Jb");
         assert!(!text.contains('\u{1b}'));
         assert_eq!(plain(false, false), text);

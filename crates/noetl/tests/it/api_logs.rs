@@ -38,9 +38,15 @@ async fn printed_lines_are_read_page_by_page() {
     let path = format!("/api/executions/{id}/logs");
     let page = world.get(&path).await.ok();
     assert_eq!(texts(&page), ["a", "b", "c"]);
-    assert_eq!((&page["complete"], &page["has_more"], &page["status"]), (&json!(false), &json!(false), &json!("RUNNING")));
+    assert_eq!(
+        (&page["complete"], &page["has_more"], &page["status"]),
+        (&json!(false), &json!(false), &json!("RUNNING"))
+    );
     let first = &page["lines"][0];
-    assert_eq!((&first["step"], &first["task"], &first["stream"]), (&json!("start"), &json!("start"), &json!("stdout")));
+    assert_eq!(
+        (&first["step"], &first["task"], &first["stream"]),
+        (&json!("start"), &json!("start"), &json!("stdout"))
+    );
     assert_eq!((&first["at"], &first["command_id"]), (&json!("2023-11-14T22:13:20.000Z"), &json!("7")));
     let page = world.get(&format!("{path}?limit=2")).await.ok();
     assert_eq!((texts(&page), &page["has_more"]), (vec!["a", "b"], &json!(true)));
@@ -81,6 +87,9 @@ async fn bad_requests_are_refused() {
         world.post("/api/worker/log", json!({"lines": lines})).await.refused(400);
     }
     // Of an execution that is not here (any more): taken, and dropped.
-    assert_eq!(world.post("/api/worker/log", json!({"lines": [line("1", 1, "start", "x")]})).await.ok(), json!({"lines": 1}));
+    assert_eq!(
+        world.post("/api/worker/log", json!({"lines": [line("1", 1, "start", "x")]})).await.ok(),
+        json!({"lines": 1})
+    );
     assert_eq!(world.get(&format!("/api/executions/{id}/logs")).await.ok()["lines"], json!([]));
 }

@@ -72,7 +72,10 @@ fn a_run_on_its_own_leaves_the_lines_of_its_tools() {
     assert!(only.contains("\nunfinished\n") && !only.contains('|'), "{only}");
     let json = home.run(&["logs", &id, "--json", "--step", "start", "--tail", "1"]).done().stdout;
     let line: Value = serde_json::from_str(&json).unwrap();
-    assert_eq!((&line["line"], &line["task"], &line["stream"]), (&"unfinished".into(), &"loud".into(), &"stdout".into()));
+    assert_eq!(
+        (&line["line"], &line["task"], &line["stream"]),
+        (&"unfinished".into(), &"loud".into(), &"stdout".into())
+    );
     assert_eq!(home.run(&["logs", "1"]).exit, 4);
     assert_eq!(home.run(&["logs", &id, "--step", "nothing"]).done().stdout, "");
 }

@@ -1,7 +1,7 @@
 //! What tools printed.
 
 use noetl_core::id::{CommandId, ExecutionId};
-use noetl_core::log::{LOG_BYTES_PER_EXECUTION_MAX, LOG_LINE_BYTES_MAX, LogStream, LogLine};
+use noetl_core::log::{LOG_BYTES_PER_EXECUTION_MAX, LOG_LINE_BYTES_MAX, LogLine, LogStream};
 
 use super::Stage;
 use crate::{LogQuery, LogRow};

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use noetl_core::id::ExecutionId;
-use noetl_core::log::{ExecutionMeter, Kept, LogStream, LogLine};
+use noetl_core::log::{ExecutionMeter, Kept, LogLine, LogStream};
 
 use crate::{LogQuery, LogRow};
 

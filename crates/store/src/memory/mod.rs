@@ -24,8 +24,8 @@ use crate::catalog::{NewResource, Resource, ResourceKey};
 use crate::landing::{self, Check, Landing};
 use crate::secret::{CredentialRow, KeychainRow, Resealed};
 use crate::{
-    Cancellation, Chunk, ChunkDecide, Clock, EventQuery, ListQuery, Loaded, LockedDecide, LockedView, LogQuery,
-    LogRow, Session, SqlLimits, SqlRows, Store, StoreError, TableSize, path_matches, payload,
+    Cancellation, Chunk, ChunkDecide, Clock, EventQuery, ListQuery, Loaded, LockedDecide, LockedView, LogQuery, LogRow,
+    Session, SqlLimits, SqlRows, Store, StoreError, TableSize, path_matches, payload,
 };
 
 /// The store in memory.

@@ -51,7 +51,8 @@ const DOCUMENTS: &[&str] = &[
 ];
 
 /// Columns of truth values, where a `STRICT` table can only say `INTEGER`.
-const FLAGS: &[&str] = &["active", "runnable", "enabled", "auto_renew", "cascade", "enters", "at_most_once", "started", "is_cut"];
+const FLAGS: &[&str] =
+    &["active", "runnable", "enabled", "auto_renew", "cascade", "enters", "at_most_once", "started", "is_cut"];
 
 /// Tells whether a column holds secrets.
 pub(super) fn is_encrypted(table: &str, column: &str) -> bool {

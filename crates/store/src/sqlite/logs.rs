@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use noetl_core::id::{CommandId, ExecutionId};
-use noetl_core::log::{ExecutionMeter, Kept, LogStream, LogLine};
+use noetl_core::log::{ExecutionMeter, Kept, LogLine, LogStream};
 use noetl_core::time::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
 
@@ -49,9 +49,9 @@ impl Tables {
                 *meter = before;
             }
         }
-        let mut note = self
-            .connection
-            .prepare_cached("INSERT OR REPLACE INTO noetl.log_size (execution_id, bytes, is_cut) VALUES (?1, ?2, ?3)")?;
+        let mut note = self.connection.prepare_cached(
+            "INSERT OR REPLACE INTO noetl.log_size (execution_id, bytes, is_cut) VALUES (?1, ?2, ?3)",
+        )?;
         for (id, meter) in meters {
             if let Some(ExecutionMeter { bytes, is_cut }) = meter {
                 note.execute(params![id.0, integer(bytes), is_cut])?;

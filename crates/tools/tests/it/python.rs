@@ -182,7 +182,8 @@ async fn a_script_file_gets_arguments_libraries_and_the_whole_context() {
     let folder = bench.directory.path().join("scripts");
     std::fs::create_dir(&folder).unwrap();
     std::fs::write(folder.join("greet.py"), script).unwrap();
-    let config = json!({"script": {"uri": "./scripts/greet.py", "source": {"type": "file"}}, "libs": {"aio": "asyncio"}});
+    let config =
+        json!({"script": {"uri": "./scripts/greet.py", "source": {"type": "file"}}, "libs": {"aio": "asyncio"}});
     let call = ToolCall { config: map(config), ..with("", json!({"name": "Ann", "count": 2, "unused": true})) };
     let outcome = bench.run(call).await;
     let expected = json!({"greeting": {"text": "Ann of Ulm"}, "count": 3, "missing": null});
