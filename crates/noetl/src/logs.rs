@@ -125,7 +125,8 @@ pub fn carry(transport: Arc<dyn Transport>, clock: Arc<dyn Clock>, source: i64) 
     let (items, waiting) = mpsc::channel(LINES_WAITING_MAX);
     let shared = Arc::new(Shared { clock, source, bytes_waiting: AtomicUsize::new(0), counted: Mutex::default() });
     let closing = CancellationToken::new();
-    let carrier = Carrier { transport, waiting, shared: Arc::clone(&shared), closing: closing.clone() };
+    let (shared_too, closing_too) = (Arc::clone(&shared), closing.clone());
+    let carrier = Carrier { transport, waiting, shared: shared_too, closing: closing_too, is_closed: false };
     let task = tokio::spawn(carrier.run());
     (LogPost { items, shared }, LogCarrier { task, closing })
 }
@@ -225,6 +226,8 @@ struct Carrier {
     waiting: mpsc::Receiver<Item>,
     shared: Arc<Shared>,
     closing: CancellationToken,
+    /// Nothing new is taken; what waits is sent.
+    is_closed: bool,
 }
 
 impl Carrier {
@@ -250,13 +253,13 @@ impl Carrier {
                     None => std::future::pending().await,
                 }
             };
-            let is_closing = self.closing.is_cancelled();
             let item = tokio::select! {
                 biased;
                 item = self.waiting.recv() => item,
                 () = enough => break,
                 // Nothing waits: with the worker's tools at an end, nothing more comes.
-                () = self.closing.cancelled(), if !is_closing => {
+                () = self.closing.cancelled(), if !self.is_closed => {
+                    self.is_closed = true;
                     self.waiting.close();
                     continue;
                 }

@@ -56,7 +56,7 @@ fn logs(home: &Home, id: &str, more: &[&str]) -> Vec<String> {
 fn a_run_on_its_own_leaves_the_lines_of_its_tools() {
     let home = Home::new();
     home.file("chatty.yaml", CHATTY);
-    let said = home.run(&["run", "chatty.yaml"]);
+    let said = home.run(&["run", "chatty.yaml", "--verbose"]);
     assert!(said.stderr.contains("start | line 2"), "{}", said.stderr);
     let id = id_of(&home);
     // Without `--follow`, because the run waited for its own lines before it ended.
@@ -154,7 +154,9 @@ workflow:
     let step = home.run(&["query", &format!("SELECT status FROM noetl.execution WHERE execution_id = {id}")]);
     assert!(step.stdout.contains("COMPLETED"), "{}", step.stdout);
     let lines = logs(&home, &id, &["--step", "start"]);
-    assert!(lines[0].ends_with("… cut here: 83616 more bytes"), "{}", &lines[0][lines[0].len() - 80..]);
+    // A long line is several.
+    let long: Vec<usize> = lines.iter().take_while(|line| line.starts_with('x')).map(String::len).collect();
+    assert_eq!((long.len(), long[0], long.iter().sum::<usize>()), (7, 16_384, 100_000));
     let last = lines.last().unwrap();
     assert!(last.starts_with("… cut here: of one command 10000 lines") || last.contains("are missing here"), "{last}");
     assert!(lines.len() <= 10_001, "{}", lines.len());

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use utoipa::{IntoParams, ToSchema};
 
-use super::events::wait;
+use super::events::{WAIT_SECONDS_MAX, wait};
 use super::head_of;
 use crate::api::Api;
 use crate::api::error::{ApiError, ErrorBody};
@@ -24,8 +24,6 @@ pub const LINES_DEFAULT: u64 = 500;
 pub const LINES_MAX: u64 = 5_000;
 /// Most bytes of lines on a page, about.
 const PAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// Longest wait for lines, in seconds.
-const WAIT_SECONDS_MAX: f64 = 60.0;
 /// How long after an execution has quiesced lines of it may still be on their way: a worker gives a few tries to
 /// sending them, and no command waits for that.
 pub const LATE_LINES: Duration = Duration::from_secs(2);
