@@ -29,7 +29,7 @@ pub struct Logs {
     #[arg(short, long)]
     pub follow: bool,
     /// Begin with the newest lines, so many of them
-    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..=5_000))]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..=1_000))]
     pub tail: Option<u64>,
     /// Show when each line was printed
     #[arg(short, long)]

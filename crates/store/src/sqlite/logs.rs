@@ -1,6 +1,7 @@
 //! What tools printed.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use noetl_core::id::{CommandId, ExecutionId};
 use noetl_core::log::{ExecutionMeter, Kept, LogLine, LogStream};
@@ -13,20 +14,22 @@ use crate::{LogQuery, LogRow, StoreError};
 impl Tables {
     /// Keeps lines, as far as there is room; those of executions that are not (any more) here go.
     pub(super) fn keep_log(&mut self, lines: &[LogLine]) -> Result<(), StoreError> {
-        let mut meters: BTreeMap<ExecutionId, Option<ExecutionMeter>> = BTreeMap::new();
+        // As they were, and as they are.
+        let mut meters: BTreeMap<ExecutionId, Option<(ExecutionMeter, ExecutionMeter)>> = BTreeMap::new();
         let mut insert = self.connection.prepare_cached(
             // A line that was sent again is here already.
-            "INSERT OR IGNORE INTO noetl.log (execution_id, command_id, step, task, attempt, stream, at, source, \
-             serial, line) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+            "INSERT INTO noetl.log (execution_id, command_id, step, task, attempt, stream, at, source, \
+             serial, line) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT (source, serial) DO NOTHING",
         )?;
         for line in lines {
             let meter = match meters.entry(line.execution_id) {
-                std::collections::btree_map::Entry::Occupied(known) => known.into_mut(),
-                std::collections::btree_map::Entry::Vacant(new) => {
-                    new.insert(meter(&self.connection, line.execution_id)?)
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(new) => {
+                    let meter = meter(&self.connection, line.execution_id)?;
+                    new.insert(meter.map(|meter| (meter, meter)))
                 }
             };
-            let Some(meter) = meter else { continue };
+            let Some((_, meter)) = meter else { continue };
             let before = *meter;
             let (stream, text) = match meter.take(&line.line) {
                 Kept::Line(text) => (line.stream, text),
@@ -53,7 +56,10 @@ impl Tables {
             "INSERT OR REPLACE INTO noetl.log_size (execution_id, bytes, is_cut) VALUES (?1, ?2, ?3)",
         )?;
         for (id, meter) in meters {
-            if let Some(ExecutionMeter { bytes, is_cut }) = meter {
+            if let Some((before, meter)) = meter
+                && before != meter
+            {
+                let ExecutionMeter { bytes, is_cut } = meter;
                 note.execute(params![id.0, integer(bytes), is_cut])?;
             }
         }

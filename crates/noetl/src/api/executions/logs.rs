@@ -21,7 +21,7 @@ use crate::api::extract::{PathId, Query};
 /// Lines on a page, unless told otherwise.
 pub const LINES_DEFAULT: u64 = 500;
 /// Most lines on a page.
-pub const LINES_MAX: u64 = 5_000;
+pub const LINES_MAX: u64 = 1_000;
 /// Most bytes of lines on a page, about.
 const PAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// How long after an execution has quiesced lines of it may still be on their way: a worker gives a few tries to
@@ -37,7 +37,7 @@ pub struct LogParams {
     pub step: Option<String>,
     /// Only lines after this one: `log_id` of a line, or `last` of a page.
     pub after: Option<u64>,
-    /// Most lines on the page, 1 to 5,000; 500 without it.
+    /// Most lines on the page, 1 to 1,000; 500 without it.
     pub limit: Option<u64>,
     /// The newest lines instead of the oldest; in the order in which they came all the same.
     pub newest: Option<bool>,
