@@ -124,13 +124,15 @@ impl ExecutionMeter {
         if self.is_cut {
             return Kept::Nothing;
         }
+        // A NUL has no place in every table.
+        let line = line.replace('\0', "\u{fffd}");
         let bytes = self.bytes + line.len() as u64;
         if bytes > LOG_BYTES_PER_EXECUTION_MAX {
             self.is_cut = true;
             return Kept::Mark(format!("… cut here: of one execution {LOG_BYTES_PER_EXECUTION_MAX} bytes are kept"));
         }
         self.bytes = bytes;
-        Kept::Line(line.to_owned())
+        Kept::Line(line)
     }
 }
 
@@ -180,6 +182,7 @@ mod tests {
     fn an_execution_of_many_commands_has_a_limit_of_its_own() {
         let mut meter = ExecutionMeter { bytes: LOG_BYTES_PER_EXECUTION_MAX - 3, is_cut: false };
         assert_eq!(meter.take("abc"), Kept::Line("abc".to_owned()));
+        assert_eq!(ExecutionMeter::default().take("a\0b"), Kept::Line("a\u{fffd}b".to_owned()));
         assert!(matches!(meter.take("d"), Kept::Mark(_)));
         assert_eq!(meter.take("e"), Kept::Nothing);
     }

@@ -4,8 +4,8 @@
 //! processes run under the [supervisor](supervise_main), so that "it is over" always means "nothing of it is
 //! left". What belongs to running a tool is here; what a result means to an execution is not.
 //!
-//! In reading order: [`Toolbox::run`]; the tools `noop`, `shell`, `python`, `http`; `slot`, what they run in; `stop` and
-//! `output`, the two lines to the outside; `process`, the heart of it.
+//! In reading order: [`Toolbox::run`]; the tools `noop`, `shell`, `python`, `http`, `postgres`; `slot`, what they run
+//! in; `stop` and `output`, the two lines to the outside; `process`, the heart of it.
 
 use std::fmt;
 use std::io;
@@ -34,6 +34,10 @@ mod output;
 mod environment;
 
 mod secrets;
+
+mod sql;
+
+mod postgres;
 
 mod process;
 
@@ -83,9 +87,14 @@ pub struct KindInfo {
 
 const TREE: &str = "TERM to the whole process tree, after the grace KILL, until nothing is left";
 
-const KINDS: [KindInfo; 4] = [
+const KINDS: [KindInfo; 5] = [
     KindInfo { kind: "http", stoppable: true, how: "its connection is closed; the remote may have acted" },
     KindInfo { kind: "noop", stoppable: true, how: "it is over at once" },
+    KindInfo {
+        kind: "postgres",
+        stoppable: true,
+        how: "cancel request for the statement, after the grace the backend is terminated",
+    },
     KindInfo { kind: "python", stoppable: true, how: TREE },
     KindInfo { kind: "shell", stoppable: true, how: TREE },
 ];
@@ -99,6 +108,7 @@ pub fn kinds() -> &'static [KindInfo] {
 #[derive(Debug)]
 pub struct Toolbox {
     settings: Settings,
+    databases: postgres::Pool,
     slots: Vec<Place>,
     clients: http::Clients,
 }
@@ -165,6 +175,7 @@ impl Toolbox {
         };
         Ok(Toolbox {
             settings,
+            databases: postgres::Pool::default(),
             slots: (0..config.slots).map(|_| Place::new()).collect(),
             clients: http::Clients::default(),
         })
@@ -196,6 +207,7 @@ impl Toolbox {
         let outcome = match &*call.kind {
             "http" => http::run(&self.clients, &call, &mut brake, outside).await,
             "noop" => noop::run(&call),
+            "postgres" => postgres::run(&self.databases, settings, &self.clients, &call, &mut brake, outside).await,
             "python" => python::run(&mut slot, settings, &self.clients, &call, &mut brake, outside).await,
             "shell" => shell::run(&mut slot, settings, &call, &mut brake, outside.log).await,
             unknown => {
@@ -217,6 +229,7 @@ impl Toolbox {
 
     /// Ends everything that is still kept warm, and waits for it.
     pub async fn close(&self) {
+        self.databases.clear();
         for place in &self.slots {
             let mut home = place.slot.lock().await;
             std::mem::replace(&mut *home, Slot::new(&place.running)).close().await;

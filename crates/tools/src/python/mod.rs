@@ -52,18 +52,9 @@ pub(crate) async fn run(
         Ok(plan) => plan,
         Err(message) => return ToolOutcome::failed(config_error(message), Value::Null),
     };
-    let code = match plan.source {
-        Source::Text(code) => code,
-        Source::File(path) => match read_script(&settings.directory.join(path)).await {
-            Ok(code) => code,
-            Err(message) => return ToolOutcome::failed(config_error(message), Value::Null),
-        },
-        Source::Remote { request, limit_ms } => {
-            match http::text(clients, &request, limit_ms, SCRIPT_BYTES_MAX, brake, outside).await {
-                Ok(code) => code,
-                Err(outcome) => return *outcome,
-            }
-        }
+    let code = match plan.source.load(settings, clients, brake, outside, config_error).await {
+        Ok(code) => code,
+        Err(outcome) => return *outcome,
     };
     let args = if plan.args.is_empty() {
         Cow::Borrowed(&call.input)
@@ -111,8 +102,9 @@ struct Plan {
     wishes: Vec<String>,
 }
 
+/// Where code comes from.
 #[derive(Debug, PartialEq)]
-enum Source {
+pub(crate) enum Source {
     Text(String),
     /// Relative to the tools' directory.
     File(PathBuf),
@@ -142,7 +134,8 @@ fn plan(config: &Map<String, Value>) -> Result<Plan, String> {
     Ok(Plan { source, args, libs, wishes })
 }
 
-fn script_source(script: &Value) -> Result<Source, String> {
+/// Reads a `script` mapping.
+pub(crate) fn script_source(script: &Value) -> Result<Source, String> {
     let text = |value: Option<&Value>, key: &str| match value {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) => Ok(Some(text.clone())),
@@ -251,6 +244,29 @@ fn libraries(libs: Option<&Value>) -> Result<Libraries, String> {
     }
 }
 
+impl Source {
+    /// Returns the code itself. `refuse` makes the error of a file that can not be used.
+    pub(crate) async fn load(
+        self,
+        settings: &Settings,
+        clients: &http::Clients,
+        brake: &mut Brake,
+        outside: Outside<'_>,
+        refuse: fn(String) -> ToolError,
+    ) -> Result<String, Box<ToolOutcome>> {
+        match self {
+            Source::Text(code) => Ok(code),
+            Source::File(path) => {
+                let read = read_script(&settings.directory.join(path)).await;
+                read.map_err(|message| Box::new(ToolOutcome::failed(refuse(message), Value::Null)))
+            }
+            Source::Remote { request, limit_ms } => {
+                http::text(clients, &request, limit_ms, SCRIPT_BYTES_MAX, brake, outside).await
+            }
+        }
+    }
+}
+
 async fn read_script(path: &Path) -> Result<String, String> {
     let refuse = |why: String| format!("script {} can not be used: {why}", path.display());
     let size = tokio::fs::metadata(path).await.map_err(|error| refuse(error.to_string()))?.len();
@@ -318,6 +334,6 @@ fn vanished(ended: Option<&Ended>) -> ToolError {
     }
 }
 
-fn config_error(message: impl Into<String>) -> ToolError {
+fn config_error(message: String) -> ToolError {
     ToolError::hard(ErrorKind::Config, "PYTHON_CONFIG", message)
 }

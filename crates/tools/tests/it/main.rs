@@ -3,6 +3,7 @@
 
 mod http;
 mod lifeline;
+mod postgres;
 mod python;
 mod shell;
 mod support;
