@@ -7,13 +7,14 @@ use indexmap::IndexMap;
 use serde_json::{Map, Value};
 
 use super::state::State;
-use crate::event::Write;
+use crate::event::{Write, error_value};
 use crate::execution::evolve::write;
 use crate::execution::state::Ctx;
 use crate::expr::{Binding, ExprError, Library, Names, ResultBinding};
 use crate::playbook::{KeychainEntry, Step};
 use crate::result::Bound;
 use crate::secret::keychain::Reference;
+use crate::tool::ToolError;
 use crate::work::{Named, Work};
 
 /// Names, from the innermost to the outermost: `output`, pipeline locals, the task's arguments, earlier tasks by
@@ -29,6 +30,8 @@ pub(super) struct PipelineNames<'a> {
     judging: bool,
     /// The keychain, where secrets may be asked for.
     keychain: Option<&'a [KeychainEntry]>,
+    /// What the task that is being judged gives, under its own label.
+    own: Option<(&'a str, Binding)>,
     ctx: OnceCell<Ctx>,
 }
 
@@ -43,6 +46,7 @@ impl<'a> PipelineNames<'a> {
             output: None,
             judging: false,
             keychain: None,
+            own: None,
             ctx: OnceCell::new(),
         }
     }
@@ -69,6 +73,18 @@ impl<'a> PipelineNames<'a> {
     pub(super) fn with_output(mut self, data: &Value) -> Self {
         self.judging = true;
         self.output = Some(Binding::Result(ResultBinding::ok(Bound::inline(data.clone()))));
+        self
+    }
+
+    /// The task's own new result, by its label.
+    pub(super) fn with_own(mut self, label: &'a str, data: &Value, error: Option<&ToolError>) -> Self {
+        let own = ResultBinding {
+            bound: Bound::inline(data.clone()),
+            status: Some(if error.is_some() { "error" } else { "ok" }),
+            error: error.map(|error| Arc::new(error_value(error))),
+            labels: None,
+        };
+        self.own = Some((label, Binding::Result(own)));
         self
     }
 
@@ -214,6 +230,9 @@ impl Names for PipelineNames<'_> {
         }
         if let Some(value) = self.input.and_then(|input| input.get(name)) {
             return Some(Binding::Data(Arc::new(value.clone())));
+        }
+        if let Some((_, own)) = self.own.as_ref().filter(|(label, _)| *label == name) {
+            return Some(own.clone());
         }
         if let Some(task) = self.task(name) {
             return Some(task);
