@@ -4,8 +4,10 @@
 
 mod world;
 
+mod bulk;
 mod cancel;
 mod embedded;
 mod runs;
 mod servers;
+mod stops;
 mod workers;

@@ -16,10 +16,12 @@ terminals only, and `NO_COLOR` turns them off. `--json` prints documents with so
 ";
 
 /// Every command.
-const COMMANDS: [&str; 42] = [
+const COMMANDS: [&str; 44] = [
     "",
     "run",
     "cancel",
+    "cleanup",
+    "why",
     "status",
     "executions",
     "events",

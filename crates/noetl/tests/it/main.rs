@@ -11,6 +11,7 @@ mod api_worker;
 mod api_worker_samples;
 mod api_world;
 mod cli_answers;
+mod cli_cancel;
 mod cli_context;
 mod cli_help;
 mod cli_local;

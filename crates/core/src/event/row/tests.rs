@@ -220,6 +220,15 @@ fn samples() -> Vec<Event> {
             again: false,
         },
         Event::CommandReleased { command_id, epoch: 1, step: step.clone() },
+        Event::CommandStopping(Box::new(Stopping {
+            command_id,
+            epoch: 1,
+            step: step.clone(),
+            cause: StopCause::Timeout,
+            reason: "it took longer than 5 s".into(),
+            by: "timeout".into(),
+            held: true,
+        })),
         Event::CommandCancelled {
             command_id,
             epoch: 1,
