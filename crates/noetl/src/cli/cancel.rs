@@ -36,10 +36,10 @@ pub struct Cancel {
     #[arg(long, value_name = "KEY=VALUE", conflicts_with_all = ["ids", "wait", "step"])]
     pub filter: Vec<String>,
     /// With --filter: refuse if more match [default: 1000]
-    #[arg(long, value_name = "COUNT", requires = "filter")]
+    #[arg(long, value_name = "COUNT")]
     pub max: Option<u64>,
     /// With --filter: do not ask
-    #[arg(short, long, requires = "filter")]
+    #[arg(short, long)]
     pub yes: bool,
     /// Why; kept with the execution
     #[arg(short, long, value_name = "TEXT")]
@@ -110,6 +110,9 @@ impl Cancel {
         }
         if !self.filter.is_empty() {
             return self.run_matching(globals).await;
+        }
+        if self.yes || self.max.is_some() {
+            return Err(Stop::usage("--yes and --max go with --filter"));
         }
         let mut link = Link::new(globals, Mode::Tend)?;
         let client = link.client().await?;

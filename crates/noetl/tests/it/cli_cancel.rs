@@ -124,7 +124,7 @@ fn many_are_cancelled_by_what_they_have_in_common() {
     assert!(few.stderr.contains("more than 2 executions match"), "{}", few.stderr);
     let unknown = home.run(&["cancel", "--filter", "pth=test/*", "--yes"]);
     assert_eq!(unknown.exit, 2);
-    assert!(unknown.stderr.contains("did you mean `path`?"), "{}", unknown.stderr);
+    assert!(unknown.stderr.contains("expected one of `path`"), "{}", unknown.stderr);
     let done = home.run(&[&by_path[..], &["--yes", "-r", "not needed"]].concat()).done();
     assert_eq!(done.stdout, format!("Cancelled 3 execution(s)\n{listed}"));
     let why = home.run(&["why", &ids[0]]).done().stdout;
