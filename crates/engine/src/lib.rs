@@ -9,7 +9,7 @@
 //!
 //! In reading order: `engine`, what there is; `start`, `cancel`, `cascade`, `stop` and `bulk`, what people ask for; `mailbox`, `drive`, `lock`,
 //! `batch` and `landing`, the way of an input to the log and what follows from it; `attend`, `desk`, `claim` and
-//! `lease`, the workers; `sweep`, for everything that was missed; `worker`, the other side.
+//! `lease`, the workers; `secrets`, what they may know; `sweep`, for everything that was missed; `worker`, the other side.
 
 pub mod engine;
 
@@ -34,6 +34,8 @@ mod batch;
 mod landing;
 
 pub mod transport;
+
+pub mod secrets;
 
 mod attend;
 mod claim;

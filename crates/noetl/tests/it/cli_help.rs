@@ -16,7 +16,7 @@ terminals only, and `NO_COLOR` turns them off. `--json` prints documents with so
 ";
 
 /// Every command.
-const COMMANDS: [&str; 44] = [
+const COMMANDS: [&str; 51] = [
     "",
     "run",
     "cancel",
@@ -30,6 +30,7 @@ const COMMANDS: [&str; 44] = [
     "query",
     "register",
     "register playbook",
+    "register credential",
     "catalog",
     "catalog register",
     "catalog get",
@@ -38,6 +39,7 @@ const COMMANDS: [&str; 44] = [
     "list",
     "get",
     "get playbook",
+    "get credential",
     "get execution",
     "get steps",
     "get result",
@@ -48,6 +50,11 @@ const COMMANDS: [&str; 44] = [
     "server stop",
     "worker",
     "worker run",
+    "credential",
+    "credential register",
+    "credential list",
+    "credential get",
+    "credential delete",
     "db",
     "db init",
     "db verify",

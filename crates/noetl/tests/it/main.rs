@@ -4,6 +4,7 @@
 mod api_bad_input;
 mod api_cancel;
 mod api_catalog;
+mod api_credentials;
 mod api_executions;
 mod api_openapi;
 mod api_sql;
@@ -13,6 +14,7 @@ mod api_world;
 mod cli_answers;
 mod cli_cancel;
 mod cli_context;
+mod cli_credentials;
 mod cli_help;
 mod cli_local;
 mod cli_server;

@@ -40,7 +40,7 @@ impl Filter {
     }
 }
 
-fn all<T>(
+pub(super) fn all<T>(
     connection: &Connection,
     query: &str,
     values: impl rusqlite::Params,
@@ -49,7 +49,7 @@ fn all<T>(
     connection.prepare_cached(query)?.query_and_then(values, read)?.collect()
 }
 
-fn first<T>(
+pub(super) fn first<T>(
     connection: &Connection,
     query: &str,
     values: impl rusqlite::Params,

@@ -3,6 +3,7 @@
 //! Every request may be sent again. Simple workers in any language poll with `offer: true` and claim what they want.
 
 mod schema;
+pub mod secrets;
 
 use axum::Json;
 use axum::extract::{FromRequest, Request, State};
