@@ -1,5 +1,7 @@
 //! `noetl bench`: how fast the engine is here, with durable settings, on a data directory of its own.
 
+mod cancel;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -32,6 +34,8 @@ pub struct Bench {
 enum Scenario {
     /// Chains of trivial steps, one after the other
     Chain(Chain),
+    /// Cancels: alone, beside a load, of what runs, of a family, of many at once
+    Cancel(cancel::Cancel),
 }
 
 /// Where the steps of a chain run.
@@ -109,6 +113,7 @@ impl Bench {
     pub async fn run(self) -> Result<Exit, Stop> {
         match self.scenario {
             Scenario::Chain(chain) => chain.run().await,
+            Scenario::Cancel(cancel) => cancel.run().await,
         }
     }
 }
@@ -116,11 +121,8 @@ impl Bench {
 impl Chain {
     async fn run(self) -> Result<Exit, Stop> {
         let defect = |what: String| Stop::new(Exit::Defect, what);
-        let directory = std::env::temp_dir().join(format!("noetl-bench-{}", std::process::id()));
-        let figures = self.measure(&directory).await;
-        // Whatever happened, nothing is left behind.
-        std::fs::remove_dir_all(&directory).ok();
-        let figures = figures.map_err(defect)?;
+        let measured = measured_on("chain", Some(self.slots), async |engine| self.drive(engine).await).await;
+        let figures = measured.map_err(defect)?;
         if self.json {
             let line = serde_json::to_string(&figures).map_err(|error| defect(error.to_string()))?;
             console::print(&line)?;
@@ -128,24 +130,6 @@ impl Chain {
             console::print(&figures.to_text())?;
         }
         Ok(Exit::Done)
-    }
-
-    async fn measure(&self, directory: &std::path::Path) -> Result<Figures, String> {
-        let data_dir = DataDir::resolve(Some(directory)).map_err(|error| error.to_string())?;
-        let now: Timestamp = clock::now();
-        let owned = data_dir
-            .try_take(Role::Run, now)
-            .map_err(|error| error.to_string())?
-            .ok_or_else(|| format!("{} is in use", directory.display()))?;
-        let worker =
-            WorkerSettings { slots: Some(self.slots), drain: Duration::from_secs(1), ..WorkerSettings::default() };
-        let node = Node::start(owned, NodeOptions::working(Role::Run, Some(worker)))
-            .await
-            .map_err(|error| error.to_string())?;
-        let engine = Arc::clone(node.engine());
-        let figures = self.drive(&engine).await;
-        node.stop().await;
-        figures
     }
 
     async fn drive(&self, engine: &Arc<Engine>) -> Result<Figures, String> {
@@ -202,6 +186,42 @@ impl Chain {
         }
         text
     }
+}
+
+/// Measures on a node of its own, with a worker of so many slots or none, and leaves nothing behind.
+async fn measured_on<T>(
+    name: &str,
+    slots: Option<u32>,
+    measure: impl AsyncFnOnce(&Arc<Engine>) -> Result<T, String>,
+) -> Result<T, String> {
+    let directory = std::env::temp_dir().join(format!("noetl-bench-{name}-{}", std::process::id()));
+    let measured = measured_in(&directory, slots, measure).await;
+    // Whatever happened, nothing is left behind.
+    std::fs::remove_dir_all(&directory).ok();
+    measured
+}
+
+async fn measured_in<T>(
+    directory: &std::path::Path,
+    slots: Option<u32>,
+    measure: impl AsyncFnOnce(&Arc<Engine>) -> Result<T, String>,
+) -> Result<T, String> {
+    let data_dir = DataDir::resolve(Some(directory)).map_err(|error| error.to_string())?;
+    let now: Timestamp = clock::now();
+    let owned = data_dir
+        .try_take(Role::Run, now)
+        .map_err(|error| error.to_string())?
+        .ok_or_else(|| format!("{} is in use", directory.display()))?;
+    let worker = slots.map(|slots| WorkerSettings {
+        slots: Some(slots),
+        drain: Duration::from_secs(1),
+        ..WorkerSettings::default()
+    });
+    let node = Node::start(owned, NodeOptions::working(Role::Run, worker)).await.map_err(|error| error.to_string())?;
+    let engine = Arc::clone(node.engine());
+    let measured = measure(&engine).await;
+    node.stop().await;
+    measured
 }
 
 /// Starts chain after chain; returns how long those took that ended while it counted.

@@ -16,7 +16,7 @@ terminals only, and `NO_COLOR` turns them off. `--json` prints documents with so
 ";
 
 /// Every command.
-const COMMANDS: [&str; 51] = [
+const COMMANDS: [&str; 52] = [
     "",
     "run",
     "cancel",
@@ -68,6 +68,7 @@ const COMMANDS: [&str; 51] = [
     "context set-runtime",
     "bench",
     "bench chain",
+    "bench cancel",
 ];
 
 /// `NOETL_UPDATE=1` writes the file anew.

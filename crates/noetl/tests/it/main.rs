@@ -22,6 +22,7 @@ mod cli_validate;
 mod examples;
 mod founding_document;
 mod playbooks;
+mod published_cli;
 mod runaways;
 mod server_bad_days;
 mod server_doors;
