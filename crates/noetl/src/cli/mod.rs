@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod cancel;
 pub mod catalog;
+pub mod cleanup;
 pub mod config;
 pub mod console;
 pub mod context;
@@ -27,6 +28,7 @@ pub mod target;
 pub mod tree;
 pub mod validate;
 pub mod wait;
+pub mod why;
 pub mod worker;
 pub mod workload;
 
@@ -67,7 +69,9 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(Box<run::Run>),
-    Cancel(cancel::Cancel),
+    Cancel(Box<cancel::Cancel>),
+    Cleanup(cleanup::Cleanup),
+    Why(why::Why),
     Status(status::Status),
     #[command(visible_alias = "ps")]
     Executions(executions::Executions),
@@ -146,6 +150,8 @@ impl Command {
         match self {
             Command::Run(run) => run.run(globals).await,
             Command::Cancel(cancel) => cancel.run(globals).await,
+            Command::Cleanup(cleanup) => cleanup.run(globals).await,
+            Command::Why(why) => why.run(globals).await,
             Command::Status(status) => status.run(globals).await,
             Command::Executions(executions) => executions.run(globals).await,
             Command::Events(events) => events.run(globals).await,
@@ -212,6 +218,9 @@ mod tests {
             "noetl cancel 543857931469455628 --json",
             "noetl cancel 1 2 3 -r why --cascade --interrupt --grace 5s --wait --dry-run --ignore-finished -j",
             "noetl cancel 1 --wait=5m",
+            "noetl cancel 1 --step load --iteration 3",
+            "noetl cancel --filter path=etl/* --filter idle_for=10m --yes",
+            "noetl cleanup --older-than-minutes 5 --dry-run --json",
             "noetl status 543857931469455628",
             "noetl query SELECT",
             "noetl ps --status running,failed",

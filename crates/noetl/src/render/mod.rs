@@ -15,6 +15,7 @@ pub mod progress;
 pub mod status;
 pub mod table;
 pub mod tree;
+pub mod why;
 
 use std::borrow::Cow;
 use std::fmt::Write as _;

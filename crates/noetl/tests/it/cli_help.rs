@@ -16,10 +16,12 @@ terminals only, and `NO_COLOR` turns them off. `--json` prints documents with so
 ";
 
 /// Every command.
-const COMMANDS: [&str; 50] = [
+const COMMANDS: [&str; 53] = [
     "",
     "run",
     "cancel",
+    "cleanup",
+    "why",
     "status",
     "executions",
     "events",
@@ -67,6 +69,7 @@ const COMMANDS: [&str; 50] = [
     "context set-runtime",
     "bench",
     "bench chain",
+    "bench cancel",
 ];
 
 /// `NOETL_UPDATE=1` writes the file anew.
