@@ -17,4 +17,5 @@ pub mod properties;
 pub mod result;
 pub mod time;
 pub mod tool;
+pub mod turns;
 pub mod work;

@@ -8,8 +8,8 @@
 //! first: the simulator runs this very code in a seeded world.
 //!
 //! In reading order: `engine`, what there is; `start`, `cancel` and `cascade`, what people ask for; `mailbox`, `drive`, `lock`,
-//! `batch` and `landing`, the way of an input to the log and what follows from it; `attend`, `desk`, `claim` and
-//! `lease`, the workers; `sweep`, for everything that was missed; `worker`, the other side.
+//! `batch` and `landing`, the way of an input to the log and what follows from it; `attend`, `advance`, `desk`,
+//! `claim` and `lease`, the workers; `sweep`, for everything that was missed; `worker`, the other side.
 
 pub mod engine;
 
@@ -32,6 +32,7 @@ mod landing;
 
 pub mod transport;
 
+mod advance;
 mod attend;
 mod claim;
 mod desk;
@@ -51,6 +52,7 @@ mod watch;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+pub use advance::{Advance, Advanced};
 pub use cancel::{CancelAnswer, CancelError, CancelRequest, CancelStatus};
 pub use catalog::{RegisterError, Registered};
 pub use engine::{Engine, EngineOptions, Running};

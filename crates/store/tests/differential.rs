@@ -10,8 +10,9 @@ use std::sync::Arc;
 use noetl_core::append::{Append, CommandChange, Due, DueChange, DueKind, Guard, HeadChange, Verdict};
 use noetl_core::event::Event;
 use noetl_core::head::{CommandState, HeadView, Status};
-use noetl_core::id::{CancellationId, CatalogId, CommandId, ExecutionId, SessionId};
+use noetl_core::id::{CancellationId, CatalogId, CommandId, ExecutionId, SessionId, made_at};
 use noetl_core::time::Timestamp;
+use noetl_core::turns::Turns;
 use noetl_store::catalog::{NewResource, ResourceKey};
 use noetl_store::conformance::{ManualClock, Script};
 use noetl_store::memory::MemoryStore;
@@ -410,8 +411,15 @@ impl Pair {
         both!(self, store => store.due(1_000)).unwrap();
         both!(self, store => store.unquiesced(1_000)).unwrap();
         let pools: Vec<Arc<str>> = POOLS.iter().map(|pool| Arc::from(*pool)).collect();
-        both!(self, store => store.candidates(&pools, 0, 1_000)).unwrap();
-        both!(self, store => store.candidates(&pools[1..], 1, 2)).unwrap();
+        let mut turns = Turns::default();
+        let all = both!(self, store => store.candidates(&pools, &turns, 0, 1_000)).unwrap();
+        // Somewhere in the middle of a round that began some time ago.
+        if let Some(row) = all.get(all.len() / 2) {
+            turns.served(&row.pool, row.priority, row.execution_id, made_at(i64::MAX));
+        }
+        both!(self, store => store.candidates(&pools, &turns, 0, 1_000)).unwrap();
+        both!(self, store => store.candidates(&pools, &turns, 0, 5)).unwrap();
+        both!(self, store => store.candidates(&pools[1..], &turns, 1, 2)).unwrap();
         for session in 1..4 {
             both!(self, store => store.held(SessionId(session))).unwrap();
         }

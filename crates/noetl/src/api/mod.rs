@@ -18,6 +18,7 @@ pub mod sql;
 pub mod suggest;
 pub mod time;
 pub mod worker;
+pub mod workers;
 
 use std::any::Any;
 use std::sync::Arc;
@@ -131,6 +132,7 @@ fn quick() -> OpenApiRouter<Api> {
         .routes(routes!(sql::execute))
         .routes(routes!(worker::hello))
         .routes(routes!(worker::claim))
+        .routes(routes!(workers::list))
         .routes(routes!(worker::command))
         .routes(routes!(worker::playbook))
         .routes(routes!(worker::resolve))
@@ -169,7 +171,7 @@ fn waiting() -> OpenApiRouter<Api> {
 
 /// Routes that take the results of work.
 fn reports() -> OpenApiRouter<Api> {
-    OpenApiRouter::new().routes(routes!(worker::report))
+    OpenApiRouter::new().routes(routes!(worker::report)).routes(routes!(worker::advance::advance))
 }
 
 fn all() -> (Router<Api>, utoipa::openapi::OpenApi) {

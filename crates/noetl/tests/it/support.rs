@@ -168,7 +168,12 @@ pub(crate) struct Server {
 impl Server {
     /// Starts a server on the home's usual data directory and waits until it answers.
     pub(crate) fn start(home: &Home, more: &[&str]) -> Server {
-        let mut arguments = vec!["server", "run", "--port", "0"];
+        Server::start_at(home, more, "0")
+    }
+
+    /// The same on a certain port.
+    pub(crate) fn start_at(home: &Home, more: &[&str], port: &str) -> Server {
+        let mut arguments = vec!["server", "run", "--port", port];
         arguments.extend(more);
         let mut child = home.spawn(&arguments);
         let lock = home.path().join(".noetl/data/owner.lock");

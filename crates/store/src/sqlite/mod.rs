@@ -10,6 +10,7 @@ mod error;
 mod fault;
 mod heads;
 mod migrate;
+mod pending;
 #[cfg(test)]
 mod plans;
 mod read;
@@ -31,6 +32,7 @@ use noetl_core::event::Recorded;
 use noetl_core::head::{CommandRow, Head, HeadView};
 use noetl_core::id::{CancellationId, ExecutionId, SessionId};
 use noetl_core::time::Timestamp;
+use noetl_core::turns::Turns;
 use serde_json::Value;
 
 pub use self::fault::{Fault, FaultPoint};
@@ -232,9 +234,15 @@ impl Store for SqliteStore {
         self.readers.ask(move |connection| read::executions(connection, &query)).await
     }
 
-    async fn candidates(&self, pools: &[Arc<str>], skip: u64, limit: u64) -> Result<Vec<CommandRow>, StoreError> {
-        let pools = pools.to_vec();
-        self.readers.ask(move |connection| read::candidates(connection, &pools, skip, limit)).await
+    async fn candidates(
+        &self,
+        pools: &[Arc<str>],
+        turns: &Turns,
+        skip: u64,
+        limit: u64,
+    ) -> Result<Vec<CommandRow>, StoreError> {
+        let (pools, turns) = (pools.to_vec(), turns.clone());
+        self.readers.ask(move |connection| pending::candidates(connection, &pools, &turns, skip, limit)).await
     }
 
     async fn due(&self, limit: u64) -> Result<(Timestamp, Vec<Due>), StoreError> {

@@ -40,7 +40,7 @@ impl Filter {
     }
 }
 
-fn all<T>(
+pub(super) fn all<T>(
     connection: &Connection,
     query: &str,
     values: impl rusqlite::Params,
@@ -49,7 +49,7 @@ fn all<T>(
     connection.prepare_cached(query)?.query_and_then(values, read)?.collect()
 }
 
-fn first<T>(
+pub(super) fn first<T>(
     connection: &Connection,
     query: &str,
     values: impl rusqlite::Params,
@@ -164,33 +164,6 @@ pub(super) fn executions(connection: &Connection, query: &ListQuery) -> Result<V
     );
     let mut statement = connection.prepare(&query)?;
     statement.query_and_then(params_from_iter(&filter.values), rows::head)?.collect()
-}
-
-pub(super) fn candidates(
-    connection: &Connection,
-    pools: &[Arc<str>],
-    skip: u64,
-    limit: u64,
-) -> Result<Vec<CommandRow>, StoreError> {
-    // Each pool from its index, merged here: one query over several pools would sort everything that waits.
-    let query = format!(
-        "SELECT {} FROM noetl.command WHERE pool = ?1 AND state = 'pending' \
-         ORDER BY priority DESC, command_id LIMIT ?2",
-        rows::COMMAND
-    );
-    let mut found: Vec<CommandRow> = Vec::new();
-    let mut seen: Vec<&Arc<str>> = Vec::new();
-    for pool in pools {
-        if seen.contains(&pool) {
-            continue;
-        }
-        seen.push(pool);
-        let most = integer(skip.saturating_add(limit));
-        found.extend(all(connection, &query, params![pool.as_ref(), most], rows::command)?);
-    }
-    found.sort_by_key(|row| (std::cmp::Reverse(row.priority), row.command_id));
-    let (skip, limit) = (usize::try_from(skip), usize::try_from(limit));
-    Ok(found.into_iter().skip(skip.unwrap_or(usize::MAX)).take(limit.unwrap_or(usize::MAX)).collect())
 }
 
 pub(super) fn due(connection: &Connection, now: Timestamp, limit: u64) -> Result<Vec<Due>, StoreError> {
