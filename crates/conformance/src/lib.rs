@@ -7,7 +7,6 @@
 
 pub mod check;
 pub mod client;
-pub mod cluster;
 pub mod manifest;
 pub mod not_yet;
 pub mod placeholders;
@@ -16,17 +15,7 @@ pub mod run;
 pub mod server;
 pub mod services;
 
-/// Something that keeps a run from going on, as a sentence for people.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct Fault(pub String);
-
-impl Fault {
-    /// Returns a function for `map_err` that puts `doing` in front of what went wrong.
-    pub fn while_doing<E: std::fmt::Display>(doing: impl std::fmt::Display) -> impl FnOnce(E) -> Fault {
-        move |error| Fault(format!("{doing}: {error}"))
-    }
-}
+pub use noetl_testkit::Fault;
 
 /// Chooses who does TLS for the process; the HTTP client refuses to be made before that.
 pub fn install_tls_provider() {

@@ -5,13 +5,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use noetl_testkit::{Address, Cluster, Database};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::Fault;
 use crate::check::{self, Operator};
 use crate::client::Client;
-use crate::cluster::{self, Address, Cluster, Database};
 use crate::manifest::{Check, Entry, Expected, Requirement, Setup, Subject};
 use crate::not_yet::NotYet;
 use crate::placeholders::Placeholders;
@@ -24,6 +24,10 @@ const POLL_MIN: Duration = Duration::from_millis(10);
 const POLL_MAX: Duration = Duration::from_millis(250);
 /// Commands that the server under test may run at the same time.
 const WORKER_SLOTS: u32 = 8;
+/// The database that the playbooks use.
+const DATABASE: &str = "playbooks";
+/// The database for the engine's own schema.
+const ENGINE_DATABASE: &str = "engine";
 /// The alias that stands for the database with the engine's own schema.
 const ENGINE_ALIAS: &str = "pg_noetl_k8s";
 /// What duckdb's tool needs when it is reached through its Python client.
@@ -173,8 +177,8 @@ impl Session {
             || entries.iter().any(|entry| entry.requires.contains(&Requirement::Postgres));
         let database = match Cluster::installed() {
             Some(programs) if wanted => {
-                let cluster = Cluster::start(&programs, settings.scratch).await?;
-                let address = cluster.address(cluster::DATABASE);
+                let cluster = Cluster::start(&programs, settings.scratch, &[DATABASE, ENGINE_DATABASE]).await?;
+                let address = cluster.address(DATABASE);
                 let connection = Database::connect(&address).await?;
                 placeholders = placeholders
                     .with("PG_HOST", &address.host)
@@ -188,7 +192,7 @@ impl Session {
         };
         let database_url = match (settings.store, &database) {
             (Store::Embedded, _) => None,
-            (Store::Postgres, Some(database)) => Some(database.cluster.address(cluster::ENGINE_DATABASE).url()),
+            (Store::Postgres, Some(database)) => Some(database.cluster.address(ENGINE_DATABASE).url()),
             (Store::Postgres, None) => return Err(Fault("the postgres store needs an installed PostgreSQL".into())),
         };
         let server = Server::start(&server::Settings {
@@ -390,7 +394,7 @@ impl Session {
     async fn register_credential(&self, alias: &str) -> Result<(), Fault> {
         let database = self.database()?;
         let address = match (self.store, alias == ENGINE_ALIAS) {
-            (Store::Postgres, true) => database.cluster.address(cluster::ENGINE_DATABASE),
+            (Store::Postgres, true) => database.cluster.address(ENGINE_DATABASE),
             (Store::Postgres, false) | (Store::Embedded, _) => database.address.clone(),
         };
         let data = json!({

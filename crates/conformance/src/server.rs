@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use noetl_testkit::free_port;
 use rustix::process::{Pid, Signal};
 use tokio::process::{Child, Command};
 use tokio::time::Instant;
 
 use crate::Fault;
 use crate::client::Client;
-use crate::cluster::free_port;
 
 /// How long the server may take to answer.
 const START_TIMEOUT: Duration = Duration::from_secs(30);

@@ -146,7 +146,7 @@ checks:
   - {step: payload, path: port, equals: '${PG_PORT}'}
 ";
     let set = Set::new(entry, &json!({"status": "COMPLETED"}));
-    match noetl_conformance::cluster::Cluster::installed() {
+    match noetl_testkit::Cluster::installed() {
         Some(_) => assert_eq!(set.verdict().await, Verdict::Passed),
         None => assert_eq!(set.verdict().await, Verdict::Skipped("PostgreSQL is not installed".to_owned())),
     }

@@ -85,6 +85,10 @@ id!(
     /// One recorded cascade or bulk cancellation.
     CancellationId
 );
+id!(
+    /// One credential, however often it is registered anew.
+    CredentialId
+);
 
 fn parse(text: &str) -> Result<i64, ParseIdError> {
     let refuse = || ParseIdError(text.chars().take(64).collect());

@@ -15,6 +15,7 @@ pub mod pipeline;
 pub mod playbook;
 pub mod properties;
 pub mod result;
+pub mod secret;
 pub mod time;
 pub mod tool;
 pub mod turns;

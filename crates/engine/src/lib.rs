@@ -9,7 +9,8 @@
 //!
 //! In reading order: `engine`, what there is; `start`, `cancel` and `cascade`, what people ask for; `mailbox`, `drive`, `lock`,
 //! `batch` and `landing`, the way of an input to the log and what follows from it; `attend`, `advance`, `desk`,
-//! `claim` and `lease`, the workers; `sweep`, for everything that was missed; `worker`, the other side.
+//! `claim` and `lease`, the workers; `secrets`, what they may know; `sweep`, for everything that was missed; `worker`,
+//! the other side.
 
 pub mod engine;
 
@@ -31,6 +32,8 @@ mod batch;
 mod landing;
 
 pub mod transport;
+
+pub mod secrets;
 
 mod advance;
 mod attend;

@@ -9,12 +9,14 @@ use async_trait::async_trait;
 use noetl_core::head::CommandRow;
 use noetl_core::id::{CatalogId, CommandId, ExecutionId, SessionId};
 use noetl_core::playbook::{CancelMode, Playbook};
+use noetl_core::secret::{Credential, Warrant};
 use noetl_core::work::{Assignment, Report};
 use noetl_store::StoreError;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::engine::Engine;
+use crate::secrets::SecretError;
 
 /// The worker protocol that this program speaks, and every older one. A worker says the newest that it speaks, the
 /// server answers with the one they will use; so servers and workers of neighbouring versions work together.
@@ -292,6 +294,9 @@ pub trait Transport: Send + Sync + 'static {
     /// Returns a large result.
     async fn result(&self, reference: &str) -> Result<Arc<Value>, WorkerError>;
 
+    /// Returns a credential to whoever holds a live command.
+    async fn credential(&self, warrant: &Warrant, alias: &str) -> Result<Credential, SecretError>;
+
     /// Returns whether the execution is known to be over, by a look that costs next to nothing.
     ///
     /// A transport over the network answers `false`: there the open poll brings the news.
@@ -328,6 +333,10 @@ impl Transport for Local {
             Some(data) => Ok(data),
             None => Err(WorkerError::Bad(format!("there is no result {reference}"))),
         }
+    }
+
+    async fn credential(&self, warrant: &Warrant, alias: &str) -> Result<Credential, SecretError> {
+        self.0.credential(warrant, alias).await
     }
 
     async fn is_cancelled(&self, execution_id: ExecutionId) -> bool {

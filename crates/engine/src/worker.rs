@@ -1,8 +1,9 @@
 //! The worker: takes commands, runs their pipelines, reports.
 //!
-//! `foreman` talks to the server and keeps the books; `slot` runs one command at a time.
+//! `foreman` talks to the server and keeps the books; `slot` runs one command at a time; `secrets` is what it may know.
 
 mod foreman;
+mod secrets;
 mod slot;
 
 use std::fmt;
@@ -16,13 +17,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::transport::Transport;
+pub use crate::worker::secrets::CommandSecrets;
 use crate::worker::slot::Shared;
 
 /// What runs the tools.
 #[async_trait]
 pub trait Tools: Send + Sync + 'static {
     /// Runs one tool in `slot` to its end, or stops it when `stop` says so; returns only when nothing of it is left.
-    async fn run(&self, slot: usize, call: ToolCall, stop: Stop) -> ToolOutcome;
+    async fn run(&self, slot: usize, call: ToolCall, stop: Stop, secrets: &Arc<CommandSecrets>) -> ToolOutcome;
 }
 
 /// Where a running tool hears that it is to stop. Clones hear the same.

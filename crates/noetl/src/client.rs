@@ -119,6 +119,11 @@ impl Client {
         Request::new(self, Method::GET, segments)
     }
 
+    /// Begins a DELETE of `/api/…`.
+    pub fn delete(&self, segments: &[&str]) -> Request<'_> {
+        Request::new(self, Method::DELETE, segments)
+    }
+
     /// Begins a POST to `/api/…`.
     pub fn post(&self, segments: &[&str]) -> Request<'_> {
         Request::new(self, Method::POST, segments)

@@ -156,6 +156,14 @@ impl DataDir {
         self.path.join("noetl.db")
     }
 
+    /// Returns the file that holds the key to the secrets in there, when none is given. It stands beside the directory,
+    /// so that a copy of the directory does not carry the key along.
+    pub fn key_file(&self) -> PathBuf {
+        let mut name = self.path.file_name().unwrap_or_else(|| "data".as_ref()).to_owned();
+        name.push(".key");
+        self.path.with_file_name(name)
+    }
+
     /// Returns whether anything was ever kept there.
     pub fn exists(&self) -> bool {
         self.lock_path().exists() || self.database().exists()

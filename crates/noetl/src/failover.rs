@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use async_trait::async_trait;
 use noetl_core::id::{CatalogId, ExecutionId};
 use noetl_core::playbook::Playbook;
+use noetl_core::secret::{Credential, Warrant};
+use noetl_engine::secrets::SecretError;
 use noetl_engine::transport::{Hello, Orders, Poll, Reports, Transport, Welcome, WorkerError};
 use serde_json::Value;
 
@@ -23,28 +25,30 @@ pub struct Failover {
 }
 
 impl Failover {
-    /// Returns a transport over `ways`, named by their addresses, of which there is at least one. `first` spreads
-    /// workers over the servers.
-    pub fn new(ways: Vec<(String, HttpTransport)>, first: usize) -> Self {
-        let at = AtomicUsize::new(first % ways.len().max(1));
-        Failover { ways, at }
+    /// Returns a transport over `ways`, named by their addresses; `None` without any. `first` spreads workers over the
+    /// servers.
+    pub fn new(ways: Vec<(String, HttpTransport)>, first: usize) -> Option<Self> {
+        let at = AtomicUsize::new(first.checked_rem(ways.len())?);
+        Some(Failover { ways, at })
     }
 
     /// Asks the server that answered last, then the others in turn. A request may so be carried out twice; every one
     /// of them is safe to repeat.
-    async fn carry<T>(&self, ask: impl AsyncFn(&HttpTransport) -> Result<T, WorkerError>) -> Result<T, WorkerError> {
+    async fn carry<T, E: Lost>(&self, ask: impl AsyncFn(&HttpTransport) -> Result<T, E>) -> Result<T, E> {
         let from = self.at.load(Ordering::Relaxed);
-        let mut lost = WorkerError::Bad("there is no server to ask".into());
-        for place in (0..self.ways.len()).map(|step| (from + step) % self.ways.len()) {
+        let mut step = 0;
+        loop {
+            let place = (from + step) % self.ways.len();
+            step += 1;
             let (name, way) = &self.ways[place];
             match ask(way).await {
-                Err(error) if is_elsewhere_better(&error) => {
+                Err(error) if error.is_elsewhere_better() && step < self.ways.len() => {
                     tracing::debug!(server = name, %error, "no answer here");
-                    lost = error;
                 }
                 answer => {
                     // Somebody else may have found another one at the same time; either will do.
                     if place != from
+                        && answer.is_ok()
                         && self.at.compare_exchange(from, place, Ordering::Relaxed, Ordering::Relaxed).is_ok()
                     {
                         tracing::info!(server = name, "going on with this server");
@@ -53,15 +57,30 @@ impl Failover {
                 }
             }
         }
-        Err(lost)
     }
 }
 
-/// Returns whether another server might answer differently.
-fn is_elsewhere_better(error: &WorkerError) -> bool {
-    match error {
-        WorkerError::Unreachable(_) | WorkerError::Store(_) | WorkerError::TooNew(_) => true,
-        WorkerError::UnknownSession(_) | WorkerError::Bad(_) => false,
+/// Why there is no answer.
+trait Lost: std::fmt::Display {
+    /// Returns whether another server might answer differently.
+    fn is_elsewhere_better(&self) -> bool;
+}
+
+impl Lost for WorkerError {
+    fn is_elsewhere_better(&self) -> bool {
+        match self {
+            WorkerError::Unreachable(_) | WorkerError::Store(_) | WorkerError::TooNew(_) => true,
+            WorkerError::UnknownSession(_) | WorkerError::Bad(_) => false,
+        }
+    }
+}
+
+impl Lost for SecretError {
+    fn is_elsewhere_better(&self) -> bool {
+        match self {
+            SecretError::Unreachable(_) | SecretError::Store(_) => true,
+            SecretError::Unknown(_) | SecretError::Withheld(_) | SecretError::Locked(_) => false,
+        }
     }
 }
 
@@ -85,6 +104,10 @@ impl Transport for Failover {
 
     async fn result(&self, reference: &str) -> Result<Arc<Value>, WorkerError> {
         self.carry(async |way| way.result(reference).await).await
+    }
+
+    async fn credential(&self, warrant: &Warrant, alias: &str) -> Result<Credential, SecretError> {
+        self.carry(async |way| way.credential(warrant, alias).await).await
     }
 
     async fn is_cancelled(&self, _execution_id: ExecutionId) -> bool {

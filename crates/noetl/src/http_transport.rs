@@ -8,6 +8,8 @@ use async_trait::async_trait;
 use indexmap::IndexMap;
 use noetl_core::id::{CatalogId, ExecutionId, SessionId};
 use noetl_core::playbook::{self, Playbook};
+use noetl_core::secret::{Credential, Warrant, Withheld};
+use noetl_engine::secrets::SecretError;
 use noetl_engine::transport::{Hello, Orders, Poll, Reports, Transport, Welcome, WorkerError};
 use noetl_store::StoreError;
 use reqwest::{Method, StatusCode, Url};
@@ -17,6 +19,7 @@ use serde_json::Value;
 
 use crate::api::catalog::Entry;
 use crate::api::error::ErrorBody;
+use crate::api::worker::secrets::{self, CredentialAsk};
 use crate::server::{doors, tls};
 
 /// Longest time to a connection.
@@ -113,6 +116,37 @@ impl HttpTransport {
         })
     }
 
+    /// Asks for something secret, and tells refusals that stand from those that pass.
+    async fn ask_secret<A: DeserializeOwned>(
+        &self,
+        path: &str,
+        ask: &impl Serialize,
+        name: &str,
+    ) -> Result<A, SecretError> {
+        let unreachable = |error: WorkerError| SecretError::Unreachable(error.to_string());
+        let request = self.post(path, ask, ANSWER_TIMEOUT).map_err(unreachable)?;
+        let request = match &self.token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        };
+        let lost = |error: reqwest::Error| SecretError::Unreachable(causes(&error));
+        let response = request.send().await.map_err(lost)?;
+        let status = response.status();
+        if status.is_success() {
+            // What can not be read is not repeated: it may be the secret.
+            let unreadable = |_| SecretError::Unreachable("its answer can not be read".to_owned());
+            return response.json().await.map_err(unreadable);
+        }
+        let body = response.bytes().await.unwrap_or_default();
+        let body: ErrorBody = serde_json::from_slice(&body).unwrap_or_default();
+        Err(match body.code.as_str() {
+            secrets::UNKNOWN => SecretError::Unknown(name.to_owned()),
+            secrets::WITHHELD => SecretError::Withheld(Withheld::NotHeld),
+            secrets::LOCKED => SecretError::Locked(body.message),
+            _ => SecretError::Unreachable(format!("the server answered {status}")),
+        })
+    }
+
     fn post(
         &self,
         path: &str,
@@ -183,6 +217,11 @@ impl Transport for HttpTransport {
         let mut url = self.url("api/result/resolve")?;
         url.query_pairs_mut().append_pair("ref", reference);
         self.ask(self.client.get(url).timeout(DATA_TIMEOUT), None).await.map(Arc::new)
+    }
+
+    async fn credential(&self, warrant: &Warrant, alias: &str) -> Result<Credential, SecretError> {
+        let ask = CredentialAsk { warrant: *warrant, alias: alias.to_owned() };
+        self.ask_secret("api/worker/credential", &ask, alias).await
     }
 
     async fn is_cancelled(&self, _execution_id: ExecutionId) -> bool {

@@ -13,3 +13,4 @@ pub mod render;
 pub mod server;
 pub mod telemetry;
 pub mod tools;
+pub mod vault;

@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use noetl_core::id::ExecutionId;
-use noetl_core::tool::{ToolCall, ToolOutcome};
-use noetl_engine::worker::{Stop, Tools};
-use noetl_tools::{LogSink, NoSecrets, Outside, StopHandle, Stream, Toolbox, stop_line};
+use noetl_core::secret::Credential;
+use noetl_core::tool::{ToolCall, ToolError, ToolOutcome};
+use noetl_engine::worker::{CommandSecrets, Stop, Tools};
+use noetl_tools::{LogSink, Outside, Secrets, StopHandle, Stream, Toolbox, stop_line};
 
 /// Hidden argument that makes this binary a process supervisor: `main` must look for it before anything else.
 pub const SUPERVISE: &str = "__supervise";
@@ -52,7 +53,7 @@ impl Hands {
 
 #[async_trait]
 impl Tools for Hands {
-    async fn run(&self, slot: usize, call: ToolCall, stop: Stop) -> ToolOutcome {
+    async fn run(&self, slot: usize, call: ToolCall, stop: Stop, secrets: &Arc<CommandSecrets>) -> ToolOutcome {
         let (handle, signal) = stop_line();
         // An order that stands already must be there before the toolbox looks.
         if let Some(order) = stop.now() {
@@ -64,11 +65,21 @@ impl Tools for Hands {
             step: Arc::clone(&call.step),
             label: Arc::clone(&call.label),
         };
-        let outside = Outside { log: &sink, secrets: &NoSecrets };
+        let outside = Outside { log: &sink, secrets: &Given(Arc::clone(secrets)) };
         tokio::select! {
             outcome = self.toolbox.run(slot, call, signal, outside) => outcome,
             never = pass_on(stop, &handle) => match never {},
         }
+    }
+}
+
+/// A command's secrets as its tools know them.
+struct Given(Arc<CommandSecrets>);
+
+#[async_trait]
+impl Secrets for Given {
+    async fn credential(&self, alias: &str) -> Result<Credential, ToolError> {
+        self.0.credential(alias).await
     }
 }
 

@@ -6,7 +6,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use noetl_core::id::{CatalogId, ExecutionId};
 use noetl_core::playbook::Playbook;
+use noetl_core::secret::{Credential, Warrant};
 use noetl_engine::Engine;
+use noetl_engine::secrets::SecretError;
 use noetl_engine::transport::{Hello, Local, Orders, Poll, Reports, Transport, Welcome, WorkerError};
 use serde_json::Value;
 
@@ -82,6 +84,13 @@ impl Transport for Flaky {
 
     async fn result(&self, reference: &str) -> Result<Arc<Value>, WorkerError> {
         self.server().await?.result(reference).await
+    }
+
+    async fn credential(&self, warrant: &Warrant, alias: &str) -> Result<Credential, SecretError> {
+        match self.server().await {
+            Ok(server) => server.credential(warrant, alias).await,
+            Err(error) => Err(SecretError::Unreachable(error.to_string())),
+        }
     }
 
     async fn is_cancelled(&self, execution_id: ExecutionId) -> bool {

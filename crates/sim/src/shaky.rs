@@ -8,13 +8,12 @@ use async_trait::async_trait;
 use noetl_core::append::{Append, Due, Verdict};
 use noetl_core::event::Recorded;
 use noetl_core::head::{CommandRow, Head, HeadView};
-use noetl_core::id::{CancellationId, ExecutionId, SessionId};
+use noetl_core::id::{CancellationId, CredentialId, ExecutionId, SessionId};
 use noetl_core::time::Timestamp;
 use noetl_core::turns::Turns;
-use noetl_store::catalog;
 use noetl_store::{
     Cancellation, Chunk, ChunkDecide, EventQuery, ListQuery, Loaded, LockedDecide, Session, SqlLimits, SqlRows, Store,
-    StoreError, TableSize,
+    StoreError, TableSize, catalog, secret,
 };
 use serde_json::Value;
 
@@ -203,6 +202,42 @@ impl Store for Shaky {
 
     async fn keep_answer(&self, key: &str, answer: Value) -> Result<Value, StoreError> {
         self.inner.keep_answer(key, answer).await
+    }
+
+    async fn credential(&self, name_or_id: &str) -> Result<Option<secret::CredentialRow>, StoreError> {
+        self.inner.credential(name_or_id).await
+    }
+
+    async fn credentials(&self) -> Result<Vec<secret::CredentialRow>, StoreError> {
+        self.inner.credentials().await
+    }
+
+    async fn put_credential(&self, row: secret::CredentialRow, key: &str) -> Result<bool, StoreError> {
+        self.inner.put_credential(row, key).await
+    }
+
+    async fn delete_credential(&self, id: CredentialId) -> Result<bool, StoreError> {
+        self.inner.delete_credential(id).await
+    }
+
+    async fn key_fingerprint(&self) -> Result<Option<String>, StoreError> {
+        self.inner.key_fingerprint().await
+    }
+
+    async fn keep_key_fingerprint(&self, fingerprint: &str) -> Result<String, StoreError> {
+        self.inner.keep_key_fingerprint(fingerprint).await
+    }
+
+    async fn reseal(&self, from: &str, to: &str, rows: Vec<secret::Resealed>) -> Result<bool, StoreError> {
+        self.inner.reseal(from, to, rows).await
+    }
+
+    async fn keychain(&self, cache_key: &str) -> Result<Option<secret::KeychainRow>, StoreError> {
+        self.inner.keychain(cache_key).await
+    }
+
+    async fn keep_keychain(&self, row: secret::KeychainRow, key: &str) -> Result<bool, StoreError> {
+        self.inner.keep_keychain(row, key).await
     }
 
     async fn sql(&self, sql: &str, limits: SqlLimits) -> Result<SqlRows, StoreError> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use noetl_core::id::{CommandId, ExecutionId};
 use noetl_core::tool::{ErrorKind, Stopped, ToolCall, ToolError, ToolOutcome};
-use noetl_engine::worker::{Stop, Tools};
+use noetl_engine::worker::{CommandSecrets, Stop, Tools};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -47,7 +47,7 @@ impl SimTools {
 
 #[async_trait]
 impl Tools for SimTools {
-    async fn run(&self, _slot: usize, call: ToolCall, mut stop: Stop) -> ToolOutcome {
+    async fn run(&self, _slot: usize, call: ToolCall, mut stop: Stop, _secrets: &Arc<CommandSecrets>) -> ToolOutcome {
         let start = Start { execution_id: call.execution_id, command_id: call.command_id, at: Instant::now() };
         self.witness.starts().push(start);
         let tries = {

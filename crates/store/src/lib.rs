@@ -9,6 +9,7 @@ mod landing;
 pub mod memory;
 pub mod payload;
 pub mod query;
+pub mod secret;
 pub mod sqlite;
 
 use std::fmt;
@@ -18,7 +19,7 @@ use async_trait::async_trait;
 use noetl_core::append::{Append, Due, Verdict};
 use noetl_core::event::Recorded;
 use noetl_core::head::{CommandRow, Head, HeadView, Status};
-use noetl_core::id::{CancellationId, EventId, ExecutionId, SessionId};
+use noetl_core::id::{CancellationId, CredentialId, EventId, ExecutionId, SessionId};
 use noetl_core::playbook::CancelMode;
 use noetl_core::time::Timestamp;
 use noetl_core::turns::Turns;
@@ -320,6 +321,36 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
 
     /// Keeps the answer given to an idempotency key, unless one is kept already; returns the one that is kept.
     async fn keep_answer(&self, key: &str, answer: Value) -> Result<Value, StoreError>;
+
+    /// Returns the credential under a name, else the one with that id.
+    async fn credential(&self, name_or_id: &str) -> Result<Option<secret::CredentialRow>, StoreError>;
+
+    /// Lists the credentials by name.
+    async fn credentials(&self) -> Result<Vec<secret::CredentialRow>, StoreError>;
+
+    /// Writes a credential that stands at the version before, or with version 1 one that is not there; returns whether
+    /// that was so, and `key` is the fingerprint that is kept. A server that has not heard of a new key writes nothing.
+    async fn put_credential(&self, row: secret::CredentialRow, key: &str) -> Result<bool, StoreError>;
+
+    /// Removes a credential; returns whether it was there.
+    async fn delete_credential(&self, id: CredentialId) -> Result<bool, StoreError>;
+
+    /// Returns the fingerprint of the key that everything secret is sealed with; `None` before the first one.
+    async fn key_fingerprint(&self) -> Result<Option<String>, StoreError>;
+
+    /// Keeps the fingerprint of the first key, unless one is kept already; returns the one that is kept.
+    async fn keep_key_fingerprint(&self, fingerprint: &str) -> Result<String, StoreError>;
+
+    /// Puts every credential under another key, in one transaction, and forgets the kept keychain entries; returns
+    /// whether it did. It does not if the fingerprint is not `from`, or `rows` are not all there is as it stands.
+    async fn reseal(&self, from: &str, to: &str, rows: Vec<secret::Resealed>) -> Result<bool, StoreError>;
+
+    /// Returns a kept keychain entry that has not expired by the store's clock.
+    async fn keychain(&self, cache_key: &str) -> Result<Option<secret::KeychainRow>, StoreError>;
+
+    /// Keeps a keychain entry in the place of an older one, and forgets those that have expired; returns whether `key`
+    /// is the fingerprint that is kept. Else it keeps nothing.
+    async fn keep_keychain(&self, row: secret::KeychainRow, key: &str) -> Result<bool, StoreError>;
 
     /// Runs a person's read-only query.
     async fn sql(&self, sql: &str, limits: SqlLimits) -> Result<SqlRows, StoreError>;

@@ -1,28 +1,8 @@
 //! Credentials for tools: asked for by alias when a tool runs, never part of what it was configured with.
 
-use std::fmt;
-use std::sync::Arc;
-
 use async_trait::async_trait;
+pub use noetl_core::secret::Credential;
 use noetl_core::tool::{ErrorKind, ToolError};
-use serde_json::{Map, Value};
-
-/// A credential with its secret values. Its `Debug` names it and keeps the values back.
-#[derive(Clone)]
-pub struct Credential {
-    /// The alias that it is registered under.
-    pub name: Arc<str>,
-    /// What it is for: `postgres`, `bearer`, `basic`, `api_key`, …
-    pub kind: Arc<str>,
-    /// The values, in the fields that the kind has: `db_host`, `token`, …
-    pub data: Arc<Map<String, Value>>,
-}
-
-impl fmt::Debug for Credential {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Credential").field("name", &self.name).field("kind", &self.kind).finish_non_exhaustive()
-    }
-}
 
 /// Hands credentials to a running tool.
 #[async_trait]

@@ -7,4 +7,5 @@ mod failures;
 mod loops;
 mod pipelines;
 mod routing;
+mod secrets;
 mod values;

@@ -77,6 +77,8 @@ pub(super) async fn run(shared: Arc<Shared>, options: WorkerOptions, shutdown: C
 #[derive(Debug)]
 struct Command {
     execution_id: ExecutionId,
+    /// The life that it was given to.
+    session_id: SessionId,
     phase: Phase,
     control: watch::Sender<Control>,
     started: Arc<AtomicBool>,
@@ -199,7 +201,12 @@ impl Foreman {
                 command.phase = phase;
                 continue;
             };
-            let job = Job { assignment, control: command.control.subscribe(), started: Arc::clone(&command.started) };
+            let job = Job {
+                assignment,
+                session_id: command.session_id,
+                control: command.control.subscribe(),
+                started: Arc::clone(&command.started),
+            };
             match self.jobs[slot].try_send(job) {
                 Ok(()) => {
                     self.idle.pop();
@@ -393,7 +400,7 @@ impl Foreman {
         };
         session.lease_ms = lease_ms;
         for assignment in commands {
-            self.take(assignment);
+            self.take(assignment, session_id);
         }
         for cancel in cancels {
             self.cancel(&cancel);
@@ -403,7 +410,7 @@ impl Foreman {
         }
     }
 
-    fn take(&mut self, assignment: Assignment) {
+    fn take(&mut self, assignment: Assignment, session_id: SessionId) {
         let attempt = Attempt { command_id: assignment.command_id, epoch: assignment.epoch };
         // Sent again because an answer was lost, or crossed on its way.
         if self.held.contains_key(&attempt) || self.over.contains(&attempt) {
@@ -411,6 +418,7 @@ impl Foreman {
         }
         let command = Command {
             execution_id: assignment.execution_id,
+            session_id,
             phase: Phase::Waiting(Box::new(assignment)),
             control: watch::channel(Control::Run).0,
             started: Arc::default(),

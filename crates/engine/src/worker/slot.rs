@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex};
 
 use futures_util::FutureExt;
 use noetl_core::expr::Library;
-use noetl_core::id::CatalogId;
+use noetl_core::id::{CatalogId, SessionId};
 use noetl_core::pipeline::{Next, Pipeline, Place};
 use noetl_core::playbook::{Playbook, Step};
+use noetl_core::secret::Warrant;
 use noetl_core::time::Timestamp;
 use noetl_core::tool::{ErrorKind, StopOrder, ToolCall, ToolError, ToolOutcome};
 use noetl_core::work::{Assignment, Done, Reported, Work};
@@ -21,7 +22,7 @@ use crate::clock::Clock;
 use crate::hold;
 use crate::lru::Lru;
 use crate::transport::{Attempt, Transport, WorkerError};
-use crate::worker::{Stop, Tools};
+use crate::worker::{CommandSecrets, Stop, Tools};
 
 /// A tool that runs longer than this is reported as started at once, in milliseconds.
 const STARTED_AFTER_MS: u64 = 1_000;
@@ -65,6 +66,8 @@ pub(super) enum Control {
 #[derive(Debug)]
 pub(super) struct Job {
     pub(super) assignment: Box<Assignment>,
+    /// The life of the worker that it was given to.
+    pub(super) session_id: SessionId,
     pub(super) control: watch::Receiver<Control>,
     /// Set when a tool has been started.
     pub(super) started: Arc<AtomicBool>,
@@ -88,7 +91,14 @@ pub(super) async fn serve(
 ) {
     while let Some(job) = jobs.recv().await {
         let attempt = Attempt { command_id: job.assignment.command_id, epoch: job.assignment.epoch };
-        let run = Run { shared: &shared, slot, attempt, said: &said, job };
+        let warrant = Warrant {
+            session_id: job.session_id,
+            execution_id: job.assignment.execution_id,
+            command_id: attempt.command_id,
+            epoch: attempt.epoch,
+        };
+        let secrets = Arc::new(CommandSecrets::new(Arc::clone(&shared.transport), warrant));
+        let run = Run { shared: &shared, slot, attempt, said: &said, job, secrets };
         let outcome = AssertUnwindSafe(run.command()).catch_unwind().await.unwrap_or_else(|_| {
             tracing::error!(command = %attempt.command_id, "running a command failed: this is a mistake of ours");
             failed(ToolError::hard(ErrorKind::Unknown, "WORKER_PANIC", "the worker failed while running the command"))
@@ -105,6 +115,7 @@ struct Run<'a> {
     attempt: Attempt,
     said: &'a mpsc::UnboundedSender<Said>,
     job: Job,
+    secrets: Arc<CommandSecrets>,
 }
 
 impl Run<'_> {
@@ -203,7 +214,8 @@ impl Run<'_> {
         let known = self.job.started.swap(true, Ordering::Relaxed);
         let mut say_started = (!known).then(|| Instant::now() + Duration::from_millis(STARTED_AFTER_MS));
         let (order, stop) = Stop::channel();
-        let mut run = self.shared.tools.run(self.slot, call, stop);
+        let secrets = Arc::clone(&self.secrets);
+        let mut run = self.shared.tools.run(self.slot, call, stop, &secrets);
         loop {
             if let Control::Stop { order: wanted, .. } = *self.job.control.borrow_and_update() {
                 order.send_if_modified(|present| {

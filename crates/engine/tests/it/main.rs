@@ -2,10 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "what does not work fails the test")]
 
-mod world;
-
 mod cancel;
 mod embedded;
 mod runs;
+mod secrets;
 mod servers;
 mod workers;
+mod world;

@@ -10,11 +10,13 @@ use noetl_core::head::{Head, Status};
 use noetl_core::id::{CatalogId, ExecutionId};
 use noetl_core::playbook::Playbook;
 use noetl_core::properties::{self, Member};
+use noetl_core::secret::{Credential, Warrant};
 use noetl_core::time::Timestamp;
 use noetl_core::tool::{ErrorKind, Stopped, ToolCall, ToolError, ToolOutcome};
 use noetl_engine::clock::Clock;
+use noetl_engine::secrets::SecretError;
 use noetl_engine::transport::{Hello, Local, Orders, Poll, Reports, Transport, Welcome, WorkerError};
-use noetl_engine::worker::{Stop, Tools, Worker, WorkerOptions};
+use noetl_engine::worker::{CommandSecrets, Stop, Tools, Worker, WorkerOptions};
 use noetl_engine::{
     CancelAnswer, CancelError, CancelRequest, Engine, EngineOptions, Running, StartRequest, Started, WaitFor,
 };
@@ -70,7 +72,7 @@ impl Scripts {
 /// `ok`, `return <json>`, `input`, `fail [hard]`, `flaky <n>`, `sleep <ms>`, `stubborn <ms>`.
 #[async_trait]
 impl Tools for Scripts {
-    async fn run(&self, _slot: usize, call: ToolCall, mut stop: Stop) -> ToolOutcome {
+    async fn run(&self, _slot: usize, call: ToolCall, mut stop: Stop, secrets: &Arc<CommandSecrets>) -> ToolOutcome {
         self.started.lock().unwrap().push((call.execution_id, Arc::clone(&call.step)));
         let code = call.config.get("code").and_then(Value::as_str).unwrap_or("ok").to_owned();
         let (word, rest) = code.split_once(' ').unwrap_or((&code, ""));
@@ -82,6 +84,10 @@ impl Tools for Scripts {
             "ok" => ToolOutcome::ok(json!({ "step": call.step })),
             "return" => ToolOutcome::ok(serde_json::from_str(rest).unwrap()),
             "input" => ToolOutcome::ok(Value::Object(call.input)),
+            "secret" => match secrets.credential(rest).await {
+                Ok(credential) => ToolOutcome::ok(json!({ "kind": credential.kind, "fields": credential.data.len() })),
+                Err(error) => ToolOutcome::failed(error, Value::Null),
+            },
             "fail" => fail(rest == "hard"),
             "flaky" => {
                 if call.attempt > rest.parse().unwrap() {
@@ -162,6 +168,11 @@ impl Transport for Wire {
 
     async fn result(&self, reference: &str) -> Result<Arc<Value>, WorkerError> {
         self.carry(async |server| server.result(reference).await).await
+    }
+
+    async fn credential(&self, warrant: &Warrant, alias: &str) -> Result<Credential, SecretError> {
+        let answer = self.carry(async |server| Ok(server.credential(warrant, alias).await)).await;
+        answer.unwrap_or_else(|error| Err(SecretError::Unreachable(error.to_string())))
     }
 
     async fn is_cancelled(&self, execution_id: ExecutionId) -> bool {

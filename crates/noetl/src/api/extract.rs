@@ -40,6 +40,25 @@ where
     }
 }
 
+/// A JSON body with secrets in it: a refusal names the field and repeats nothing of what was sent.
+#[derive(Debug, Clone)]
+pub struct SecretBody<T>(pub T);
+
+impl<S, T> FromRequest<S> for SecretBody<T>
+where
+    S: Send + Sync,
+    T: DeserializeOwned + PartialSchema,
+{
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        parse_body(&read(request, state).await?).map(SecretBody).map_err(|refusal: ApiError| match refusal.body.field {
+            Some(field) => ApiError::bad_field(&field, "is not what is expected here"),
+            None => ApiError::bad_request("the body must be a JSON object"),
+        })
+    }
+}
+
 /// Reads the bytes of a body, in bounded time and size.
 pub(super) async fn read<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, ApiError> {
     let reading = Bytes::from_request(request, state);
@@ -164,6 +183,18 @@ impl<S: Send + Sync> FromRequestParts<S> for StepName {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         segment(parts, state, "step").await.map(StepName)
+    }
+}
+
+/// A credential in the path, by name or id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CredentialName(pub String);
+
+impl<S: Send + Sync> FromRequestParts<S> for CredentialName {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        segment(parts, state, "credential").await.map(CredentialName)
     }
 }
 

@@ -4,6 +4,7 @@
 
 pub mod caller;
 pub mod catalog;
+pub mod credentials;
 pub mod db;
 mod docs;
 pub mod error;
@@ -44,6 +45,7 @@ use self::docs::Served;
 use self::error::ApiError;
 use self::metrics::Numbers;
 use crate::embed::Role;
+use crate::vault::Vault;
 
 /// Largest request body where nothing larger is meant, in bytes.
 pub const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -61,6 +63,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 pub struct Api {
     /// The engine.
     pub engine: Arc<Engine>,
+    vault: Option<Arc<Vault>>,
     numbers: Arc<Numbers>,
     started: Instant,
     stopping: CancellationToken,
@@ -74,12 +77,19 @@ impl Api {
         let numbers = Arc::new(Numbers::new(&engine));
         Api {
             engine,
+            vault: None,
             numbers,
             started: Instant::now(),
             stopping,
             role: Role::Server,
             leaving: CancellationToken::new(),
         }
+    }
+
+    /// Says where secrets are kept.
+    #[must_use]
+    pub fn keeping(self, vault: Arc<Vault>) -> Self {
+        Api { vault: Some(vault), ..self }
     }
 
     /// Says what the owner is there for, and how it hears that a server wants its place.
@@ -130,12 +140,15 @@ fn quick() -> OpenApiRouter<Api> {
         .routes(routes!(executions::check::check))
         .routes(routes!(executions::tree::tree))
         .routes(routes!(sql::execute))
+        .routes(routes!(credentials::register, credentials::list))
+        .routes(routes!(credentials::show, credentials::delete))
         .routes(routes!(worker::hello))
         .routes(routes!(worker::claim))
         .routes(routes!(workers::list))
         .routes(routes!(worker::command))
         .routes(routes!(worker::playbook))
         .routes(routes!(worker::resolve))
+        .routes(routes!(worker::secrets::credential))
         .routes(routes!(health::root))
         .routes(routes!(health::live))
         .routes(routes!(health::health))

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::link::{Link, Mode};
 use super::stop::{Exit, Stop};
 use super::target::Globals;
-use super::{console, refusal};
+use super::{console, credential, refusal};
 use crate::render::diagnostics::{self, Finding};
 use crate::render::{clean, document, json as text};
 
@@ -72,7 +72,7 @@ impl Catalog {
     }
 }
 
-/// Register playbooks
+/// Register playbooks and credentials
 #[derive(Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct Register {
@@ -87,17 +87,20 @@ pub struct Register {
 enum RegisterWhat {
     /// Register a playbook file, or every playbook below a folder
     Playbook(FileOrDirectory),
+    /// Register a credential file, or every credential below a folder
+    Credential(FileOrDirectory),
 }
 
 #[derive(Debug, clap::Args)]
 #[group(required = true, multiple = false)]
-struct FileOrDirectory {
-    /// A playbook file
+pub struct FileOrDirectory {
+    /// One file
     #[arg(short, long, value_name = "FILE")]
-    file: Option<PathBuf>,
-    /// A folder; every YAML file below it with `apiVersion:` and `kind: Playbook`
+    pub file: Option<PathBuf>,
+    /// A folder; every file below it that is one: YAML with `apiVersion:` and `kind: Playbook` for playbooks, JSON
+    /// with `type` and `data` for credentials
     #[arg(short, long, value_name = "DIR")]
-    directory: Option<PathBuf>,
+    pub directory: Option<PathBuf>,
 }
 
 impl Register {
@@ -110,6 +113,7 @@ impl Register {
             (Some(RegisterWhat::Playbook(FileOrDirectory { directory: Some(directory), .. })), _) => {
                 register_directory(globals, directory).await
             }
+            (Some(RegisterWhat::Credential(what)), _) => credential::register(globals, what).await,
             (Some(RegisterWhat::Playbook(FileOrDirectory { file: None, directory: None })), _) | (None, None) => {
                 Err(Stop::usage("nothing to register").hint("noetl register playbook --file FILE, or --directory DIR"))
             }
@@ -143,6 +147,14 @@ pub enum Get {
         /// Catalog path, or PATH@VERSION
         path: String,
     },
+    /// A credential; secret values are masked unless the server runs with --allow-secret-read
+    Credential {
+        /// Its name, or its id
+        name: String,
+        /// Accepted for older scripts: the data is shown anyway
+        #[arg(long)]
+        include_data: bool,
+    },
     /// An execution with the newest page of its log
     Execution {
         /// Which
@@ -167,6 +179,7 @@ impl Get {
     pub async fn run(&self, globals: &Globals) -> Result<Exit, Stop> {
         match self {
             Get::Playbook { path } => get_playbook(globals, path).await,
+            Get::Credential { name, include_data: _ } => credential::show(globals, name).await,
             Get::Execution { id } => show(globals, &["executions", &id.to_string()]).await,
             Get::Steps { id } => show(globals, &["executions", &id.to_string(), "steps"]).await,
             Get::Result { id, step } => show(globals, &["executions", &id.to_string(), "steps", step]).await,
@@ -356,8 +369,14 @@ fn playbooks_below(directory: &Path) -> Result<Vec<PathBuf>, Stop> {
     Ok(files.into_iter().filter(|file| fs::read_to_string(file).map_or(true, |source| is_playbook(&source))).collect())
 }
 
-/// Returns YAML files below `directory`, in the order of their names. Links to folders are not followed.
+/// Returns YAML files below `directory`, in the order of their names.
 fn yaml_below(directory: &Path) -> Result<Vec<PathBuf>, Stop> {
+    files_below(directory, &["yaml", "yml"])
+}
+
+/// Returns files below `directory` with one of these endings, in the order of their names. Links to folders are not
+/// followed.
+pub fn files_below(directory: &Path, endings: &[&str]) -> Result<Vec<PathBuf>, Stop> {
     let failed = |path: &Path, error: &std::io::Error| Stop::usage(format!("can not read {}: {error}", path.display()));
     let mut files = Vec::new();
     let mut folders = vec![(directory.to_path_buf(), 0)];
@@ -369,7 +388,7 @@ fn yaml_below(directory: &Path) -> Result<Vec<PathBuf>, Stop> {
                 if depth < DEPTH_MAX {
                     folders.push((path, depth + 1));
                 }
-            } else if path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml") {
+            } else if path.extension().is_some_and(|extension| endings.iter().any(|ending| extension == *ending)) {
                 files.push(path);
             }
         }

@@ -13,6 +13,7 @@ use crate::client::{Answer, Client, ClientError, Request};
 use crate::clock;
 use crate::embed::{DataDir, EmbedError, Place, Role, SocketPath};
 use crate::server::node::{Node, NodeError, NodeOptions, WorkerSettings};
+use crate::vault::VaultError;
 
 /// How long to look for a new owner of the data directory before giving up. Longer than an owner takes to drain.
 const HANDOVER: Duration = Duration::from_secs(60);
@@ -281,7 +282,22 @@ pub fn bad_directory(error: &EmbedError) -> Stop {
 pub fn bad_node(error: &NodeError) -> Stop {
     match error {
         NodeError::Directory(error) => bad_directory(error),
+        NodeError::Vault(error) => bad_vault(error),
         NodeError::Store(_) | NodeError::Tools(_) => Stop::new(Exit::Unreachable, error.to_string()),
+    }
+}
+
+/// Returns how a command ends that has no key to the secrets.
+pub fn bad_vault(error: &VaultError) -> Stop {
+    match error {
+        VaultError::BadKey { .. } | VaultError::Bad { .. } => Stop::usage(error.to_string()),
+        VaultError::KeyFile { .. }
+        | VaultError::KeyFileOpen { .. }
+        | VaultError::KeyLost { .. }
+        | VaultError::OtherKey { .. }
+        | VaultError::Locked(_)
+        | VaultError::Busy(_)
+        | VaultError::Store(_) => Stop::new(Exit::Unreachable, error.to_string()),
     }
 }
 

@@ -7,6 +7,7 @@ pub mod catalog;
 pub mod config;
 pub mod console;
 pub mod context;
+pub mod credential;
 pub mod db;
 pub mod display;
 pub mod events;
@@ -89,6 +90,8 @@ enum Command {
     #[command(subcommand)]
     Db(db::Db),
     #[command(subcommand)]
+    Credential(credential::Credential),
+    #[command(subcommand)]
     Context(context::Contexts),
     Bench(bench::Bench),
     /// Deprecated name of `run`
@@ -157,6 +160,7 @@ impl Command {
             Command::Worker(worker) => worker.run(globals).await,
             Command::Workers(workers) => workers.run(globals).await,
             Command::Db(db) => db.run(globals).await,
+            Command::Credential(credential) => credential.run(globals).await,
             Command::Context(contexts) => contexts.run(globals),
             Command::Bench(bench) => bench.run().await,
             Command::Exec(run) => {
@@ -214,6 +218,8 @@ mod tests {
             "noetl execute playbook demo/hello",
             "noetl register playbook -f a.yaml",
             "noetl register playbook --directory d",
+            "noetl register credential -f pg.json",
+            "noetl get credential pg --include-data",
             "noetl register a.yaml --host localhost --port 8083",
             "noetl catalog load a b --batch-size 10",
             "noetl list Playbook --json",

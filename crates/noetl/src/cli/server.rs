@@ -46,6 +46,9 @@ pub struct ServeArgs {
     /// Environment variable that templates and tools may see, beside PATH, HOME, LANG, TZ and TMPDIR (repeatable)
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     expose_env: Vec<String>,
+    /// Show credentials as they are, and not masked, to whoever may ask at all
+    #[arg(long)]
+    allow_secret_read: bool,
     /// Listen beyond this machine without a token: everybody who reaches the server can run code on it
     #[arg(long)]
     insecure_no_auth: bool,
@@ -145,6 +148,7 @@ fn options(globals: &Globals, args: &ServeArgs) -> Result<ServerOptions, Stop> {
         ..WorkerSettings::default()
     });
     options.expose_env.clone_from(&args.expose_env);
+    options.allow_secret_read = args.allow_secret_read;
     Ok(options)
 }
 
@@ -240,8 +244,12 @@ fn arguments(globals: &Globals, args: &ServeArgs, options: &ServerOptions) -> Ve
     for origin in &args.cors_origin {
         pair("--cors-origin", origin.into());
     }
-    let flags =
-        [("--no-worker", args.no_worker), ("--insecure-no-auth", args.insecure_no_auth), ("--log-json", args.log_json)];
+    let flags = [
+        ("--no-worker", args.no_worker),
+        ("--allow-secret-read", args.allow_secret_read),
+        ("--insecure-no-auth", args.insecure_no_auth),
+        ("--log-json", args.log_json),
+    ];
     out.extend(flags.iter().filter(|(_, given)| *given).map(|(name, _)| OsString::from(name)));
     out
 }

@@ -338,7 +338,9 @@ fn transport(globals: &Globals, insecure: bool) -> Result<(Arc<dyn Transport>, S
                 ways.push((one.url, way));
             }
             let place = ways.iter().map(|(url, _)| url.as_str()).collect::<Vec<_>>().join(", ");
-            Ok((Arc::new(Failover::new(ways, std::process::id() as usize)), place))
+            let failover = Failover::new(ways, std::process::id() as usize);
+            let failover = failover.ok_or_else(|| Stop::usage("--server-url names no server"))?;
+            Ok((Arc::new(failover), place))
         }
     }
 }

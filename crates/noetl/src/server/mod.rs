@@ -49,6 +49,8 @@ pub struct ServerOptions {
     pub worker: Option<WorkerSettings>,
     /// Environment variables that templates and tools see.
     pub expose_env: Vec<String>,
+    /// Whether credentials are shown as they are, and not masked, to whoever may ask at all.
+    pub allow_secret_read: bool,
     /// Written while the server runs.
     pub pid_file: Option<PathBuf>,
     /// Started in the background: what happens to the terminal does not matter.
@@ -66,6 +68,7 @@ impl ServerOptions {
             tls: None,
             worker: Some(WorkerSettings::default()),
             expose_env: Vec::new(),
+            allow_secret_read: false,
             pid_file: None,
             detached: false,
         }
@@ -153,7 +156,11 @@ pub async fn run(options: ServerOptions, ready: impl FnOnce(Ready)) -> Result<En
     let urls = urls(&options, &listeners);
     let worker = options.worker.clone();
     let slots = worker.as_ref().map(|worker| worker.slots.unwrap_or_else(node::default_slots));
-    let node_options = NodeOptions { expose_env: options.expose_env, ..NodeOptions::working(Role::Server, worker) };
+    let node_options = NodeOptions {
+        expose_env: options.expose_env,
+        allow_secret_read: options.allow_secret_read,
+        ..NodeOptions::working(Role::Server, worker)
+    };
     let mut node = Node::start(owned, node_options).await?;
     node.announce(urls.first().cloned())?;
     let warnings = warnings(&options.host, &doors, tls.as_ref());

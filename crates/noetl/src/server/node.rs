@@ -27,6 +27,8 @@ use crate::api::{self, Api};
 use crate::clock;
 use crate::embed::{EmbedError, Owned, Owner, Role};
 use crate::tools::{Hands, Output, SUPERVISE};
+use crate::vault::key::KeySource;
+use crate::vault::{Vault, VaultError};
 
 /// How long running commands get at the end, unless told otherwise.
 pub const DRAIN_DEFAULT: Duration = Duration::from_secs(30);
@@ -46,6 +48,9 @@ pub enum NodeError {
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The key to the secrets.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
     /// The tools.
     #[error("tools can not be run: {0}")]
     Tools(std::io::Error),
@@ -110,13 +115,15 @@ pub struct NodeOptions {
     pub expose_env: Vec<String>,
     /// How a cancel treats what runs when neither request nor playbook says.
     pub default_cancel_mode: CancelMode,
+    /// Whether credentials are shown as they are, and not masked, to whoever may ask at all.
+    pub allow_secret_read: bool,
 }
 
 impl NodeOptions {
     /// Returns the options of a server, or of a run.
     pub fn working(role: Role, worker: Option<WorkerSettings>) -> Self {
         let default_cancel_mode = CancelMode::Finish;
-        NodeOptions { role, worker, drive: true, expose_env: Vec::new(), default_cancel_mode }
+        NodeOptions { role, worker, drive: true, expose_env: Vec::new(), default_cancel_mode, allow_secret_read: false }
     }
 
     /// Returns the options of a command that only looks, or changes one thing.
@@ -151,7 +158,8 @@ impl Node {
     pub async fn start(owned: Owned, options: NodeOptions) -> Result<Node, NodeError> {
         // The socket is bound last of all that can fail, so that a guest never meets an owner that gives up.
         let store = open(&owned).await?;
-        let engine = Engine::new(Arc::clone(&store), engine_options(&options));
+        let vault = open_vault(&owned, &store, &options).await?;
+        let engine = Engine::new(Arc::clone(&store), engine_options(&options, &vault));
         let (stopping, leaving) = (CancellationToken::new(), CancellationToken::new());
         let worker = match &options.worker {
             Some(settings) => Some(prepare(&engine, settings, &options)?),
@@ -160,7 +168,7 @@ impl Node {
         let listener = owned.listen()?;
         let running = options.drive.then(|| engine.spawn());
         let worker = worker.map(Prepared::begin);
-        let api = Api::new(engine, stopping.clone()).leaving_by(options.role, leaving.clone());
+        let api = Api::new(engine, stopping.clone()).keeping(vault).leaving_by(options.role, leaving.clone());
         let socket = tokio::spawn(listen::serve(Listener::Unix(listener), api::router(api.clone()), stopping.clone()));
         tracing::info!(directory = %owned.dir().path().display(), worker = worker.is_some(), "the node is up");
         Ok(Node { api, owned, role: options.role, running, worker, socket, stopping, leaving })
@@ -221,8 +229,20 @@ async fn open(owned: &Owned) -> Result<Arc<dyn Store>, NodeError> {
     }
 }
 
-fn engine_options(options: &NodeOptions) -> EngineOptions {
+/// Returns the vault. Whoever only looks around needs no key, and must not be kept out by a missing one.
+async fn open_vault(owned: &Owned, store: &Arc<dyn Store>, options: &NodeOptions) -> Result<Arc<Vault>, NodeError> {
+    let source = KeySource::of_environment(owned.dir().key_file())?;
+    let vault = Vault::new(Arc::clone(store), source, random_node(), options.allow_secret_read);
+    if options.drive {
+        vault.check().await?;
+    }
+    Ok(Arc::new(vault))
+}
+
+fn engine_options(options: &NodeOptions, vault: &Arc<Vault>) -> EngineOptions {
+    let vault: Arc<dyn noetl_engine::secrets::Vault> = Arc::clone(vault) as _;
     EngineOptions {
+        vault: Some(vault),
         node: random_node(),
         environment: Arc::new(environment(&options.expose_env)),
         default_cancel_mode: options.default_cancel_mode,

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use noetl::api::worker::secrets::CredentialAsk;
 use noetl_core::id::{CatalogId, CommandId, ExecutionId, SessionId};
 use noetl_core::playbook::CancelMode;
+use noetl_core::secret::{Credential, Warrant};
 use noetl_core::work::{Assignment, Report, Reported};
 use noetl_engine::transport::{Attempt, CancelOrder, Held, Hello, Offer, Orders, Poll, Reports, Welcome};
 use serde_json::{Value, json};
@@ -64,6 +66,14 @@ pub(crate) fn samples() -> Vec<(&'static str, Value)> {
     vec![
         ("Hello", wire(&hello)),
         ("Welcome", wire(&Welcome { session_id, lease_ms: 1, poll_ms: 1, protocol: 1 })),
+        (
+            "CredentialAsk",
+            wire(&CredentialAsk {
+                warrant: Warrant { session_id, execution_id, command_id, epoch: 1 },
+                alias: "a".into(),
+            }),
+        ),
+        ("Credential", wire(&Credential { name: "a".into(), kind: "bearer".into(), data: Arc::default() })),
         ("Poll", wire(&poll)),
         ("Held", wire(&held)),
         ("Reports", wire(&Reports { reports: vec![report.clone()], poll: poll.clone() })),

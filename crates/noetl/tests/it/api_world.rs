@@ -7,8 +7,12 @@ use axum::body::Body;
 use axum::http::{HeaderMap, Method, Request, StatusCode};
 use axum::response::Response;
 use noetl::api::{self, Api};
+use noetl::vault::Vault;
+use noetl::vault::key::KeySource;
+use noetl::vault::seal::MasterKey;
 use noetl_core::time::Timestamp;
 use noetl_engine::{Engine, EngineOptions, Running};
+use noetl_store::Store;
 use noetl_store::memory::MemoryStore;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -65,11 +69,20 @@ impl Answer {
 impl World {
     /// A server that is up.
     pub(crate) fn new() -> Self {
+        World::with(false)
+    }
+
+    /// A server that is up, and shows credentials as they are if `reading`.
+    pub(crate) fn with(reading: bool) -> Self {
         let store = Arc::new(MemoryStore::new(Arc::new(now)));
-        let engine = Engine::new(store, EngineOptions { node: 1, ..EngineOptions::default() });
+        let key = MasterKey::generate().unwrap();
+        let vault = Arc::new(Vault::new(Arc::clone(&store) as Arc<dyn Store>, KeySource::Given(key), 1, reading));
+        let kept: Arc<dyn noetl_engine::secrets::Vault> = Arc::clone(&vault) as _;
+        let options = EngineOptions { node: 1, vault: Some(kept), ..EngineOptions::default() };
+        let engine = Engine::new(store, options);
         let running = engine.spawn();
         let stopping = CancellationToken::new();
-        let router = api::router(Api::new(engine, stopping.clone()));
+        let router = api::router(Api::new(engine, stopping.clone()).keeping(vault));
         World { router, stopping, _running: running }
     }
 

@@ -16,7 +16,7 @@ terminals only, and `NO_COLOR` turns them off. `--json` prints documents with so
 ";
 
 /// Every command.
-const COMMANDS: [&str; 42] = [
+const COMMANDS: [&str; 49] = [
     "",
     "run",
     "cancel",
@@ -28,6 +28,7 @@ const COMMANDS: [&str; 42] = [
     "query",
     "register",
     "register playbook",
+    "register credential",
     "catalog",
     "catalog register",
     "catalog get",
@@ -36,6 +37,7 @@ const COMMANDS: [&str; 42] = [
     "list",
     "get",
     "get playbook",
+    "get credential",
     "get execution",
     "get steps",
     "get result",
@@ -46,6 +48,11 @@ const COMMANDS: [&str; 42] = [
     "server stop",
     "worker",
     "worker run",
+    "credential",
+    "credential register",
+    "credential list",
+    "credential get",
+    "credential delete",
     "db",
     "db init",
     "db verify",

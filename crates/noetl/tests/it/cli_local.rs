@@ -158,9 +158,12 @@ fn ctrl_c_cancels_a_local_run_and_stops_what_it_runs() {
 #[test]
 fn a_second_ctrl_c_does_not_wait_for_a_stubborn_tool() {
     let home = Home::new();
-    home.file("stubborn.yaml", &SLEEP.replace("sleep 600", "trap '' TERM INT; while true; do sleep 1; done"));
-    let run = home.spawn(&["run", "stubborn.yaml"]);
+    let deaf = "trap '' TERM INT; echo deaf > '{{ workload.file }}'; while true; do sleep 1; done";
+    home.file("stubborn.yaml", &SLEEP.replace("sleep 600", deaf));
+    let deaf = home.path().join("deaf");
+    let run = home.spawn(&["run", "stubborn.yaml", "--set", &format!("file={}", deaf.display())]);
     let id = running(&home);
+    eventually("the tool hears no signals any more", || deaf.exists().then_some(()));
     signal(&run, Signal::INT);
     eventually("it is cancelled", || home.run(&["status", &id]).stdout.contains("Status:    CANCELLED").then_some(()));
     let second = std::time::Instant::now();
@@ -251,17 +254,24 @@ fn the_others_finish_when_the_owner_is_killed() {
         .map(|number| home.spawn(&["run", "moment.yaml", "--set", &file_flag, "--set", &format!("line=run {number}")]))
         .collect();
     running(&home);
-    let owner: Value =
-        serde_json::from_str(&std::fs::read_to_string(home.path().join(".noetl/data/owner.lock")).unwrap()).unwrap();
-    let pid = u32::try_from(owner["pid"].as_u64().unwrap()).unwrap();
-    // Some command that looks may own it at this moment; then nothing is killed, and the runs finish all the same.
-    if let Some(place) = runs.iter().position(|run| run.id() == pid) {
-        let mut killed = runs.swap_remove(place);
-        killed.kill().unwrap();
-        killed.wait().unwrap();
-    }
+    // A command that looks may own it for a moment, as `running` does; sooner or later it is one of the runs.
+    let place = eventually("one of the runs owns the directory", || {
+        let owner = std::fs::read_to_string(home.path().join(".noetl/data/owner.lock")).ok()?;
+        let owner: Value = serde_json::from_str(&owner).ok()?;
+        let mut of_runs = runs.iter().map(|run| Some(u64::from(run.id())));
+        of_runs.position(|pid| pid == owner["pid"].as_u64())
+    });
+    let mut killed = runs.swap_remove(place);
+    killed.kill().unwrap();
+    killed.wait().unwrap();
     for run in runs {
         let said = ended(run);
         assert_eq!(said.exit, 0, "{}", said.stderr);
+    }
+    // What the killed one had begun is in the directory; whoever works there next ends it.
+    let _server = Server::start(&home, &[]);
+    for execution in executions(&home) {
+        let id = execution["execution_id"].as_str().unwrap();
+        assert_eq!(home.run(&["wait", id]).done().stdout, "COMPLETED\n");
     }
 }

@@ -10,7 +10,7 @@ use noetl::server::node::{Node, NodeError, NodeOptions};
 use noetl_core::id::SessionId;
 use noetl_core::tool::{ToolCall, ToolOutcome};
 use noetl_engine::transport::{Poll, Transport, WorkerError};
-use noetl_engine::worker::{Stop, Tools, Worker, WorkerOptions};
+use noetl_engine::worker::{CommandSecrets, Stop, Tools, Worker, WorkerOptions};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -21,7 +21,7 @@ struct Echo;
 
 #[async_trait]
 impl Tools for Echo {
-    async fn run(&self, _slot: usize, call: ToolCall, _stop: Stop) -> ToolOutcome {
+    async fn run(&self, _slot: usize, call: ToolCall, _stop: Stop, _secrets: &Arc<CommandSecrets>) -> ToolOutcome {
         ToolOutcome::ok(json!({"kind": &*call.kind, "step": &*call.step}))
     }
 }

@@ -49,7 +49,12 @@ impl Home {
 
     /// Returns the binary, ready to be run in this home with nothing else of this machine.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_noetl"));
+        self.program(env!("CARGO_BIN_EXE_noetl"), arguments)
+    }
+
+    /// Returns another program, ready to be run in the same way.
+    pub(crate) fn program(&self, program: &str, arguments: &[&str]) -> Command {
+        let mut command = Command::new(program);
         command.args(arguments).current_dir(self.path()).env_clear().env("HOME", self.path()).stdin(Stdio::null());
         if let Some(path) = std::env::var_os("PATH") {
             command.env("PATH", path);

@@ -13,7 +13,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("noetl-tools", &["noetl-core"]),
     ("noetl", &["noetl-core", "noetl-store", "noetl-engine", "noetl-tools"]),
     ("noetl-sim", &["noetl-core", "noetl-store", "noetl-engine"]),
-    ("noetl-conformance", &[]),
+    ("noetl-testkit", &[]),
+    ("noetl-conformance", &["noetl-testkit"]),
 ];
 
 /// Crates that would bring a clock, a socket, a process or chance to where it must not be.

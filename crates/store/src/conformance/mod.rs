@@ -17,6 +17,7 @@ mod locked;
 mod obligation;
 mod reading;
 mod record;
+mod secret;
 mod session;
 mod upkeep;
 
@@ -31,7 +32,7 @@ use noetl_core::time::Timestamp;
 pub use self::fixture::{Script, Stage};
 pub use self::{
     batch::*, cascade::*, claim::*, durable::*, family::*, guard::*, head::*, locked::*, obligation::*, reading::*,
-    record::*, session::*, upkeep::*,
+    record::*, secret::*, session::*, upkeep::*,
 };
 use crate::{Clock, Store};
 
@@ -160,12 +161,17 @@ macro_rules! for_each_promise {
             expired_sessions_that_hold_nothing_are_no_matter,
             the_catalog_counts_versions_per_path,
             a_first_answer_is_kept,
+            a_credential_is_written_by_whoever_knows_it_as_it_stands,
+            the_first_key_leaves_its_fingerprint,
+            another_key_takes_over_at_once_or_not_at_all,
+            a_keychain_entry_is_kept_until_it_expires,
             a_sound_store_has_nothing_to_find,
             old_families_are_pruned_whole,
             sizes_are_counted,
             a_closed_store_answers_nothing,
             what_was_acknowledged_survives_a_crash,
             an_unfinished_cascade_survives_a_crash,
+            secrets_survive_a_crash,
         }
     };
 }

@@ -90,9 +90,19 @@ pub async fn sizes_are_counted(stage: Stage) {
     let sizes = stage.store.size().await.unwrap();
     let rows = |table: &str| sizes.iter().find(|size| size.table == table).map(|size| size.rows);
     assert_eq!((rows("event"), rows("execution"), rows("command")), (Some(3), Some(2), Some(1)));
-    for table in
-        ["due", "cancellation", "cancellation_front", "snapshot", "result", "catalog", "runtime", "idempotency"]
-    {
+    for table in [
+        "due",
+        "cancellation",
+        "cancellation_front",
+        "snapshot",
+        "result",
+        "catalog",
+        "runtime",
+        "idempotency",
+        "credential",
+        "keychain",
+        "setting",
+    ] {
         assert_eq!(rows(table), Some(0), "{table}");
     }
 }

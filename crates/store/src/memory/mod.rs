@@ -13,7 +13,7 @@ use noetl_core::append::{Append, Due, Verdict};
 use noetl_core::event::Recorded;
 use noetl_core::event::row::{canonical_name, wire_name};
 use noetl_core::head::{CommandRow, CommandState, Head, HeadView};
-use noetl_core::id::{CancellationId, ExecutionId, SessionId};
+use noetl_core::id::{CancellationId, CredentialId, ExecutionId, SessionId};
 use noetl_core::time::Timestamp;
 use noetl_core::turns::Turns;
 use serde_json::Value;
@@ -21,6 +21,7 @@ use serde_json::Value;
 use self::tables::{Life, Tables};
 use crate::catalog::{NewResource, Resource, ResourceKey};
 use crate::landing::{self, Check, Landing};
+use crate::secret::{CredentialRow, KeychainRow, Resealed};
 use crate::{
     Cancellation, Chunk, ChunkDecide, Clock, EventQuery, ListQuery, Loaded, LockedDecide, LockedView, Session,
     SqlLimits, SqlRows, Store, StoreError, TableSize, path_matches, payload,
@@ -448,6 +449,83 @@ impl Store for MemoryStore {
         Ok(self.lock()?.answers.entry(key.to_owned()).or_insert((now, answer)).1.clone())
     }
 
+    async fn credential(&self, name_or_id: &str) -> Result<Option<CredentialRow>, StoreError> {
+        let tables = self.lock()?;
+        let named = tables.credentials.get(name_or_id);
+        let with_id = || {
+            let id: CredentialId = name_or_id.parse().ok()?;
+            tables.credentials.values().find(|row| row.id == id)
+        };
+        Ok(named.or_else(with_id).cloned())
+    }
+
+    async fn credentials(&self) -> Result<Vec<CredentialRow>, StoreError> {
+        Ok(self.lock()?.credentials.values().cloned().collect())
+    }
+
+    async fn put_credential(&self, row: CredentialRow, key: &str) -> Result<bool, StoreError> {
+        let mut tables = self.lock()?;
+        let present = tables.credentials.get(&row.name).map(|present| (present.id, present.version));
+        let follows = match present {
+            Some(present) => present == (row.id, row.version - 1),
+            None => row.version == 1 && tables.credentials.values().all(|other| other.id != row.id),
+        };
+        let follows = follows && tables.key_fingerprint.as_deref() == Some(key);
+        if follows {
+            tables.credentials.insert(Arc::clone(&row.name), row);
+        }
+        Ok(follows)
+    }
+
+    async fn delete_credential(&self, id: CredentialId) -> Result<bool, StoreError> {
+        let mut tables = self.lock()?;
+        let before = tables.credentials.len();
+        tables.credentials.retain(|_, row| row.id != id);
+        Ok(tables.credentials.len() < before)
+    }
+
+    async fn key_fingerprint(&self) -> Result<Option<String>, StoreError> {
+        Ok(self.lock()?.key_fingerprint.clone())
+    }
+
+    async fn keep_key_fingerprint(&self, fingerprint: &str) -> Result<String, StoreError> {
+        Ok(self.lock()?.key_fingerprint.get_or_insert_with(|| fingerprint.to_owned()).clone())
+    }
+
+    async fn reseal(&self, from: &str, to: &str, rows: Vec<Resealed>) -> Result<bool, StoreError> {
+        let mut tables = self.lock()?;
+        let present: BTreeSet<_> = tables.credentials.values().map(|row| (row.id, row.version)).collect();
+        let opened: BTreeSet<_> = rows.iter().map(|row| (row.id, row.version)).collect();
+        if tables.key_fingerprint.as_deref() != Some(from) || present != opened {
+            return Ok(false);
+        }
+        for row in rows {
+            if let Some(present) = tables.credentials.values_mut().find(|present| present.id == row.id) {
+                present.sealed = row.sealed;
+                present.version += 1;
+            }
+        }
+        tables.keychain.clear();
+        tables.key_fingerprint = Some(to.to_owned());
+        Ok(true)
+    }
+
+    async fn keychain(&self, cache_key: &str) -> Result<Option<KeychainRow>, StoreError> {
+        let now = (self.clock)();
+        Ok(self.lock()?.keychain.get(cache_key).filter(|row| row.expires_at > now).cloned())
+    }
+
+    async fn keep_keychain(&self, row: KeychainRow, key: &str) -> Result<bool, StoreError> {
+        let now = (self.clock)();
+        let mut tables = self.lock()?;
+        tables.keychain.retain(|_, kept| kept.expires_at > now);
+        let known = tables.key_fingerprint.as_deref() == Some(key);
+        if known {
+            tables.keychain.insert(Arc::clone(&row.cache_key), row);
+        }
+        Ok(known)
+    }
+
     async fn sql(&self, _sql: &str, _limits: SqlLimits) -> Result<SqlRows, StoreError> {
         Err(StoreError::Query("a store in memory has no SQL; use a store on disk".into()))
     }
@@ -483,6 +561,9 @@ impl Store for MemoryStore {
             ("event", tables.event_ids.len()),
             ("execution", tables.executions.len()),
             ("idempotency", tables.answers.len()),
+            ("credential", tables.credentials.len()),
+            ("keychain", tables.keychain.len()),
+            ("setting", usize::from(tables.key_fingerprint.is_some())),
             ("result", tables.results.len()),
             ("runtime", tables.sessions.len()),
             ("snapshot", tables.executions.values().map(|execution| execution.snapshots.len()).sum()),

@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use crate::catalog::Resource;
 use crate::landing::{Landing, Rows};
+use crate::secret::{CredentialRow, KeychainRow};
 use crate::{Cancellation, Session, StoreError};
 
 /// How many snapshots of an execution are kept.
@@ -37,6 +38,9 @@ pub(super) struct Tables {
     pub(super) front: BTreeSet<(CancellationId, ExecutionId)>,
     pub(super) catalog: BTreeMap<CatalogId, Resource>,
     pub(super) answers: BTreeMap<String, (Timestamp, Value)>,
+    pub(super) credentials: BTreeMap<Arc<str>, CredentialRow>,
+    pub(super) keychain: BTreeMap<Arc<str>, KeychainRow>,
+    pub(super) key_fingerprint: Option<String>,
     // Orders of the above.
     pub(super) children: BTreeMap<ExecutionId, BTreeSet<ExecutionId>>,
     pub(super) pending: BTreeSet<PendingKey>,
@@ -262,6 +266,7 @@ impl Tables {
             self.clear_due(key);
         }
         self.results.retain(|_, result| result.execution_id != execution_id);
+        self.keychain.retain(|_, row| row.execution.is_none_or(|(id, _)| id != execution_id));
         self.unquiesced.remove(&execution_id);
     }
 }

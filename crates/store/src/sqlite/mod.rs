@@ -16,6 +16,7 @@ mod plans;
 mod read;
 mod readers;
 mod rows;
+mod secret;
 mod tables;
 mod upkeep;
 mod writer;
@@ -30,7 +31,7 @@ use async_trait::async_trait;
 use noetl_core::append::{Append, Due, Verdict};
 use noetl_core::event::Recorded;
 use noetl_core::head::{CommandRow, Head, HeadView};
-use noetl_core::id::{CancellationId, ExecutionId, SessionId};
+use noetl_core::id::{CancellationId, CredentialId, ExecutionId, SessionId};
 use noetl_core::time::Timestamp;
 use noetl_core::turns::Turns;
 use serde_json::Value;
@@ -42,6 +43,7 @@ use self::tables::Tables;
 use self::writer::Writer;
 use crate::catalog::{NewResource, Resource, ResourceKey};
 use crate::query::{self, QueryError, QueryLimits, QueryRows};
+use crate::secret::{CredentialRow, KeychainRow, Resealed};
 use crate::{
     Cancellation, Chunk, ChunkDecide, Clock, EventQuery, ListQuery, Loaded, LockedDecide, Session, SqlLimits, SqlRows,
     Store, StoreError, TableSize,
@@ -327,6 +329,48 @@ impl Store for SqliteStore {
     async fn keep_answer(&self, key: &str, answer: Value) -> Result<Value, StoreError> {
         let key = key.to_owned();
         self.write(move |tables| tables.keep_answer(&key, &answer)).await
+    }
+
+    async fn credential(&self, name_or_id: &str) -> Result<Option<CredentialRow>, StoreError> {
+        let name_or_id = name_or_id.to_owned();
+        self.readers.ask(move |connection| secret::credential(connection, &name_or_id)).await
+    }
+
+    async fn credentials(&self) -> Result<Vec<CredentialRow>, StoreError> {
+        self.readers.ask(secret::credentials).await
+    }
+
+    async fn put_credential(&self, row: CredentialRow, key: &str) -> Result<bool, StoreError> {
+        let key = key.to_owned();
+        self.write(move |tables| tables.put_credential(&row, &key)).await
+    }
+
+    async fn delete_credential(&self, id: CredentialId) -> Result<bool, StoreError> {
+        self.write(move |tables| tables.delete_credential(id)).await
+    }
+
+    async fn key_fingerprint(&self) -> Result<Option<String>, StoreError> {
+        self.readers.ask(secret::key_fingerprint).await
+    }
+
+    async fn keep_key_fingerprint(&self, fingerprint: &str) -> Result<String, StoreError> {
+        let fingerprint = fingerprint.to_owned();
+        self.write(move |tables| tables.keep_key_fingerprint(&fingerprint)).await
+    }
+
+    async fn reseal(&self, from: &str, to: &str, rows: Vec<Resealed>) -> Result<bool, StoreError> {
+        let (from, to) = (from.to_owned(), to.to_owned());
+        self.write(move |tables| tables.reseal(&from, &to, &rows)).await
+    }
+
+    async fn keychain(&self, cache_key: &str) -> Result<Option<KeychainRow>, StoreError> {
+        let (cache_key, now) = (cache_key.to_owned(), (self.clock)());
+        self.readers.ask(move |connection| secret::keychain(connection, &cache_key, now)).await
+    }
+
+    async fn keep_keychain(&self, row: KeychainRow, key: &str) -> Result<bool, StoreError> {
+        let key = key.to_owned();
+        self.write(move |tables| tables.keep_keychain(&row, &key)).await
     }
 
     async fn sql(&self, sql: &str, limits: SqlLimits) -> Result<SqlRows, StoreError> {

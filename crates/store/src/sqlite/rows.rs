@@ -7,7 +7,7 @@ use noetl_core::append::{Due, DueKind};
 use noetl_core::event::row::{EventRow, from_row};
 use noetl_core::event::{Recorded, Wait};
 use noetl_core::head::{CommandRow, CommandState, Head, Holder, Status};
-use noetl_core::id::{CancellationId, CatalogId, CommandId, EventId, ExecutionId, SessionId};
+use noetl_core::id::{CancellationId, CatalogId, CommandId, CredentialId, EventId, ExecutionId, SessionId};
 use noetl_core::playbook::CancelMode;
 use noetl_core::time::Timestamp;
 use rusqlite::Row;
@@ -16,6 +16,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::catalog::Resource;
+use crate::secret::{CredentialRow, KeychainRow, Sealed};
 use crate::{Cancellation, Session, StoreError};
 
 /// A row whose columns are read from left to right.
@@ -285,6 +286,42 @@ pub(super) fn resource(row: &Row<'_>) -> Result<Resource, StoreError> {
         kind: row.text()?,
         content: row.text()?,
         created_at: row.time()?,
+    })
+}
+
+pub(super) const CREDENTIAL: &str =
+    "id, name, type, version, data_encrypted, meta, tags, description, created_at, updated_at";
+
+pub(super) fn credential(row: &Row<'_>) -> Result<CredentialRow, StoreError> {
+    let mut row = Reader::new(row);
+    Ok(CredentialRow {
+        id: CredentialId(row.get()?),
+        name: row.text()?,
+        kind: row.text()?,
+        version: row.get()?,
+        sealed: Sealed(row.text()?),
+        meta: row.maybe_json()?,
+        tags: row.json()?,
+        description: row.string()?,
+        created_at: row.time()?,
+        updated_at: row.time()?,
+    })
+}
+
+pub(super) const KEYCHAIN: &str = "cache_key, keychain_name, catalog_id, credential_type, scope_type, execution_id, \
+     root_execution_id, data_encrypted, expires_at";
+
+pub(super) fn keychain(row: &Row<'_>) -> Result<KeychainRow, StoreError> {
+    let mut row = Reader::new(row);
+    Ok(KeychainRow {
+        cache_key: row.text()?,
+        name: row.text()?,
+        catalog_id: CatalogId(row.get()?),
+        kind: row.text()?,
+        scope: row.text()?,
+        execution: row.maybe_id(ExecutionId)?.zip(row.maybe_id(ExecutionId)?),
+        sealed: Sealed(row.text()?),
+        expires_at: row.time()?,
     })
 }
 

@@ -4,6 +4,7 @@
 
 pub mod advance;
 mod schema;
+pub mod secrets;
 
 use axum::Json;
 use axum::extract::{FromRequest, Request, State};

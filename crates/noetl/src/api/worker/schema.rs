@@ -37,6 +37,34 @@ pub(super) struct Welcome {
     protocol: u32,
 }
 
+/// A worker asks for a credential, under its claim of a command.
+#[derive(ToSchema)]
+pub(super) struct CredentialAsk {
+    /// Who asks.
+    session_id: String,
+    /// Whose command it runs.
+    execution_id: String,
+    /// Which.
+    command_id: String,
+    /// Attempt.
+    epoch: u32,
+    /// The credential's name.
+    alias: String,
+}
+
+/// A credential with its secret values. It is for the running command alone: never kept, logged or reported.
+#[derive(ToSchema)]
+pub(super) struct Credential {
+    /// Its name.
+    name: String,
+    /// What it is for: `postgres`, `bearer`, …
+    #[schema(rename = "type")]
+    kind: String,
+    /// The values.
+    #[schema(value_type = Object)]
+    data: (),
+}
+
 /// A worker asks for work and orders, and says what it has.
 #[derive(ToSchema)]
 pub(super) struct Poll {

@@ -111,8 +111,8 @@ CREATE TABLE noetl.command (
     PRIMARY KEY (execution_id, command_id, epoch),
     CHECK (state NOT IN ('claimed', 'lost') OR session_id IS NOT NULL)
 ) STRICT, WITHOUT ROWID;
--- What a worker may take next.
-CREATE INDEX noetl.command_pending ON command (pool, priority DESC, command_id) WHERE state = 'pending';
+-- What a worker may take next: the next execution, for they take turns, and its oldest command.
+CREATE INDEX noetl.command_pending ON command (pool, priority DESC, execution_id, command_id) WHERE state = 'pending';
 -- What a session holds.
 CREATE INDEX noetl.command_held ON command (session_id) WHERE session_id IS NOT NULL;
 
@@ -195,6 +195,7 @@ CREATE TABLE noetl.credential (
     id             INTEGER PRIMARY KEY,
     name           TEXT NOT NULL UNIQUE,
     type           TEXT NOT NULL,
+    version        INTEGER NOT NULL,
     data_encrypted TEXT NOT NULL,
     meta           TEXT,
     tags           TEXT,
@@ -222,6 +223,13 @@ CREATE TABLE noetl.keychain (
 ) STRICT;
 CREATE INDEX noetl.keychain_execution ON keychain (execution_id) WHERE execution_id IS NOT NULL;
 CREATE INDEX noetl.keychain_expires ON keychain (expires_at);
+
+-- What holds for the whole store: the fingerprint of the key that secrets are sealed with.
+CREATE TABLE noetl.setting (
+    name       TEXT NOT NULL PRIMARY KEY,
+    value      TEXT NOT NULL,
+    updated_at TEXT NOT NULL
+) STRICT;
 
 -- One row per life of a worker: its lease.
 CREATE TABLE noetl.runtime (

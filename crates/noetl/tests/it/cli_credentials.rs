@@ -1,0 +1,110 @@
+//! Credentials on the real binary: the command line, and the key that everything is sealed with.
+
+use std::os::unix::fs::PermissionsExt as _;
+
+use serde_json::json;
+
+use crate::support::{Home, Server};
+
+const SECRET: &str = "swordfish-and-chips";
+
+fn write(home: &Home) {
+    home.file("pg.json", &json!({"name": "pg", "type": "postgres", "data": {"db_password": SECRET}}).to_string());
+}
+
+/// Returns every byte below a folder.
+fn bytes_below(folder: &std::path::Path) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let entry = entry.unwrap();
+        let kind = entry.file_type().unwrap();
+        if kind.is_dir() {
+            bytes.extend(bytes_below(&entry.path()));
+        } else if kind.is_file() {
+            bytes.extend(std::fs::read(entry.path()).unwrap());
+        }
+    }
+    bytes
+}
+
+fn holds(bytes: &[u8], text: &str) -> bool {
+    bytes.windows(text.len()).any(|window| window == text.as_bytes())
+}
+
+#[test]
+fn credentials_are_kept_sealed_and_shown_masked() {
+    let home = Home::new();
+    write(&home);
+    home.file("all/deep/api.json", &json!({"name": "api", "type": "bearer", "data": {"token": SECRET}}).to_string());
+    home.file("all/other.json", "{\"kind\": \"nothing of ours\"}");
+    let said = home.run(&["register", "credential", "-f", "pg.json"]).done();
+    assert!(said.stdout.starts_with("Credential registered successfully: {"), "{}", said.stdout);
+    let said = home.run(&["register", "credential", "-d", "all"]).done();
+    assert!(said.stdout.starts_with("Found 1 file(s) in \"all\"\n"), "{}", said.stdout);
+    assert!(said.stdout.ends_with("\nRegistration complete: 1 succeeded, 0 failed\n"), "{}", said.stdout);
+    let key = home.path().join(".noetl/data.key");
+    assert_eq!(std::fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
+    let _server = Server::start(&home, &[]);
+    let listed = home.run(&["credential", "list", "--json"]).done().json();
+    assert_eq!(listed["items"].as_array().unwrap().len(), 2);
+    assert!(home.run(&["credential", "list", "--type", "bearer"]).done().stdout.contains("api"));
+    for arguments in [&["get", "credential", "pg", "--include-data"][..], &["credential", "get", "pg"]] {
+        let said = home.run(arguments).done();
+        assert_eq!(said.json()["data"]["db_password"], "********");
+        assert!(!said.stdout.contains(SECRET));
+    }
+    assert!(!holds(&bytes_below(&home.path().join(".noetl")), SECRET));
+    assert_eq!(home.run(&["credential", "delete", "pg"]).done().stdout, "Credential 'pg' deleted.\n");
+    assert_eq!(home.run(&["get", "credential", "pg"]).exit, 4);
+}
+
+#[test]
+fn a_credential_file_that_is_wrong_is_refused_without_repeating_it() {
+    let home = Home::new();
+    home.file("bad.json", &format!("{{\"name\": \"pg\", \"data\": {{\"password\": \"{SECRET}\" \"x\"}}}}"));
+    home.file("list.json", &format!("[\"{SECRET}\"]"));
+    home.file("text.json", &format!("{{\"name\": \"pg\", \"type\": \"x\", \"data\": \"{SECRET}\"}}"));
+    for (file, expected) in [("bad.json", "bad.json:1:"), ("list.json", "a JSON object"), ("text.json", "data: ")] {
+        let said = home.run(&["register", "credential", "--file", file]);
+        assert_eq!(said.exit, 2, "{said:?}");
+        assert!(said.stderr.contains(expected), "{}", said.stderr);
+        assert!(!said.stderr.contains(SECRET), "{}", said.stderr);
+    }
+    assert_eq!(home.run(&["register", "credential"]).exit, 2);
+}
+
+#[test]
+fn another_key_does_not_start_a_server_and_a_look_needs_none() {
+    let home = Home::new();
+    write(&home);
+    let key = "0123456789abcdef".repeat(4);
+    let with_key = |key: &str, arguments: &[&str]| {
+        let output = home.command(arguments).env("NOETL_ENCRYPTION_KEY", key).output().unwrap();
+        crate::support::Said::of(output)
+    };
+    with_key(&key, &["register", "credential", "-f", "pg.json"]).done();
+    assert!(!home.path().join(".noetl/data.key").exists(), "a key that is given is not written down");
+    for (key, expected) in [("fedcba9876543210".repeat(4), "is sealed"), ("short".to_owned(), "holds no key")] {
+        let said = with_key(&key, &["server", "run", "--port", "0"]);
+        assert_ne!(said.exit, 0, "{said:?}");
+        assert!(said.stderr.contains(expected) || said.stderr.contains("are sealed with key"), "{}", said.stderr);
+    }
+    // Without any key: what needs none works, the rest says what is missing and makes no other key.
+    home.run(&["ps"]).done();
+    home.run(&["credential", "list"]).done();
+    let said = home.run(&["get", "credential", "pg"]);
+    assert!(said.stderr.contains("data.key is missing"), "{}", said.stderr);
+    let said = home.run(&["server", "run", "--port", "0"]);
+    assert!(said.exit != 0 && said.stderr.contains("NOETL_ENCRYPTION_KEY"), "{said:?}");
+    assert!(!home.path().join(".noetl/data.key").exists());
+    assert_eq!(with_key(&key, &["get", "credential", "pg"]).done().json()["name"], "pg");
+}
+
+#[test]
+fn a_server_that_may_shows_credentials_as_they_are() {
+    let home = Home::new();
+    write(&home);
+    let _server = Server::start(&home, &["--allow-secret-read"]);
+    home.run(&["register", "credential", "-f", "pg.json"]).done();
+    assert_eq!(home.run(&["get", "credential", "pg"]).done().json()["data"]["db_password"], SECRET);
+}

@@ -1,0 +1,23 @@
+//! What tests need beside the product: a PostgreSQL cluster of their own.
+//!
+//! [`TestCluster`] is what a test starts; [`Cluster`] is the same in a folder of the caller's. Both are gone when
+//! they are dropped, and also when their process dies before that. It depends on no crate of the product.
+
+mod account;
+mod cluster;
+mod database;
+
+pub use cluster::{Cluster, TestCluster, free_port};
+pub use database::{Address, Database};
+
+/// Something that keeps a test or a run from going on, as a sentence for people.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Fault(pub String);
+
+impl Fault {
+    /// Returns a function for `map_err` that puts `doing` in front of what went wrong.
+    pub fn while_doing<E: std::fmt::Display>(doing: impl std::fmt::Display) -> impl FnOnce(E) -> Fault {
+        move |error| Fault(format!("{doing}: {error}"))
+    }
+}
