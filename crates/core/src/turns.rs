@@ -59,10 +59,8 @@ impl Turns {
             self.queues.clear();
         }
         let youngest = youngest(now).max(execution_id);
-        let round = self.queues.entry((Arc::clone(pool), priority)).or_insert(Round {
-            after: ExecutionId(0),
-            last: youngest,
-        });
+        let round =
+            self.queues.entry((Arc::clone(pool), priority)).or_insert(Round { after: ExecutionId(0), last: youngest });
         if execution_id <= round.after || execution_id > round.last {
             round.last = youngest;
         }

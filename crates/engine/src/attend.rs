@@ -21,8 +21,8 @@ use crate::engine::Engine;
 use crate::landing::Whose;
 use crate::mailbox::Letter;
 use crate::transport::{
-    Attempt, Claim, ClaimError, Hello, Offer, Orders, POLL_MS_MAX, PROTOCOL, Poll, REPORTS_MAX, Reports, SLOTS_MAX, Welcome,
-    WorkerError,
+    Attempt, Claim, ClaimError, Hello, Offer, Orders, POLL_MS_MAX, PROTOCOL, Poll, REPORTS_MAX, Reports, SLOTS_MAX,
+    Welcome, WorkerError,
 };
 
 /// How long a report may hold back commands that the open poll could bring sooner, in milliseconds.

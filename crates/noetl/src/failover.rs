@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
+use futures_util::future::BoxFuture;
 use noetl_core::id::{CatalogId, ExecutionId};
 use noetl_core::playbook::Playbook;
 use noetl_core::secret::{Credential, Warrant};
@@ -34,7 +35,10 @@ impl Failover {
 
     /// Asks the server that answered last, then the others in turn. A request may so be carried out twice; every one
     /// of them is safe to repeat.
-    async fn carry<T, E: Lost>(&self, ask: impl AsyncFn(&HttpTransport) -> Result<T, E>) -> Result<T, E> {
+    async fn carry<'a, T, E: Lost>(
+        &'a self,
+        ask: impl Fn(&'a HttpTransport) -> BoxFuture<'a, Result<T, E>> + Send,
+    ) -> Result<T, E> {
         let from = self.at.load(Ordering::Relaxed);
         let mut step = 0;
         loop {
@@ -87,27 +91,27 @@ impl Lost for SecretError {
 #[async_trait]
 impl Transport for Failover {
     async fn hello(&self, hello: Hello) -> Result<Welcome, WorkerError> {
-        self.carry(async |way| way.hello(hello.clone()).await).await
+        self.carry(|way| way.hello(hello.clone())).await
     }
 
     async fn poll(&self, poll: Poll) -> Result<Orders, WorkerError> {
-        self.carry(async |way| way.poll(poll.clone()).await).await
+        self.carry(|way| way.poll(poll.clone())).await
     }
 
     async fn report(&self, reports: Reports) -> Result<Orders, WorkerError> {
-        self.carry(async |way| way.report(reports.clone()).await).await
+        self.carry(|way| way.report(reports.clone())).await
     }
 
     async fn playbook(&self, catalog_id: CatalogId) -> Result<Arc<Playbook>, WorkerError> {
-        self.carry(async |way| way.playbook(catalog_id).await).await
+        self.carry(|way| way.playbook(catalog_id)).await
     }
 
     async fn result(&self, reference: &str) -> Result<Arc<Value>, WorkerError> {
-        self.carry(async |way| way.result(reference).await).await
+        self.carry(|way| way.result(reference)).await
     }
 
     async fn credential(&self, warrant: &Warrant, alias: &str) -> Result<Credential, SecretError> {
-        self.carry(async |way| way.credential(warrant, alias).await).await
+        self.carry(|way| way.credential(warrant, alias)).await
     }
 
     async fn is_cancelled(&self, _execution_id: ExecutionId) -> bool {

@@ -73,7 +73,10 @@ pub struct HeldCommand {
 }
 
 /// Lists the workers that have a lease, and what they hold.
-#[utoipa::path(get, path = "/api/workers", tag = "worker", responses((status = 200, body = WorkersReply)))]
+#[utoipa::path(
+    get, path = "/api/workers", operation_id = "list_workers", tag = "worker",
+    responses((status = 200, body = WorkersReply))
+)]
 pub(super) async fn list(State(api): State<Api>) -> Result<Json<WorkersReply>, ApiError> {
     let mut workers = Vec::new();
     for session in api.store().sessions().await? {

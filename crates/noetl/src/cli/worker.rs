@@ -312,12 +312,12 @@ fn servers(globals: &Globals, insecure: bool) -> Result<Servers, Stop> {
         return Err(Stop::usage(format!("{} names no server", named.named_by)));
     }
     for one in &all {
-        HttpTransport::to_url(&one.url, None, insecure).map_err(refuse)?;
+        HttpTransport::to_url(&one.url, None, insecure).map_err(|error| refuse(&error))?;
     }
     Ok(Servers::Named(all))
 }
 
-fn refuse(error: TransportError) -> Stop {
+fn refuse(error: &TransportError) -> Stop {
     match error {
         TransportError::Url(_) | TransportError::Insecure(_) => Stop::usage(error.to_string()),
         TransportError::Client(_) => Stop::new(Exit::Defect, error.to_string()),
@@ -328,13 +328,13 @@ fn refuse(error: TransportError) -> Stop {
 fn transport(globals: &Globals, insecure: bool) -> Result<(Arc<dyn Transport>, String), Stop> {
     match servers(globals, insecure)? {
         Servers::Socket(socket) => {
-            let transport = HttpTransport::to_socket(&socket).map_err(refuse)?;
+            let transport = HttpTransport::to_socket(&socket).map_err(|error| refuse(&error))?;
             Ok((Arc::new(transport), socket.parent().unwrap_or(&socket).display().to_string()))
         }
         Servers::Named(named) => {
             let mut ways = Vec::with_capacity(named.len());
             for one in named {
-                let way = HttpTransport::to_url(&one.url, one.token, insecure).map_err(refuse)?;
+                let way = HttpTransport::to_url(&one.url, one.token, insecure).map_err(|error| refuse(&error))?;
                 ways.push((one.url, way));
             }
             let place = ways.iter().map(|(url, _)| url.as_str()).collect::<Vec<_>>().join(", ");

@@ -24,11 +24,8 @@ fn field(value: &Value, key: &str) -> String {
 }
 
 fn worker(worker: &Value) -> Vec<String> {
-    let pools: Vec<String> = document::list(worker, "pools")
-        .iter()
-        .filter_map(Value::as_str)
-        .map(|pool| clean(pool).into_owned())
-        .collect();
+    let pools: Vec<String> =
+        document::list(worker, "pools").iter().filter_map(Value::as_str).map(|pool| clean(pool).into_owned()).collect();
     let busy = document::list(worker, "commands").len();
     vec![
         field(worker, "worker_id"),

@@ -18,15 +18,15 @@ pub(crate) fn samples() -> Vec<(&'static str, Value)> {
     let (execution_id, command_id, session_id) = (ExecutionId(1), CommandId(2), SessionId(3));
     let held = Held { execution_id, command_id, epoch: 1, started: true, cancel: Some(CancelMode::Finish) };
     let poll = Poll {
-            session_id,
-            serial: 1,
-            held: vec![held.clone()],
-            free: 1,
-            wait_ms: 1,
-            offer: true,
-            draining: false,
-            protocol: 1,
-        };
+        session_id,
+        serial: 1,
+        held: vec![held.clone()],
+        free: 1,
+        wait_ms: 1,
+        offer: true,
+        draining: false,
+        protocol: 1,
+    };
     let report = Report { execution_id, command_id, epoch: 1, outcome: Reported::Released };
     let assignment = Assignment {
         execution_id,

@@ -16,7 +16,7 @@ terminals only, and `NO_COLOR` turns them off. `--json` prints documents with so
 ";
 
 /// Every command.
-const COMMANDS: [&str; 49] = [
+const COMMANDS: [&str; 52] = [
     "",
     "run",
     "cancel",
@@ -48,6 +48,9 @@ const COMMANDS: [&str; 49] = [
     "server stop",
     "worker",
     "worker run",
+    "worker start",
+    "worker stop",
+    "workers",
     "credential",
     "credential register",
     "credential list",

@@ -11,7 +11,7 @@ metadata: {name: one, path: test/one}
 executor: {spec: {pool: fast}}
 workflow:
   - {step: start, tool: {kind: python, code: \"result = 1\"}, next: {arcs: [{step: big}]}}
-  - {step: big, spec: {pool: slow}, tool: {kind: shell, cmd: 'touch up; while [ ! -e go ]; do sleep 0.05; done'}}
+  - {step: big, spec: {pool: slow}, tool: {kind: shell, command: 'touch up; while [ ! -e go ]; do sleep 0.05; done'}}
 ";
 
 fn workers(home: &Home, url: &str) -> Vec<Value> {
@@ -38,7 +38,8 @@ fn workers_of_two_pools_in_the_background_share_a_run_and_are_listed_with_what_t
     let server = Server::start(&home, &["--no-worker"]);
     home.file("one.yaml", PYTHON);
     for pool in ["fast", "slow"] {
-        let arguments = ["worker", "start", "--name", pool, "--pool", pool, "--slots", "2", "--server-url", &server.url];
+        let arguments =
+            ["worker", "start", "--name", pool, "--pool", pool, "--slots", "2", "--server-url", &server.url];
         let said = home.run(&arguments).done();
         assert!(said.stdout.starts_with(&format!("Worker {pool} started with PID ")), "{}", said.stdout);
         assert!(home.path().join(format!(".noetl/noetl_worker_{pool}.pid")).exists());
@@ -46,9 +47,7 @@ fn workers_of_two_pools_in_the_background_share_a_run_and_are_listed_with_what_t
         assert!(again.stdout.starts_with(&format!("Worker {pool} is already running with PID ")), "{}", again.stdout);
     }
     let id = submit(&home, "one.yaml", &server.url);
-    eventually("the second step runs", || {
-        home.path().join("up").exists().then_some(())
-    });
+    eventually("the second step runs", || home.path().join("up").exists().then_some(()));
     let listed = workers(&home, &server.url);
     let names: Vec<&Value> = listed.iter().map(|worker| &worker["worker_id"]).collect();
     assert_eq!(names, ["fast", "slow"]);

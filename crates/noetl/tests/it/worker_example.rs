@@ -34,6 +34,7 @@ struct Way {
 
 impl Way {
     fn through(server: &str, look: Look) -> Way {
+        noetl::server::tls::install_provider();
         let (server, client) = (server.to_owned(), reqwest::Client::builder().no_proxy().build().unwrap());
         let router = Router::new().fallback(move |request: Request| {
             let (server, client, look) = (server.clone(), client.clone(), Arc::clone(&look));
@@ -110,8 +111,8 @@ workflow:
     next: {{arcs: [{{step: second}}]}}
   - step: second
     tool:
-      - {{name: fails, kind: shell, cmd: exit 3, spec: {{policy: {{rules: [{{else: {{then: {{do: continue}}}}}}]}}}}}}
-      - {{name: says, kind: shell, cmd: 'echo {{{{ first.stdout | trim }}}} after {{{{ fails.exit_code }}}}'}}
+      - {{name: fails, kind: shell, command: exit 3, spec: {{policy: {{rules: [{{else: {{then: {{do: continue}}}}}}]}}}}}}
+      - {{name: says, kind: shell, command: 'echo {{{{ first.stdout | trim }}}} after {{{{ fails.exit_code }}}}'}}
 "
     )
 }
@@ -180,8 +181,8 @@ fn it_runs_what_it_claims_and_the_server_interprets_the_rest() {
     let id = stage.begin();
     let status = stage.until_quiesced(&id);
     assert_eq!(status["status"], "COMPLETED", "{status}");
-    let step = stage.home.run(&["get", "steps", &id, "--server-url", &stage.server.url]).done().stdout;
-    assert!(step.contains("hello you after 3"), "{step}");
+    let detail = stage.home.run(&["get", "execution", &id, "--server-url", &stage.server.url]).done().json();
+    assert_eq!(detail["result"]["says"]["stdout"], "hello you after 3\n", "{detail}");
     assert!(example.has_said("at your service"));
 }
 

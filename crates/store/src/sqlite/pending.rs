@@ -83,8 +83,7 @@ fn first_of_each(
     for (place, (from, to)) in order.iter().enumerate() {
         let (mut behind, last) = (behind(*from), up_to(*to));
         while lines.len() < most
-            && let Some(row) =
-                read::first(connection, &query, params![pool, priority, behind, last], rows::command)?
+            && let Some(row) = read::first(connection, &query, params![pool, priority, behind, last], rows::command)?
         {
             behind = row.execution_id.0;
             lines.push(Line { place, rows: vec![row], exhausted: false });

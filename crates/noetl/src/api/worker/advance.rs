@@ -1,8 +1,8 @@
-//! `POST /api/commands/{command_id}/advance`: what a command does next, for workers that only run tools.
+//! `POST /api/commands/{event_id}/advance`: what a command does next, for workers that only run tools.
 
 use axum::Json;
 use axum::extract::State;
-use noetl_core::id::{CommandId, ExecutionId, SessionId};
+use noetl_core::id::{CommandId, EventId, ExecutionId, SessionId};
 use noetl_core::tool::{ErrorKind, Stopped, ToolCall, ToolError, ToolOutcome};
 use noetl_core::work::Report;
 use noetl_engine::{Advance, Advanced};
@@ -106,8 +106,8 @@ pub struct AdvanceReply {
 
 /// Says what a command that the worker holds does next: which tool to run, or what to report.
 #[utoipa::path(
-    post, path = "/api/commands/{command_id}/advance", tag = "worker", request_body = AdvanceBody,
-    params(("command_id" = String, Path, description = "Which command")),
+    post, path = "/api/commands/{event_id}/advance", tag = "worker", request_body = AdvanceBody,
+    params(("event_id" = String, Path, description = "The id of the command")),
     responses(
         (status = 200, body = AdvanceReply),
         (status = 400, body = ErrorBody),
@@ -117,10 +117,12 @@ pub struct AdvanceReply {
 )]
 pub(in crate::api) async fn advance(
     State(api): State<Api>,
-    PathId(command_id): PathId<CommandId>,
+    // The segment has one name in every path.
+    PathId(EventId(id)): PathId<EventId>,
     Said(body): Said<AdvanceBody>,
 ) -> Result<Json<AdvanceReply>, ApiError> {
     let AdvanceBody { session_id, execution_id, epoch, outcome, continuation } = body;
+    let command_id = CommandId(id);
     let outcome = outcome.map(OutcomeBody::into_outcome);
     let asked = Advance { session_id, execution_id, command_id, epoch, outcome, continuation };
     let none = AdvanceReply::default();

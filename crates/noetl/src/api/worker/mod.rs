@@ -13,7 +13,9 @@ use noetl_core::event::Event;
 use noetl_core::head::CommandRow;
 use noetl_core::id::{CatalogId, CommandId, EventId, ExecutionId, SessionId};
 use noetl_core::work::Assignment;
-use noetl_engine::transport::{Claim, ClaimError, Hello, Orders, PROTOCOL, Poll, REPORTS_MAX, Reports, Welcome, WorkerError};
+use noetl_engine::transport::{
+    Claim, ClaimError, Hello, Orders, PROTOCOL, Poll, REPORTS_MAX, Reports, Welcome, WorkerError,
+};
 use noetl_store::EventQuery;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
