@@ -4,8 +4,8 @@
 //! processes run under the [supervisor](supervise_main), so that "it is over" always means "nothing of it is
 //! left". What belongs to running a tool is here; what a result means to an execution is not.
 //!
-//! In reading order: [`Toolbox::run`]; the tools `noop`, `shell`, `python`; `slot`, what they run in; `stop` and
-//! `output`, the two lines to the outside; `process`, the heart of it.
+//! In reading order: [`Toolbox::run`]; the tools `noop`, `shell`, `python`, `http`, `postgres`; `slot`, what they run
+//! in; `stop` and `output`, the two lines to the outside; `process`, the heart of it.
 
 use std::fmt;
 use std::io;
@@ -23,6 +23,8 @@ mod shell;
 
 mod python;
 
+mod http;
+
 mod slot;
 
 mod stop;
@@ -33,9 +35,14 @@ mod environment;
 
 mod secrets;
 
+mod sql;
+
+mod postgres;
+
 mod process;
 
 pub use environment::ALWAYS_EXPOSED;
+pub use http::{BODY_BYTES_MAX, REDIRECTS_MAX, TIMEOUT_DEFAULT_MS};
 pub use output::{LINE_BYTES_MAX, LogSink, OUTPUT_BYTES_MAX, Stream};
 pub use process::supervise_main;
 pub use process::supervisor::SupervisorCommand;
@@ -80,8 +87,14 @@ pub struct KindInfo {
 
 const TREE: &str = "TERM to the whole process tree, after the grace KILL, until nothing is left";
 
-const KINDS: [KindInfo; 3] = [
+const KINDS: [KindInfo; 5] = [
+    KindInfo { kind: "http", stoppable: true, how: "its connection is closed; the remote may have acted" },
     KindInfo { kind: "noop", stoppable: true, how: "it is over at once" },
+    KindInfo {
+        kind: "postgres",
+        stoppable: true,
+        how: "cancel request for the statement, after the grace the backend is terminated",
+    },
     KindInfo { kind: "python", stoppable: true, how: TREE },
     KindInfo { kind: "shell", stoppable: true, how: TREE },
 ];
@@ -95,7 +108,9 @@ pub fn kinds() -> &'static [KindInfo] {
 #[derive(Debug)]
 pub struct Toolbox {
     settings: Settings,
+    databases: postgres::Pool,
     slots: Vec<Place>,
+    clients: http::Clients,
 }
 
 /// What a running tool may reach of whoever runs it.
@@ -158,7 +173,12 @@ impl Toolbox {
             timeout_grace: config.timeout_grace,
             cgroups: config.cgroups,
         };
-        Ok(Toolbox { settings, slots: (0..config.slots).map(|_| Place::new()).collect() })
+        Ok(Toolbox {
+            settings,
+            databases: postgres::Pool::default(),
+            slots: (0..config.slots).map(|_| Place::new()).collect(),
+            clients: http::Clients::default(),
+        })
     }
 
     /// Runs one tool in a slot and returns when nothing of it runs any more.
@@ -166,7 +186,6 @@ impl Toolbox {
     /// A slot that is in use is waited for. Dropping the future kills the tool, but then nobody is told when it
     /// is gone: to stop a tool, use the signal.
     pub async fn run(&self, slot: usize, call: ToolCall, stop: StopSignal, outside: Outside<'_>) -> ToolOutcome {
-        let Outside { log, secrets: _ } = outside;
         let Some(place) = self.slots.get(slot) else {
             let message = format!("there is no slot {slot}: the toolbox has {}", self.slots.len());
             return ToolOutcome::failed(ToolError::hard(ErrorKind::Config, "NO_SLOT", message), Value::Null);
@@ -177,14 +196,20 @@ impl Toolbox {
             return ToolOutcome { stopped: Some(Stopped::Stopped), ..ToolOutcome::failed(error, Value::Null) };
         }
         let settings = &self.settings;
-        let mut brake = Brake::new(stop, call.timeout_ms, settings.timeout_grace);
+        let limit_ms = match &*call.kind {
+            "http" => call.timeout_ms.or(Some(TIMEOUT_DEFAULT_MS)),
+            _ => call.timeout_ms,
+        };
+        let mut brake = Brake::new(stop, limit_ms, settings.timeout_grace);
         // Taken out while it is used: if this future is dropped half-way, so is the slot's supervisor, with
         // everything below it.
         let mut slot = std::mem::replace(&mut *home, Slot::new(&place.running));
         let outcome = match &*call.kind {
+            "http" => http::run(&self.clients, &call, &mut brake, outside).await,
             "noop" => noop::run(&call),
-            "python" => python::run(&mut slot, settings, &call, &mut brake, log).await,
-            "shell" => shell::run(&mut slot, settings, &call, &mut brake, log).await,
+            "postgres" => postgres::run(&self.databases, settings, &self.clients, &call, &mut brake, outside).await,
+            "python" => python::run(&mut slot, settings, &self.clients, &call, &mut brake, outside).await,
+            "shell" => shell::run(&mut slot, settings, &call, &mut brake, outside.log).await,
             unknown => {
                 let known: Vec<&str> = KINDS.iter().map(|info| info.kind).collect();
                 let message = format!("there is no tool `{unknown}`: this worker has {}", known.join(", "));
@@ -204,6 +229,7 @@ impl Toolbox {
 
     /// Ends everything that is still kept warm, and waits for it.
     pub async fn close(&self) {
+        self.databases.clear();
         for place in &self.slots {
             let mut home = place.slot.lock().await;
             std::mem::replace(&mut *home, Slot::new(&place.running)).close().await;

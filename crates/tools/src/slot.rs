@@ -160,12 +160,6 @@ pub(crate) fn stopped(ended: &Ended) -> Option<Stopped> {
 
 /// Returns the error of a tool that was ended before it was done.
 pub(crate) fn cut_short(cause: Cause, ended: &Ended) -> ToolError {
-    let error = match cause {
-        Cause::Ordered => ToolError::soft(ErrorKind::Cancelled, "CANCELLED", "stopped on request"),
-        Cause::TimedOut { timeout_ms } => {
-            let message = format!("it did not end within its limit of {timeout_ms} ms");
-            ToolError::soft(ErrorKind::Timeout, "TIMEOUT", message).retryable()
-        }
-    };
+    let error = cause.error();
     if ended.unconfirmed.is_empty() { error } else { error.with("pids", ended.unconfirmed.clone()) }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use noetl_core::tool::StopOrder;
+use noetl_core::tool::{ErrorKind, StopOrder, ToolError};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -66,6 +66,19 @@ pub(crate) enum Cause {
         /// The limit.
         timeout_ms: u64,
     },
+}
+
+impl Cause {
+    /// Returns the error of a tool that was ended before it was done.
+    pub(crate) fn error(self) -> ToolError {
+        match self {
+            Cause::Ordered => ToolError::soft(ErrorKind::Cancelled, "CANCELLED", "stopped on request"),
+            Cause::TimedOut { timeout_ms } => {
+                let message = format!("it did not end within its limit of {timeout_ms} ms");
+                ToolError::soft(ErrorKind::Timeout, "TIMEOUT", message).retryable()
+            }
+        }
+    }
 }
 
 /// Watches for what ends one tool early: an order, or its time limit.

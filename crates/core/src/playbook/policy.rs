@@ -135,7 +135,7 @@ fn action(
         "continue" => Action::Continue,
         "break" => Action::Break,
         "fail" => Action::Fail,
-        "retry" => Action::Retry(retry(reader, then)),
+        "retry" => Action::Retry(retry(reader, then, RULE_KEYS)),
         "jump" => Action::Jump(jump(reader, then, word_node, place)?),
         _ => {
             let hint = match nearest(&word, ACTIONS.iter().copied()) {
@@ -149,14 +149,54 @@ fn action(
     Some((action, set))
 }
 
-fn retry(reader: &mut Reader<'_>, then: &Node) -> Retry {
-    let attempts = then.get("attempts").and_then(|node| match &node.yaml {
+/// Reads the older `retry: {max_attempts, retry_on_status, backoff_seconds}` of a request, as the rule that it means.
+pub(super) fn request_retry(reader: &mut Reader<'_>, node: &Node) -> Option<Rule> {
+    if node.is_null() {
+        return None;
+    }
+    if !node.is_map() {
+        reader.wrong_kind(node, "`retry`", "a mapping with `max_attempts`");
+        return None;
+    }
+    let keys = RetryKeys { attempts: "max_attempts", delay: "backoff_seconds" };
+    reader.unknown_keys(node, "`retry`", &[keys.attempts, "retry_on_status", keys.delay, "backoff"]);
+    let statuses = node.get("retry_on_status").filter(|statuses| !statuses.is_null());
+    let when = match statuses {
+        None => "output.status == 'error' and output.error.retryable".to_owned(),
+        Some(Node { yaml: Yaml::List(items), .. }) => {
+            let statuses: Option<Vec<u64>> = items.iter().map(|item| reader.count(item, "a status", 100)).collect();
+            let statuses: Vec<String> = statuses?.iter().map(u64::to_string).collect();
+            format!("output.status == 'error' and output.http.status in [{}]", statuses.join(", "))
+        }
+        Some(other) => {
+            reader.wrong_kind(other, "`retry_on_status`", "a list of statuses");
+            return None;
+        }
+    };
+    // It is ours, so it compiles.
+    let when = Condition::compile_raw(&when).ok()?;
+    Some(Rule { when: Some(when), action: Action::Retry(retry(reader, node, keys)), set: Vec::new() })
+}
+
+/// What the parts of a retry are called.
+#[derive(Clone, Copy)]
+struct RetryKeys {
+    attempts: &'static str,
+    delay: &'static str,
+}
+
+const RULE_KEYS: RetryKeys = RetryKeys { attempts: "attempts", delay: "delay" };
+
+fn retry(reader: &mut Reader<'_>, then: &Node, keys: RetryKeys) -> Retry {
+    let RetryKeys { attempts, delay } = keys;
+    let attempts = then.get(attempts).and_then(|node| match &node.yaml {
         Yaml::Text(text) if is_template(text) => Some(reader.value(node, Unreadable::Refused)),
         Yaml::Null | Yaml::Bool(_) | Yaml::Number(_) | Yaml::Text(_) | Yaml::List(_) | Yaml::Map(_) => {
-            reader.count(node, "`attempts`", 1).map(|attempts| ValueTemplate::literal(attempts.into()))
+            let count = reader.count(node, &format!("`{attempts}`"), 1);
+            count.map(|attempts| ValueTemplate::literal(attempts.into()))
         }
     });
-    let delay = then.get("delay").and_then(|node| number(reader, node, "`delay`", 0.0));
+    let delay = then.get(delay).and_then(|node| number(reader, node, &format!("`{delay}`"), 0.0));
     let backoff = then.get("backoff").filter(|node| !node.is_null()).and_then(|node| {
         let words = [
             ("none", Backoff::None),

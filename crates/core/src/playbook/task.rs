@@ -178,7 +178,12 @@ fn task(reader: &mut Reader<'_>, outline: &mut Outline<'_>, item: &Item<'_>, pla
         task.timeout = timeout(reader, &fields).or(task.timeout);
     }
     if let Some(policy) = fields.policy {
-        task.policy = policy::rules(reader, outline, policy, place);
+        let rules = policy::rules(reader, outline, policy, place);
+        match kind.as_str() {
+            "workbook" => task.policy = rules,
+            // Before what an older key of the tool means.
+            _ => drop(task.policy.splice(0..0, rules)),
+        }
     }
     if let Some(set) = fields.get("set") {
         task.set.extend(assignments(reader, outline, set, Bare::Local));
@@ -279,13 +284,15 @@ fn plain(reader: &mut Reader<'_>, outline: &mut Outline<'_>, kind: &str, fields:
         _ => Some(Vec::new()),
     };
     let timeout = timeout(reader, fields);
+    // Rules of its own come first, and this is for what they do not match.
+    let retry = fields.get("retry").filter(|_| kind == "http").and_then(|node| policy::request_retry(reader, node));
     Task {
         label: Arc::from(""),
         kind: Arc::from(kind),
         config,
         input,
         set: Vec::new(),
-        policy: Vec::new(),
+        policy: retry.into_iter().collect(),
         timeout,
         mentions,
     }
@@ -298,6 +305,7 @@ fn config_name<'k>(kind: &str, key: &'k str) -> Option<&'k str> {
         "timeout" | "timeout_seconds" | "timeout_s" => None,
         "credential" => Some("auth"),
         "endpoint" if kind == "http" => Some("url"),
+        "retry" if kind == "http" => None,
         key if input_keys(kind).contains(&key) => None,
         key => Some(key),
     }
@@ -382,7 +390,8 @@ pub(super) fn workbook_task(
     let fields = Fields::of(reader, tool);
     let mut task = plain(reader, outline, &kind, &fields);
     if let Some(policy) = fields.policy {
-        task.policy = policy::rules(reader, outline, policy, place);
+        let rules = policy::rules(reader, outline, policy, place);
+        drop(task.policy.splice(0..0, rules));
     }
     if let Some(set) = fields.get("set") {
         task.set = assignments(reader, outline, set, Bare::Local);

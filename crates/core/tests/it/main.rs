@@ -6,6 +6,7 @@ mod desk;
 mod failures;
 mod loops;
 mod pipelines;
+mod requests;
 mod routing;
 mod secrets;
 mod values;

@@ -1,7 +1,9 @@
 //! `python`: code in a warm interpreter, of python 3.8 or newer.
 //!
-//! Configuration: `code`, a text, or `script: {uri, source: {type: inline | file, …}}`; `libs`, a mapping of alias
-//! to module or to `{from, import}`, or a list of names; `args`, further arguments below the rendered input.
+//! Configuration: `code`, a text, or `script: {uri, source: {type: inline | file | http, …}}`; `libs`, a mapping of
+//! alias to module or to `{from, import}`, or a list of names; `args`, further arguments below the rendered input.
+//! A script over HTTP comes from `uri`, or from `source.endpoint` with `uri` as the path below it, by
+//! `source.method`, `headers`, `params`, `auth`, `verify_ssl` as in the tool `http`, within `source.timeout` seconds.
 //!
 //! The arguments are globals of the code, which also finds `input_data` (all of them, unless one has that name),
 //! `args`, `variables` (the execution's `ctx`), `context` (the flat names, and `args`, `variables`, `execution_id`,
@@ -22,11 +24,10 @@ use noetl_core::tool::{ErrorKind, ToolCall, ToolError, ToolOutcome};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use crate::Settings;
-use crate::output::LogSink;
 use crate::process::wire::{Ended, Exit};
 use crate::slot::{Slot, cut_short, stopped};
 use crate::stop::Brake;
+use crate::{Outside, Settings, http};
 
 mod interpreter;
 
@@ -40,20 +41,19 @@ pub(crate) const SCRIPT_BYTES_MAX: u64 = 4 << 20;
 pub(crate) async fn run(
     slot: &mut Slot,
     settings: &Settings,
+    clients: &http::Clients,
     call: &ToolCall,
     brake: &mut Brake,
-    log: &dyn LogSink,
+    outside: Outside<'_>,
 ) -> ToolOutcome {
+    let log = outside.log;
     let plan = match plan(&call.config) {
         Ok(plan) => plan,
         Err(message) => return ToolOutcome::failed(config_error(message), Value::Null),
     };
-    let code = match plan.source {
-        Source::Text(code) => code,
-        Source::File(path) => match read_script(&settings.directory.join(path)).await {
-            Ok(code) => code,
-            Err(message) => return ToolOutcome::failed(config_error(message), Value::Null),
-        },
+    let code = match plan.source.load(settings, clients, brake, outside, config_error).await {
+        Ok(code) => code,
+        Err(outcome) => return *outcome,
     };
     let args = if plan.args.is_empty() {
         Cow::Borrowed(&call.input)
@@ -101,11 +101,17 @@ struct Plan {
     wishes: Vec<String>,
 }
 
-#[derive(Debug, PartialEq, Eq)]
-enum Source {
+/// Where code comes from.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Source {
     Text(String),
     /// Relative to the tools' directory.
     File(PathBuf),
+    /// Where a web server has it, as the tool `http` would ask.
+    Remote {
+        request: Map<String, Value>,
+        limit_ms: u64,
+    },
 }
 
 fn plan(config: &Map<String, Value>) -> Result<Plan, String> {
@@ -127,20 +133,21 @@ fn plan(config: &Map<String, Value>) -> Result<Plan, String> {
     Ok(Plan { source, args, libs, wishes })
 }
 
-fn script_source(script: &Value) -> Result<Source, String> {
+/// Reads a `script` mapping.
+pub(crate) fn script_source(script: &Value) -> Result<Source, String> {
     let text = |value: Option<&Value>, key: &str| match value {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) => Ok(Some(text.clone())),
         Some(_) => Err(format!("`{key}` must be a text")),
     };
     let Value::Object(script) = script else {
-        return Err("`script` must be a mapping: {uri, source: {type: inline | file}}".to_owned());
+        return Err("`script` must be a mapping: {uri, source: {type: inline | file | http}}".to_owned());
     };
     let empty = Map::new();
     let source = match script.get("source") {
         None | Some(Value::Null) => &empty,
         Some(Value::Object(source)) => source,
-        Some(_) => return Err("`script.source` must be a mapping: {type: inline | file}".to_owned()),
+        Some(_) => return Err("`script.source` must be a mapping: {type: inline | file | http}".to_owned()),
     };
     let uri = text(script.get("uri"), "script.uri")?;
     let code = text(source.get("code").or_else(|| script.get("code")), "script.source.code")?;
@@ -161,7 +168,48 @@ fn script_source(script: &Value) -> Result<Source, String> {
             Some(uri) => Ok(Source::File(PathBuf::from(uri.strip_prefix("file://").unwrap_or(&uri)))),
             None => Err("`script.uri` is missing: give the path of the file".to_owned()),
         },
-        other => Err(format!("scripts can not be loaded from `{other}` here: use inline or file")),
+        "http" | "https" => {
+            let endpoint = text(source.get("endpoint").or_else(|| source.get("url")), "script.source.endpoint")?;
+            let url = script_url(endpoint.as_deref(), uri.as_deref())?;
+            let mut request: Map<String, Value> = ["method", "headers", "params", "auth", "verify_ssl"]
+                .iter()
+                .filter_map(|key| Some(((*key).to_owned(), source.get(*key)?.clone())))
+                .collect();
+            request.insert("url".to_owned(), url.into());
+            Ok(Source::Remote { request, limit_ms: limit_ms(source.get("timeout"))? })
+        }
+        "gs" | "gcs" | "s3" => Err(format!(
+            "scripts in object stores (`{kind}`) are not supported: use inline, file or http, for example with a \
+             signed address"
+        )),
+        other => Err(format!("scripts can not be loaded from `{other}`: use inline, file or http")),
+    }
+}
+
+/// Returns where a script is: `uri` if that is a whole address, else the path `uri` below the endpoint.
+fn script_url(endpoint: Option<&str>, uri: Option<&str>) -> Result<String, String> {
+    match (endpoint, uri.filter(|uri| !uri.is_empty())) {
+        (_, Some(uri)) if uri.starts_with("http://") || uri.starts_with("https://") => Ok(uri.to_owned()),
+        (Some(endpoint), Some(uri)) => {
+            let below = uri.trim_start_matches("./").trim_start_matches('/');
+            Ok(format!("{}/{below}", endpoint.trim_end_matches('/')))
+        }
+        (Some(endpoint), None) => Ok(endpoint.to_owned()),
+        (None, Some(_)) => Err("`script.uri` is no whole address, and `script.source.endpoint` is missing".to_owned()),
+        (None, None) => Err("`script.uri` is missing: give the address of the script".to_owned()),
+    }
+}
+
+fn limit_ms(timeout: Option<&Value>) -> Result<u64, String> {
+    let seconds = match timeout {
+        None | Some(Value::Null) => return Ok(http::TIMEOUT_DEFAULT_MS),
+        Some(Value::Number(number)) => number.as_f64(),
+        Some(Value::String(text)) => text.trim().parse().ok(),
+        Some(Value::Bool(_) | Value::Array(_) | Value::Object(_)) => None,
+    };
+    match seconds.filter(|seconds| *seconds > 0.0) {
+        Some(seconds) => Ok((seconds * 1000.0) as u64),
+        None => Err("`script.source.timeout` must be a number of seconds".to_owned()),
     }
 }
 
@@ -192,6 +240,29 @@ fn libraries(libs: Option<&Value>) -> Result<Libraries, String> {
             Ok((Vec::new(), names.ok_or_else(refuse)?))
         }
         Some(Value::Bool(_) | Value::Number(_) | Value::String(_)) => Err(refuse()),
+    }
+}
+
+impl Source {
+    /// Returns the code itself. `refuse` makes the error of a file that can not be used.
+    pub(crate) async fn load(
+        self,
+        settings: &Settings,
+        clients: &http::Clients,
+        brake: &mut Brake,
+        outside: Outside<'_>,
+        refuse: fn(String) -> ToolError,
+    ) -> Result<String, Box<ToolOutcome>> {
+        match self {
+            Source::Text(code) => Ok(code),
+            Source::File(path) => {
+                let read = read_script(&settings.directory.join(path)).await;
+                read.map_err(|message| Box::new(ToolOutcome::failed(refuse(message), Value::Null)))
+            }
+            Source::Remote { request, limit_ms } => {
+                http::text(clients, &request, limit_ms, SCRIPT_BYTES_MAX, brake, outside).await
+            }
+        }
     }
 }
 
@@ -262,6 +333,6 @@ fn vanished(ended: Option<&Ended>) -> ToolError {
     }
 }
 
-fn config_error(message: impl Into<String>) -> ToolError {
+fn config_error(message: String) -> ToolError {
     ToolError::hard(ErrorKind::Config, "PYTHON_CONFIG", message)
 }

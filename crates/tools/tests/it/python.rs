@@ -285,20 +285,21 @@ async fn a_script_comes_from_its_text_or_from_a_file() {
         assert_eq!((outcome.error, outcome.data), (None, json!("xxx")), "{script}");
     }
     let table = [
-        (
-            json!({"script": {"uri": "https://h/x.py"}}),
-            "scripts can not be loaded from `https` here: use inline or file",
-        ),
+        (json!({"script": {"uri": "ftp://h/x.py"}}), "scripts can not be loaded from `ftp`: use inline, file or http"),
         (
             json!({"script": {"uri": "x", "source": {"type": "http"}}}),
-            "scripts can not be loaded from `http` here: use inline or file",
+            "`script.uri` is no whole address, and `script.source.endpoint` is missing",
+        ),
+        (
+            json!({"script": {"uri": "http://h/x", "source": {"timeout": "soon"}}}),
+            "`script.source.timeout` must be a number of seconds",
         ),
         (
             json!({"script": {"source": {"type": "inline"}}}),
             "`script.source.code` is missing: an inline script needs its code",
         ),
         (json!({"script": {}}), "`script.uri` is missing: give the path of the file"),
-        (json!({"script": "x.py"}), "`script` must be a mapping: {uri, source: {type: inline | file}}"),
+        (json!({"script": "x.py"}), "`script` must be a mapping: {uri, source: {type: inline | file | http}}"),
         (json!({"code": "1", "script": {}}), "`code` and `script` exclude each other: give one of them"),
         (json!({"code": 1}), "`code` must be a text"),
         (json!({}), "`code` or `script` is missing: give the code to run"),

@@ -1,0 +1,127 @@
+//! How work on a connection is stopped, and how it is known that it has stopped.
+
+use std::time::Duration;
+
+use noetl_core::tool::{Stopped, ToolError};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+
+use super::connection::{Link, Notice};
+use super::error::Trouble;
+use super::{Failure, connection};
+use crate::output::LogSink;
+use crate::stop::Brake;
+
+/// Between two cancel requests for the same statement.
+///
+/// Race: a request that arrives before the backend has begun with the statement is forgotten, so one is not enough.
+const CANCEL_REPEAT: Duration = Duration::from_millis(100);
+
+/// How long a terminated backend may take to close its connection.
+const TERMINATE_WAIT: Duration = Duration::from_secs(5);
+
+/// How far a stop had to go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Force {
+    /// Nobody asked.
+    None,
+    /// The statement was asked to end.
+    Cancelled,
+    /// The backend was told to end.
+    Terminated,
+}
+
+/// What came of work on a connection.
+#[derive(Debug)]
+pub(crate) struct Worked<T> {
+    /// `None` if it was given up: the backend does not answer.
+    pub(crate) result: Option<Result<T, Trouble>>,
+    pub(crate) force: Force,
+    pub(crate) backend_pid: i32,
+}
+
+/// Does `work` on a connection, which `brake` may end sooner, and passes on what the server remarks meanwhile.
+pub(crate) async fn under_brake<T>(
+    link: &Link,
+    notices: &mut mpsc::Receiver<Notice>,
+    brake: &mut Brake,
+    log: &dyn LogSink,
+    work: impl Future<Output = Result<T, Trouble>>,
+) -> Worked<T> {
+    let mut work = std::pin::pin!(work);
+    let mut force = Force::None;
+    let mut next_cancel = None;
+    let mut kill_at: Option<Instant> = None;
+    let mut give_up_at = None;
+    link.set_busy(true);
+    let result = loop {
+        tokio::select! {
+            biased;
+            result = &mut work => break Some(result),
+            grace_ms = brake.next() => {
+                let now = Instant::now();
+                let until = now.checked_add(Duration::from_millis(grace_ms)).unwrap_or(now + Duration::from_secs(86_400));
+                kill_at = Some(kill_at.map_or(until, |standing| standing.min(until)));
+                next_cancel = next_cancel.or(Some(now));
+                force = force.max(Force::Cancelled);
+            }
+            () = at(next_cancel) => {
+                link.request_cancel();
+                next_cancel = Some(Instant::now() + CANCEL_REPEAT);
+            }
+            () = at(kill_at), if give_up_at.is_none() => {
+                connection::terminate(link.target().clone(), link.pid());
+                force = Force::Terminated;
+                give_up_at = Some(Instant::now() + TERMINATE_WAIT);
+            }
+            () = at(give_up_at) => break None,
+            Some(notice) = notices.recv() => notice.tell(log),
+        }
+    };
+    // If this future is dropped before, it stays busy.
+    link.set_busy(result.is_none());
+    Worked { result, force, backend_pid: link.pid() }
+}
+
+async fn at(when: Option<Instant>) {
+    match when {
+        Some(when) => sleep_until(when).await,
+        None => std::future::pending().await,
+    }
+}
+
+impl<T> Worked<T> {
+    /// Returns the result, or the failure that it or the stop means.
+    pub(crate) fn settle(self, brake: &Brake, error: impl FnOnce(Trouble) -> ToolError) -> Result<T, Failure> {
+        let Worked { result, force, backend_pid } = self;
+        let Some(cause) = brake.cause().filter(|_| force > Force::None) else {
+            return match result {
+                Some(Ok(value)) => Ok(value),
+                Some(Err(trouble)) => Err(error(trouble).into()),
+                // Nothing is given up unless somebody wanted it to stop.
+                None => Err(super::config_error("the statement was given up").into()),
+            };
+        };
+        let stopped = match &result {
+            // It had ended before the order came through: then the order changed nothing.
+            Some(Ok(_)) => None,
+            Some(Err(trouble)) if trouble.is_stop() => Some(match force {
+                Force::None | Force::Cancelled => Stopped::Stopped,
+                Force::Terminated => Stopped::Killed,
+            }),
+            // The connection broke: whether the backend ended with it is not known.
+            Some(Err(trouble)) if trouble.is_closed() => Some(Stopped::Unconfirmed),
+            Some(Err(_)) => None,
+            None => Some(Stopped::Unconfirmed),
+        };
+        match (result, stopped) {
+            (Some(Ok(value)), _) => Ok(value),
+            (Some(Err(trouble)), None) => Err(error(trouble).into()),
+            (_, Some(Stopped::Unconfirmed) | None) => {
+                let error = cause.error().with("backend_pid", backend_pid);
+                Err(Failure::stopped(error, Stopped::Unconfirmed))
+            }
+            (_, Some(stopped)) => Err(Failure::stopped(cause.error(), stopped)),
+        }
+    }
+}
