@@ -1,6 +1,8 @@
-//! Measures how many steps a second the SQLite store takes: chains of 10 steps, appends of 7 events, in batches.
+//! Measures how many steps a second a store takes: chains of 10 steps, appends of 7 events, in batches.
 //!
 //! `cargo run --release -p noetl-store --example insert_rate -- [steps] [batch] [callers]`
+//!
+//! A SQLite file in `NOETL_BENCH_DIR`, or the empty database that `NOETL_DATABASE_URL` names.
 
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a measurement for people")]
 
@@ -15,6 +17,7 @@ use noetl_core::id::{CatalogId, CommandId, EventId, ExecutionId, SessionId};
 use noetl_core::result::Bound;
 use noetl_core::time::Timestamp;
 use noetl_store::Store;
+use noetl_store::postgres::{Postgres, PostgresOptions};
 use noetl_store::sqlite::{SqliteOptions, SqliteStore};
 use serde_json::json;
 
@@ -211,7 +214,10 @@ async fn main() {
     let batch = arguments.next().unwrap_or(64);
     let callers = arguments.next().unwrap_or(2);
     let folder = tempfile::tempdir_in(std::env::var("NOETL_BENCH_DIR").unwrap_or_else(|_| ".".into())).unwrap();
-    let store = Arc::new(SqliteStore::open(SqliteOptions::new(folder.path().join("noetl.db"))).unwrap());
+    let store: Arc<dyn Store> = match std::env::var("NOETL_DATABASE_URL") {
+        Ok(url) => Arc::new(Postgres::open(PostgresOptions::new(url.parse().unwrap())).await.unwrap()),
+        Err(_) => Arc::new(SqliteStore::open(SqliteOptions::new(folder.path().join("noetl.db"))).unwrap()),
+    };
     let ids = Arc::new(Ids(AtomicI64::new(1 << 50)));
     let began = Instant::now();
     let rounds = steps / batch / callers;
@@ -249,7 +255,7 @@ async fn main() {
     }
     let seconds = began.elapsed().as_secs_f64();
     let done = (rounds * batch * callers) as f64;
-    let bytes = std::fs::metadata(folder.path().join("noetl.db")).unwrap().len() as f64;
+    let bytes = store.size().await.unwrap().iter().filter_map(|size| size.bytes).sum::<u64>() as f64;
     println!(
         "{done} steps in batches of {batch} from {callers} callers: {:.0} steps/s, {:.0} events/s, {:.0} bytes/step, \
          slowest batch {slowest} us",

@@ -1,4 +1,4 @@
-//! The stores of noetl: what one promise list says, kept by a memory store and by SQLite.
+//! The stores of noetl: what one promise list says, kept by a memory store, by SQLite and by PostgreSQL.
 //!
 //! The trait speaks the core's types. Which promises a store makes stands in `conformance`, which every store passes.
 
@@ -8,6 +8,8 @@ pub mod conformance;
 mod landing;
 pub mod memory;
 pub mod payload;
+mod pending;
+pub mod postgres;
 pub mod query;
 pub mod secret;
 pub mod sqlite;
@@ -371,6 +373,12 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
 
     /// Flushes and closes; later calls fail.
     async fn close(&self) -> Result<(), StoreError>;
+
+    /// Returns what changes when another server wrote something that others may want to look at. Such a hint may be
+    /// lost; the tables are the truth. `None`: nobody else writes.
+    fn hints(&self) -> Option<tokio::sync::watch::Receiver<u64>> {
+        None
+    }
 }
 
 /// Returns whether `path` is what `pattern` says; `*` stands for any text, everything else for itself.

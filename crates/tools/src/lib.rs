@@ -4,8 +4,8 @@
 //! processes run under the [supervisor](supervise_main), so that "it is over" always means "nothing of it is
 //! left". What belongs to running a tool is here; what a result means to an execution is not.
 //!
-//! In reading order: [`Toolbox::run`]; the tools `noop`, `shell`, `python`, `http`, `postgres`; `slot`, what they run
-//! in; `stop` and `output`, the two lines to the outside; `process`, the heart of it.
+//! In reading order: [`Toolbox::run`]; the tools `noop`, `shell`, `python`, `http`, `postgres`, `duckdb`, `transfer`;
+//! `slot`, what they run in; `stop` and `output`, the two lines to the outside; `process`, the heart of it.
 
 use std::fmt;
 use std::io;
@@ -38,6 +38,12 @@ mod secrets;
 mod sql;
 
 mod postgres;
+
+mod duckdb;
+
+mod transfer;
+
+mod failure;
 
 mod process;
 
@@ -87,7 +93,8 @@ pub struct KindInfo {
 
 const TREE: &str = "TERM to the whole process tree, after the grace KILL, until nothing is left";
 
-const KINDS: [KindInfo; 5] = [
+const KINDS: [KindInfo; 7] = [
+    KindInfo { kind: "duckdb", stoppable: true, how: TREE },
     KindInfo { kind: "http", stoppable: true, how: "its connection is closed; the remote may have acted" },
     KindInfo { kind: "noop", stoppable: true, how: "it is over at once" },
     KindInfo {
@@ -97,6 +104,7 @@ const KINDS: [KindInfo; 5] = [
     },
     KindInfo { kind: "python", stoppable: true, how: TREE },
     KindInfo { kind: "shell", stoppable: true, how: TREE },
+    KindInfo { kind: "transfer", stoppable: true, how: "as its source and target stop; the target is rolled back" },
 ];
 
 /// Returns the kinds of tools that a toolbox runs.
@@ -205,11 +213,17 @@ impl Toolbox {
         // everything below it.
         let mut slot = std::mem::replace(&mut *home, Slot::new(&place.running));
         let outcome = match &*call.kind {
+            "duckdb" => duckdb::run(&mut slot, settings, &self.clients, &call, &mut brake, outside).await,
             "http" => http::run(&self.clients, &call, &mut brake, outside).await,
             "noop" => noop::run(&call),
             "postgres" => postgres::run(&self.databases, settings, &self.clients, &call, &mut brake, outside).await,
             "python" => python::run(&mut slot, settings, &self.clients, &call, &mut brake, outside).await,
             "shell" => shell::run(&mut slot, settings, &call, &mut brake, outside.log).await,
+            "transfer" => {
+                let (pool, clients) = (&self.databases, &self.clients);
+                let means = transfer::Means { pool, clients, settings, call: &call, outside };
+                transfer::run(&mut slot, means, &mut brake).await
+            }
             unknown => {
                 let known: Vec<&str> = KINDS.iter().map(|info| info.kind).collect();
                 let message = format!("there is no tool `{unknown}`: this worker has {}", known.join(", "));

@@ -19,6 +19,7 @@ mod cli_local;
 mod cli_server;
 mod cli_validate;
 mod cli_worker;
+mod deploy;
 mod examples;
 mod founding_document;
 mod playbooks;

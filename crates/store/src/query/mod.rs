@@ -52,6 +52,7 @@ mod types;
 pub use error::{Position, QueryError};
 pub use functions::register_functions;
 pub use run::{QueryLimits, QueryRows, run};
+pub(crate) use schema::QUERYABLE;
 pub use schema::Schema;
 pub use translate::{OutputColumn, QUERY_BYTES, QUERY_OPERATORS, Translated, translate};
 pub use types::Type;

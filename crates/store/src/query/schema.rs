@@ -8,7 +8,7 @@ use super::types::Type;
 pub(super) const SCHEMA: &str = "noetl";
 
 /// The tables that may be queried; any other is refused, whatever the database holds.
-pub(super) const QUERYABLE: &[&str] = &[
+pub(crate) const QUERYABLE: &[&str] = &[
     "event",
     "execution",
     "command",

@@ -3,8 +3,6 @@
 //! Each execution is one step along the index of pending commands, however many commands it has there: a loop with
 //! thousands of them costs no more than a playbook with one.
 
-use std::cmp::Reverse;
-use std::ops::Bound;
 use std::sync::Arc;
 
 use noetl_core::head::CommandRow;
@@ -14,14 +12,7 @@ use rusqlite::{Connection, params};
 
 use super::{read, rows};
 use crate::StoreError;
-
-/// One execution's pending commands of a queue, as far as they have been read.
-struct Line {
-    /// Which stretch of the turns it stands in.
-    place: usize,
-    rows: Vec<CommandRow>,
-    exhausted: bool,
-}
+use crate::pending::{Line, behind, in_turn, up_to};
 
 pub(super) fn candidates(
     connection: &Connection,
@@ -46,15 +37,10 @@ pub(super) fn candidates(
             let mut lines = first_of_each(connection, pool, priority, &turns.order(pool, priority), left)?;
             let taken = read_on(connection, pool, priority, &mut lines, left)?;
             left = left.saturating_sub(taken);
-            for Line { place, rows, .. } in lines {
-                let ranked = rows.into_iter().zip(0_u64..);
-                found.extend(ranked.map(|(row, rank)| ((Reverse(priority), rank, place, row.execution_id), row)));
-            }
+            found.extend(lines);
         }
     }
-    found.sort_by_key(|(order, row)| (*order, row.command_id));
-    let (skip, limit) = (usize::try_from(skip).unwrap_or(usize::MAX), usize::try_from(limit).unwrap_or(usize::MAX));
-    Ok(found.into_iter().map(|(_, row)| row).skip(skip).take(limit).collect())
+    Ok(in_turn(found, skip, limit))
 }
 
 /// Returns the highest priority below `above` at which something is pending.
@@ -86,7 +72,7 @@ fn first_of_each(
             && let Some(row) = read::first(connection, &query, params![pool, priority, behind, last], rows::command)?
         {
             behind = row.execution_id.0;
-            lines.push(Line { place, rows: vec![row], exhausted: false });
+            lines.push(Line { priority, place, rows: vec![row] });
         }
     }
     Ok(lines)
@@ -106,41 +92,28 @@ fn read_on(
         rows::COMMAND
     );
     let mut have: usize = lines.iter().map(|line| line.rows.len()).sum();
+    // Those that may have more.
+    let mut going: Vec<&mut Line> = lines.iter_mut().collect();
     loop {
-        let going = lines.iter().filter(|line| !line.exhausted).count();
-        if have >= wanted || going == 0 {
+        if have >= wanted || going.is_empty() {
             return Ok(have);
         }
-        let depth = (wanted - have).div_ceil(going);
-        for line in lines.iter_mut().filter(|line| !line.exhausted) {
+        let depth = (wanted - have).div_ceil(going.len());
+        let mut still = Vec::with_capacity(going.len());
+        for line in going {
             let Some(CommandRow { execution_id: ExecutionId(id), command_id: CommandId(last), .. }) = line.rows.last()
             else {
-                line.exhausted = true;
                 continue;
             };
             let most = i64::try_from(depth).unwrap_or(i64::MAX);
             let more = read::all(connection, &query, params![pool, priority, id, last, most], rows::command)?;
-            line.exhausted = more.len() < depth;
+            let cut = more.len() == depth;
             have += more.len();
             line.rows.extend(more);
+            if cut {
+                still.push(line);
+            }
         }
-    }
-}
-
-/// Returns the id that the first of a stretch exceeds.
-fn behind(bound: Bound<ExecutionId>) -> i64 {
-    match bound {
-        Bound::Excluded(ExecutionId(id)) => id,
-        Bound::Included(ExecutionId(id)) => id.saturating_sub(1),
-        Bound::Unbounded => i64::MIN,
-    }
-}
-
-/// Returns the id that the last of a stretch does not exceed.
-fn up_to(bound: Bound<ExecutionId>) -> i64 {
-    match bound {
-        Bound::Included(ExecutionId(id)) => id,
-        Bound::Excluded(ExecutionId(id)) => id.saturating_sub(1),
-        Bound::Unbounded => i64::MAX,
+        going = still;
     }
 }

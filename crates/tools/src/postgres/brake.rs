@@ -6,9 +6,10 @@ use noetl_core::tool::{Stopped, ToolError};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
+use super::connection;
 use super::connection::{Link, Notice};
 use super::error::Trouble;
-use super::{Failure, connection};
+use crate::failure::Failure;
 use crate::output::LogSink;
 use crate::stop::Brake;
 

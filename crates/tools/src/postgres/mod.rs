@@ -15,12 +15,11 @@
 //! In reading order: `target`, where to connect; `connection` and `pool`; `brake`, how work is stopped; `query`
 //! and `values`, one statement and its rows; `error`.
 
-use noetl_core::tool::{ErrorKind, Stopped, ToolCall, ToolError, ToolOutcome};
-use serde_json::{Map, Value, json};
-
-use crate::sql::{self, statements};
+use crate::failure::Failure;
+use crate::sql::{self, Answer, statements};
 use crate::stop::Brake;
 use crate::{Outside, Settings, http};
+use noetl_core::tool::{ErrorKind, Stopped, ToolCall, ToolError, ToolOutcome};
 
 mod brake;
 mod connection;
@@ -31,12 +30,13 @@ mod target;
 mod tls;
 mod values;
 
+pub(crate) use brake::under_brake;
+pub(crate) use connection::Connection;
+pub(crate) use error::{Trouble, of_statement, tool_error};
 pub(crate) use pool::Pool;
-
-use brake::under_brake;
-use error::tool_error;
-use query::Answer;
-use target::target;
+pub(crate) use query::Rows;
+pub(crate) use target::target;
+pub(crate) use values::text_of;
 
 /// Most bytes of rows that one call returns, counted as JSON. Twice that, because the last statement's rows stand
 /// in the data twice, is the largest result of any tool.
@@ -53,39 +53,10 @@ pub(crate) async fn run(
 ) -> ToolOutcome {
     let mut answers = Vec::new();
     let worked = work(pool, settings, clients, call, brake, outside, &mut answers).await;
-    let data = data(answers);
+    let data = sql::data(answers);
     match worked {
         Ok(()) => ToolOutcome::ok(data),
-        Err(Failure { error, stopped }) => {
-            let pg = error.details.get("pg_code").map(|code| json!({"code": code}));
-            ToolOutcome { pg, stopped, ..ToolOutcome::failed(*error, data) }
-        }
-    }
-}
-
-/// Why a call did not work, and whether it was ended on request.
-#[derive(Debug)]
-pub(crate) struct Failure {
-    error: Box<ToolError>,
-    stopped: Option<Stopped>,
-}
-
-impl Failure {
-    fn stopped(error: ToolError, stopped: Stopped) -> Self {
-        Failure { error: Box::new(error), stopped: Some(stopped) }
-    }
-}
-
-impl From<ToolError> for Failure {
-    fn from(error: ToolError) -> Self {
-        Failure { error: Box::new(error), stopped: None }
-    }
-}
-
-impl From<Box<ToolOutcome>> for Failure {
-    fn from(outcome: Box<ToolOutcome>) -> Self {
-        let unexplained = || ToolError::hard(ErrorKind::Unknown, "UNEXPLAINED", "it failed without an error");
-        Failure { error: Box::new(outcome.error.unwrap_or_else(unexplained)), stopped: outcome.stopped }
+        Err(failure) => failure.into_outcome(data),
     }
 }
 
@@ -118,8 +89,8 @@ async fn work(
             let (link, notices) = connection.parts();
             let asked = query::ask(link.client(), &statement, &params, &mut budget);
             let worked = under_brake(link, notices, brake, outside.log, asked).await;
-            let answer = worked.settle(brake, |trouble| error::of_statement(&trouble, script, &statement, index))?;
-            params_used = params_used.max(answer.params_used);
+            let (answer, used) = worked.settle(brake, |trouble| of_statement(&trouble, script, &statement, index))?;
+            params_used = params_used.max(used);
             answers.push(answer);
         }
     }
@@ -155,18 +126,6 @@ pub(crate) async fn before_it_began<T>(brake: &mut Brake, preparing: impl Future
             Err(Failure::stopped(error, Stopped::Stopped))
         }
     }
-}
-
-/// Returns the data of a call: the last statement's fields, and each statement's own.
-pub(crate) fn data(answers: Vec<Answer>) -> Value {
-    let each: Vec<Map<String, Value>> = answers.into_iter().map(Answer::into_fields).collect();
-    let mut data = each.last().cloned().unwrap_or_else(|| Answer::default().into_fields());
-    data.insert("statement_count".to_owned(), each.len().into());
-    for (index, mut fields) in each.into_iter().enumerate() {
-        fields.insert("status".to_owned(), "success".into());
-        data.insert(format!("command_{index}"), fields.into());
-    }
-    Value::Object(data)
 }
 
 pub(crate) fn config_error(message: impl Into<String>) -> ToolError {

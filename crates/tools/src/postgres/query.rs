@@ -14,7 +14,7 @@ use tokio_postgres::{Client, SimpleQueryMessage, SimpleQueryRow, SimpleQueryStre
 
 use super::error::Trouble;
 use super::values::{json_of, literal};
-use crate::sql::Statement;
+use crate::sql::{Answer, Statement};
 
 /// Name of the statement that carries parameters. One at a time: it is given back before the next.
 const PREPARED: &str = "noetl_with_params";
@@ -24,36 +24,14 @@ const ROW_OVERHEAD_BYTES: usize = 4;
 /// What a field weighs beside its name and value: quotes, colon, comma.
 const FIELD_OVERHEAD_BYTES: usize = 6;
 
-/// What a statement answered.
-#[derive(Debug, Default, PartialEq)]
-pub(crate) struct Answer {
-    pub(crate) columns: Vec<String>,
-    pub(crate) rows: Vec<Value>,
-    /// How many rows it changed or returned, as the server counts.
-    pub(crate) affected_rows: u64,
-    /// How many of the parameters it has.
-    pub(crate) params_used: usize,
-}
-
-impl Answer {
-    /// Returns the fields that playbooks read.
-    pub(crate) fn into_fields(self) -> Map<String, Value> {
-        let mut fields = Map::new();
-        fields.insert("row_count".to_owned(), self.rows.len().into());
-        fields.insert("affected_rows".to_owned(), self.affected_rows.into());
-        fields.insert("columns".to_owned(), self.columns.into());
-        fields.insert("rows".to_owned(), Value::Array(self.rows));
-        fields
-    }
-}
-
-/// Runs a statement and takes all its rows, as long as they fit into the budget.
+/// Runs a statement and takes all its rows, as long as they fit into the budget; returns also how many of the
+/// parameters it has.
 pub(crate) async fn ask(
     client: &Client,
     statement: &Statement<'_>,
     params: &[Value],
     budget: &mut usize,
-) -> Result<Answer, Trouble> {
+) -> Result<(Answer, usize), Trouble> {
     let mut rows = Rows::open(client, statement, params).await?;
     let mut answer = Answer::default();
     while let Some((row, bytes)) = rows.next().await? {
@@ -61,17 +39,17 @@ pub(crate) async fn ask(
         answer.rows.push(Value::Object(row));
     }
     answer.affected_rows = rows.affected_rows;
-    answer.params_used = rows.params_used;
     answer.columns = rows.columns;
-    if answer.params_used > 0 {
+    if rows.params_used > 0 {
         client.batch_execute(&format!("DEALLOCATE {PREPARED}")).await?;
     }
-    Ok(answer)
+    Ok((answer, rows.params_used))
 }
 
 /// The rows of a running statement. Dropping it half-way leaves a connection that can only be given up.
 pub(crate) struct Rows {
     stream: Pin<Box<SimpleQueryStream>>,
+    is_done: bool,
     types: Vec<Type>,
     pub(crate) columns: Vec<String>,
     affected_rows: u64,
@@ -111,12 +89,17 @@ impl Rows {
             }
         }
         let stream = Box::pin(client.simple_query_raw(&sql).await?);
-        Ok(Rows { stream, types, columns: Vec::new(), affected_rows: 0, params_used })
+        Ok(Rows { stream, is_done: false, types, columns: Vec::new(), affected_rows: 0, params_used })
     }
 
     /// Returns the next row and what it weighs; `None` once the statement is done.
     pub(crate) async fn next(&mut self) -> Result<Option<(Map<String, Value>, usize)>, Trouble> {
-        while let Some(message) = self.stream.next().await {
+        while !self.is_done {
+            let Some(message) = self.stream.next().await else {
+                // The driver takes the end for a broken connection if it is asked again.
+                self.is_done = true;
+                break;
+            };
             match message? {
                 SimpleQueryMessage::RowDescription(columns) => {
                     self.columns = columns.iter().map(|column| column.name().to_owned()).collect();

@@ -1,11 +1,13 @@
-//! Texts of SQL: where a tool finds them, where one statement ends and the next begins.
+//! What SQL tools share: where they find SQL, where one statement ends and the next begins, what they answer.
 
 use serde_json::{Map, Value};
 
 use crate::python::{Source, script_source};
 
+mod answer;
 mod split;
 
+pub(crate) use answer::{Answer, data};
 pub(crate) use split::{Statement, place, statements};
 
 /// The keys that hold SQL; they exclude each other.

@@ -1,0 +1,377 @@
+//! Rows to values. Columns are read in the order in which the constants beside the functions name them.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use noetl_core::append::{Due, DueKind};
+use noetl_core::event::row::{EventRow, from_row};
+use noetl_core::event::{Recorded, Wait};
+use noetl_core::head::{CommandRow, CommandState, Head, Holder, Status};
+use noetl_core::id::{CancellationId, CatalogId, CommandId, CredentialId, EventId, ExecutionId, SessionId};
+use noetl_core::playbook::CancelMode;
+use noetl_core::time::Timestamp;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tokio_postgres::Row;
+use tokio_postgres::types::FromSql;
+
+use super::document::Stored;
+use super::types::{JsonText, Moment};
+use crate::catalog::Resource;
+use crate::secret::{CredentialRow, KeychainRow, Sealed};
+use crate::{Cancellation, Session, StoreError};
+
+/// A row whose columns are read from left to right.
+struct Reader<'r> {
+    row: &'r Row,
+    next: usize,
+}
+
+impl<'r> Reader<'r> {
+    fn new(row: &'r Row) -> Self {
+        Reader { row, next: 0 }
+    }
+
+    fn get<T: FromSql<'r>>(&mut self) -> Result<T, StoreError> {
+        self.next += 1;
+        self.row.try_get(self.next - 1).map_err(|error| self.damaged(&super::error::connection(&error)))
+    }
+
+    fn text(&mut self) -> Result<Arc<str>, StoreError> {
+        self.get::<&str>().map(Arc::from)
+    }
+
+    fn maybe_text(&mut self) -> Result<Option<Arc<str>>, StoreError> {
+        Ok(self.get::<Option<&str>>()?.map(Arc::from))
+    }
+
+    fn string(&mut self) -> Result<Option<String>, StoreError> {
+        self.get()
+    }
+
+    /// A number that cannot be negative.
+    fn number<T: TryFrom<i64>>(&mut self) -> Result<T, StoreError> {
+        let number: i64 = self.get()?;
+        T::try_from(number).map_err(|_| self.damaged(&format!("{number} is out of range")))
+    }
+
+    fn maybe_number<T: TryFrom<i64>>(&mut self) -> Result<Option<T>, StoreError> {
+        let Some(number) = self.get::<Option<i64>>()? else { return Ok(None) };
+        T::try_from(number).map(Some).map_err(|_| self.damaged(&format!("{number} is out of range")))
+    }
+
+    fn maybe_id<T>(&mut self, make: impl FnOnce(i64) -> T) -> Result<Option<T>, StoreError> {
+        Ok(self.get::<Option<i64>>()?.map(make))
+    }
+
+    fn time(&mut self) -> Result<Timestamp, StoreError> {
+        self.get::<Moment>().map(|moment| moment.0)
+    }
+
+    fn maybe_time(&mut self) -> Result<Option<Timestamp>, StoreError> {
+        Ok(self.get::<Option<Moment>>()?.map(|moment| moment.0))
+    }
+
+    fn maybe_json_text(&mut self) -> Result<Option<&'r str>, StoreError> {
+        Ok(self.get::<Option<JsonText<'r>>>()?.map(|json| json.0))
+    }
+
+    fn maybe_json<T: DeserializeOwned>(&mut self) -> Result<Option<T>, StoreError> {
+        let Some(text) = self.maybe_json_text()? else { return Ok(None) };
+        serde_json::from_str(text).map(Some).map_err(|error| self.damaged(&error.to_string()))
+    }
+
+    fn json<T: DeserializeOwned>(&mut self) -> Result<T, StoreError> {
+        self.maybe_json()?.ok_or_else(|| self.damaged("it is null"))
+    }
+
+    /// A word out of a fixed list.
+    fn word<T>(&mut self, known: impl FnOnce(&str) -> Option<T>) -> Result<T, StoreError> {
+        let word: &str = self.get()?;
+        known(word).ok_or_else(|| self.damaged(&format!("`{word}` is not a word for it")))
+    }
+
+    fn maybe_word<T>(&mut self, known: impl FnOnce(&str) -> Option<T>) -> Result<Option<T>, StoreError> {
+        let Some(word) = self.get::<Option<&str>>()? else { return Ok(None) };
+        known(word).map(Some).ok_or_else(|| self.damaged(&format!("`{word}` is not a word for it")))
+    }
+
+    fn damaged(&self, what: &str) -> StoreError {
+        let name = self.row.columns().get(self.next - 1).map_or("?", tokio_postgres::Column::name);
+        StoreError::Corrupt(format!("column {name}: {what}"))
+    }
+}
+
+/// The columns that [`head`] reads.
+pub(super) const HEAD: &str = "execution_id, catalog_id, path, playbook_version, parent_execution_id, \
+     parent_command_id, root_execution_id, depth, status, version, decided, in_flight, runnable, engine, cancel_mode, \
+     cancel_grace_ms, started_at, updated_at, ended_at, quiesced_at, current_step, steps_entered, commands_issued, \
+     failed_steps, error_detail, cancel";
+
+pub(super) fn head(row: &Row) -> Result<Head, StoreError> {
+    let mut row = Reader::new(row);
+    Ok(Head {
+        execution_id: ExecutionId(row.get()?),
+        catalog_id: CatalogId(row.get()?),
+        path: row.text()?,
+        playbook_version: row.get()?,
+        parent_execution_id: row.maybe_id(ExecutionId)?,
+        parent_command_id: row.maybe_id(CommandId)?,
+        root_execution_id: ExecutionId(row.get()?),
+        depth: row.number()?,
+        status: row.word(Status::from_word)?,
+        version: row.number()?,
+        decided: row.number()?,
+        in_flight: row.number()?,
+        runnable: row.get()?,
+        engine: row.number()?,
+        cancel_mode: row.maybe_word(mode_of)?,
+        cancel_grace_ms: row.maybe_number()?,
+        started_at: row.time()?,
+        updated_at: row.time()?,
+        ended_at: row.maybe_time()?,
+        quiesced_at: row.maybe_time()?,
+        current_step: row.maybe_text()?,
+        steps_entered: row.number()?,
+        commands_issued: row.number()?,
+        failed_steps: row.maybe_json()?.unwrap_or_default(),
+        error: row.maybe_json()?,
+        cancel: row.maybe_json()?,
+    })
+}
+
+/// The columns that [`command`] reads.
+pub(super) const COMMAND: &str = "execution_id, command_id, epoch, root_execution_id, state, step, visit, iteration, \
+     kind, pool, priority, enters, at_most_once, losses, losses_max, grace_ms, wait, issued_at, session_id, worker_id, \
+     claimed_at, started, work";
+
+pub(super) fn command(row: &Row) -> Result<CommandRow, StoreError> {
+    let mut row = Reader::new(row);
+    Ok(CommandRow {
+        execution_id: ExecutionId(row.get()?),
+        command_id: CommandId(row.get()?),
+        epoch: row.number()?,
+        root_execution_id: ExecutionId(row.get()?),
+        state: row.word(CommandState::from_word)?,
+        step: row.text()?,
+        visit: row.number()?,
+        iteration: row.maybe_number()?,
+        kind: row.text()?,
+        pool: row.text()?,
+        priority: row.get()?,
+        enters: row.get()?,
+        at_most_once: row.get()?,
+        losses: row.number()?,
+        losses_max: row.number()?,
+        grace_ms: row.maybe_number()?,
+        wait: row.maybe_json::<Wait>()?,
+        since: row.time()?,
+        holder: holder(&mut row)?,
+        work: row.json()?,
+    })
+}
+
+fn holder(row: &mut Reader<'_>) -> Result<Option<Holder>, StoreError> {
+    let (session, worker, claimed_at, started) =
+        (row.maybe_id(SessionId)?, row.maybe_text()?, row.maybe_time()?, row.get()?);
+    Ok(match (session, worker, claimed_at) {
+        (Some(session_id), Some(worker_id), Some(claimed_at)) => {
+            Some(Holder { session_id, worker_id, claimed_at, started })
+        }
+        (_, _, _) => None,
+    })
+}
+
+/// The key of a command, and where it stands.
+pub(super) fn state(row: &Row) -> Result<((ExecutionId, CommandId, u32), CommandState), StoreError> {
+    let mut row = Reader::new(row);
+    let key = (ExecutionId(row.get()?), CommandId(row.get()?), row.number()?);
+    Ok((key, row.word(CommandState::from_word)?))
+}
+
+/// The columns that [`event`] reads.
+pub(super) const EVENT: &str = "execution_id, version, event_id, parent_execution_id, root_execution_id, catalog_id, \
+     event_type, node_name, node_type, status, context, result, meta, error, worker_id, command_id, attempt, \
+     iteration, duration, created_at, schema_version, key_order";
+
+pub(super) fn event(row: &Row) -> Result<Recorded, StoreError> {
+    let orders = Reader { row, next: 21 }.get::<Option<&str>>()?;
+    let (of_context, of_result) = orders.and_then(|orders| orders.split_once('|')).unwrap_or(("", ""));
+    let mut row = Reader::new(row);
+    Ok(from_row(EventRow {
+        execution_id: ExecutionId(row.get()?),
+        version: row.number()?,
+        event_id: EventId(row.get()?),
+        parent_execution_id: row.maybe_id(ExecutionId)?,
+        root_execution_id: ExecutionId(row.get()?),
+        catalog_id: CatalogId(row.get()?),
+        event_type: Cow::Owned(row.get()?),
+        node_id: None,
+        node_name: row.maybe_text()?,
+        node_type: row.maybe_text()?,
+        status: Cow::Owned(row.get()?),
+        context: row.maybe_json_text()?.map(|text| in_order(text, of_context)),
+        result: row.maybe_json_text()?.map(|text| in_order(text, of_result)),
+        meta: row.maybe_json_text()?.map(|text| in_order(text, "")),
+        error: row.string()?,
+        worker_id: row.maybe_text()?,
+        command_id: row.maybe_id(CommandId)?,
+        attempt: row.maybe_number()?,
+        iteration: row.maybe_number()?,
+        duration: row.get()?,
+        created_at: row.time()?,
+        schema_version: u32::try_from(row.get::<i32>()?).unwrap_or(u32::MAX),
+    })?)
+}
+
+fn in_order<'a>(text: &'a str, order: &'a str) -> Stored<'a> {
+    Stored { text, order: Some(order).filter(|order| !order.is_empty()) }
+}
+
+/// The columns that [`due`] reads.
+pub(super) const DUE: &str = "execution_id, kind, key, at, child_execution_id";
+
+pub(super) fn due(row: &Row) -> Result<Due, StoreError> {
+    let mut row = Reader::new(row);
+    Ok(Due {
+        execution_id: ExecutionId(row.get()?),
+        kind: row.word(DueKind::from_word)?,
+        key: row.get()?,
+        at: row.time()?,
+        child: row.maybe_id(ExecutionId)?,
+    })
+}
+
+/// The columns that [`session`] reads.
+pub(super) const SESSION: &str = "runtime_id, name, capacity, pools, lease_ends_at, started_at, runtime";
+
+pub(super) fn session(row: &Row) -> Result<Session, StoreError> {
+    let mut row = Reader::new(row);
+    Ok(Session {
+        session_id: SessionId(row.get()?),
+        worker_id: row.text()?,
+        slots: row.number()?,
+        pools: row.json()?,
+        lease_until: row.time()?,
+        started_at: row.time()?,
+        meta: row.json()?,
+    })
+}
+
+/// The columns that [`cancellation`] reads.
+pub(super) const CANCELLATION: &str = "cancellation_id, requested_execution_id, reason, cancelled_by, requested_by, \
+     remote, mode, grace_ms, idempotency_key, cancelled, visited, created_at, done_at";
+
+pub(super) fn cancellation(row: &Row) -> Result<Cancellation, StoreError> {
+    let mut row = Reader::new(row);
+    Ok(Cancellation {
+        cancellation_id: CancellationId(row.get()?),
+        requested_execution_id: ExecutionId(row.get()?),
+        reason: row.string()?,
+        cancelled_by: row.get()?,
+        requested_by: row.string()?,
+        remote: row.string()?,
+        mode: row.maybe_word(mode_of)?,
+        grace_ms: row.maybe_number()?,
+        idempotency_key: row.string()?,
+        cancelled: row.number()?,
+        visited: row.number()?,
+        created_at: row.time()?,
+        done_at: row.maybe_time()?,
+    })
+}
+
+/// The columns that [`resource`] reads.
+pub(super) const RESOURCE: &str = "catalog_id, path, version, kind, content, created_at";
+
+pub(super) fn resource(row: &Row) -> Result<Resource, StoreError> {
+    let mut row = Reader::new(row);
+    Ok(Resource {
+        catalog_id: CatalogId(row.get()?),
+        path: row.text()?,
+        version: row.get()?,
+        kind: row.text()?,
+        content: row.text()?,
+        created_at: row.time()?,
+    })
+}
+
+/// The columns that [`credential`] reads.
+pub(super) const CREDENTIAL: &str =
+    "id, name, type, version, data_encrypted, meta, tags, description, created_at, updated_at";
+
+pub(super) fn credential(row: &Row) -> Result<CredentialRow, StoreError> {
+    let mut row = Reader::new(row);
+    Ok(CredentialRow {
+        id: CredentialId(row.get()?),
+        name: row.text()?,
+        kind: row.text()?,
+        version: row.get()?,
+        sealed: Sealed(row.text()?),
+        meta: row.maybe_json()?,
+        tags: row.json()?,
+        description: row.string()?,
+        created_at: row.time()?,
+        updated_at: row.time()?,
+    })
+}
+
+/// The columns that [`keychain`] reads.
+pub(super) const KEYCHAIN: &str = "cache_key, keychain_name, catalog_id, credential_type, scope_type, execution_id, \
+     root_execution_id, data_encrypted, expires_at";
+
+pub(super) fn keychain(row: &Row) -> Result<KeychainRow, StoreError> {
+    let mut row = Reader::new(row);
+    Ok(KeychainRow {
+        cache_key: row.text()?,
+        name: row.text()?,
+        catalog_id: CatalogId(row.get()?),
+        kind: row.text()?,
+        scope: row.text()?,
+        execution: row.maybe_id(ExecutionId)?.zip(row.maybe_id(ExecutionId)?),
+        sealed: Sealed(row.text()?),
+        expires_at: row.time()?,
+    })
+}
+
+/// A snapshot: its version and its state.
+pub(super) fn snapshot(row: &Row) -> Result<(u64, Arc<Value>), StoreError> {
+    let mut row = Reader::new(row);
+    Ok((row.number()?, row.json()?))
+}
+
+/// A document in the only column.
+pub(super) fn document(row: &Row) -> Result<Value, StoreError> {
+    Reader::new(row).json()
+}
+
+/// An id in the only column.
+pub(super) fn id(row: &Row) -> Result<ExecutionId, StoreError> {
+    Ok(ExecutionId(Reader::new(row).get()?))
+}
+
+/// A number in the only column.
+pub(super) fn count(row: &Row) -> Result<u64, StoreError> {
+    Reader::new(row).number()
+}
+
+/// A text in the only column.
+pub(super) fn sentence(row: &Row) -> Result<String, StoreError> {
+    Reader::new(row).get()
+}
+
+/// A time in the only column.
+pub(super) fn moment(row: &Row) -> Result<Timestamp, StoreError> {
+    Reader::new(row).time()
+}
+
+pub(super) fn mode_word(mode: CancelMode) -> &'static str {
+    match mode {
+        CancelMode::Finish => "finish",
+        CancelMode::Interrupt => "interrupt",
+    }
+}
+
+fn mode_of(word: &str) -> Option<CancelMode> {
+    [CancelMode::Finish, CancelMode::Interrupt].into_iter().find(|mode| mode_word(*mode) == word)
+}
