@@ -7,6 +7,7 @@
 
 mod names;
 mod policy;
+mod relay;
 mod state;
 
 use std::sync::Arc;

@@ -279,7 +279,7 @@ impl Engine {
         }
         drop(promise);
         if pending {
-            self.desk.expect_work();
+            self.desk.expect_work(execution_id);
         }
         for due in &due {
             self.hint(due, at, outcome.as_deref());

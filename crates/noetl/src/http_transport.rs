@@ -29,6 +29,8 @@ use crate::server::{doors, tls};
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest time to an answer, beyond what the request asks the server to wait.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
+/// The same for a poll: shorter, so that a server that is gone without a word is noticed before the lease runs out.
+pub const POLL_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest time to an answer that carries or takes data.
 pub const DATA_TIMEOUT: Duration = Duration::from_secs(60);
 /// A connection that was idle for so long is not used again: the server closes it after a while.
@@ -108,6 +110,7 @@ impl HttpTransport {
         };
         Err(match (status, session_id) {
             (StatusCode::GONE, Some(session_id)) => WorkerError::UnknownSession(session_id),
+            (StatusCode::UPGRADE_REQUIRED, _) => WorkerError::TooNew(message),
             (StatusCode::SERVICE_UNAVAILABLE | StatusCode::INSUFFICIENT_STORAGE, _) => {
                 WorkerError::Store(StoreError::Unavailable(message))
             }
@@ -185,7 +188,7 @@ impl Transport for HttpTransport {
     }
 
     async fn poll(&self, poll: Poll) -> Result<Orders, WorkerError> {
-        let timeout = ANSWER_TIMEOUT + Duration::from_millis(poll.wait_ms);
+        let timeout = POLL_TIMEOUT + Duration::from_millis(poll.wait_ms);
         self.ask(self.post("api/worker/poll", &poll, timeout)?, Some(poll.session_id)).await
     }
 

@@ -331,7 +331,7 @@ impl Run<'_> {
             asked += 1;
             let hopeless = match &error {
                 WorkerError::Bad(_) | WorkerError::UnknownSession(_) => true,
-                WorkerError::Store(_) | WorkerError::Unreachable(_) => asked >= FETCHES_MAX,
+                WorkerError::TooNew(_) | WorkerError::Store(_) | WorkerError::Unreachable(_) => asked >= FETCHES_MAX,
             };
             if hopeless {
                 let message = format!("the worker could not get what the step needs: {error}");

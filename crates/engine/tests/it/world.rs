@@ -329,6 +329,10 @@ impl World {
         self.hire_at(&[server], name, |options| options.slots = slots)
     }
 
+    pub(crate) fn hire_for(&self, server: &Server, name: &str, pool: &str) -> Hired {
+        self.hire_at(&[server], name, |options| options.pools = vec![pool.into()])
+    }
+
     pub(crate) fn hire_between(&self, servers: &[&Server], name: &str, slots: u32) -> Hired {
         self.hire_at(servers, name, |options| options.slots = slots)
     }

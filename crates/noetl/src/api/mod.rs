@@ -19,6 +19,7 @@ pub mod sql;
 pub mod suggest;
 pub mod time;
 pub mod worker;
+pub mod workers;
 
 use std::any::Any;
 use std::sync::Arc;
@@ -143,6 +144,7 @@ fn quick() -> OpenApiRouter<Api> {
         .routes(routes!(credentials::show, credentials::delete))
         .routes(routes!(worker::hello))
         .routes(routes!(worker::claim))
+        .routes(routes!(workers::list))
         .routes(routes!(worker::command))
         .routes(routes!(worker::playbook))
         .routes(routes!(worker::resolve))
@@ -188,7 +190,7 @@ fn waiting() -> OpenApiRouter<Api> {
 
 /// Routes that take the results of work.
 fn reports() -> OpenApiRouter<Api> {
-    OpenApiRouter::new().routes(routes!(worker::report))
+    OpenApiRouter::new().routes(routes!(worker::report)).routes(routes!(worker::advance::advance))
 }
 
 fn all() -> (Router<Api>, utoipa::openapi::OpenApi) {

@@ -1,5 +1,6 @@
 //! The command line: one file per command. Commands ask over HTTP; what they print is made by [`crate::render`].
 
+pub mod background;
 pub mod bench;
 pub mod cancel;
 pub mod catalog;
@@ -30,6 +31,7 @@ pub mod validate;
 pub mod wait;
 pub mod why;
 pub mod worker;
+pub mod workers;
 pub mod workload;
 
 use std::process::ExitCode;
@@ -92,6 +94,7 @@ enum Command {
     Server(server::Server),
     #[command(subcommand)]
     Worker(worker::Worker),
+    Workers(workers::Workers),
     #[command(subcommand)]
     Db(db::Db),
     #[command(subcommand)]
@@ -167,6 +170,7 @@ impl Command {
             Command::Schema(schema) => schema.run(),
             Command::Server(server) => server.run(globals).await,
             Command::Worker(worker) => worker.run(globals).await,
+            Command::Workers(workers) => workers.run(globals).await,
             Command::Db(db) => db.run(globals).await,
             Command::Credential(credential) => credential.run(globals).await,
             Command::Context(contexts) => contexts.run(globals),
@@ -235,6 +239,9 @@ mod tests {
             "noetl catalog load a b --batch-size 10",
             "noetl list Playbook --json",
             "noetl server start --port 9 --host 0.0.0.0",
+            "noetl worker start -n a --pool x,y --slots 2 --server-url http://a:1,http://b:2",
+            "noetl worker stop --name a --force",
+            "noetl workers --json",
             "noetl db prune --older-than 30d --yes",
             "noetl context add x --server-url http://h --set-current --runtime distributed",
             "noetl context set-runtime local",

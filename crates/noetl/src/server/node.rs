@@ -279,10 +279,14 @@ pub fn default_slots() -> u32 {
     u32::try_from(processors).unwrap_or(u32::MAX).saturating_mul(SLOTS_PER_PROCESSOR).max(SLOTS_MIN)
 }
 
+/// Returns the name of this machine.
+pub fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
 /// Returns the name of a worker that is a process of its own.
 pub fn worker_name() -> String {
-    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    format!("{host}-{}", std::process::id())
+    format!("{}-{}", host_name(), std::process::id())
 }
 
 /// Returns a toolbox as `settings` say.
@@ -316,7 +320,7 @@ pub fn worker(
         drain_ms: u64::try_from(settings.drain.as_millis()).unwrap_or(u64::MAX),
         meta: json!({
             "pid": std::process::id(),
-            "host": rustix::system::uname().nodename().to_string_lossy(),
+            "host": host_name(),
         }),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         ..WorkerOptions::default()

@@ -16,7 +16,7 @@ terminals only, and `NO_COLOR` turns them off. `--json` prints documents with so
 ";
 
 /// Every command.
-const COMMANDS: [&str; 53] = [
+const COMMANDS: [&str; 56] = [
     "",
     "run",
     "cancel",
@@ -50,6 +50,9 @@ const COMMANDS: [&str; 53] = [
     "server stop",
     "worker",
     "worker run",
+    "worker start",
+    "worker stop",
+    "workers",
     "credential",
     "credential register",
     "credential list",

@@ -173,12 +173,21 @@ pub(crate) struct Server {
 impl Server {
     /// Starts a server on the home's usual data directory and waits until it answers.
     pub(crate) fn start(home: &Home, more: &[&str]) -> Server {
-        Server::start_with(home, more, &[])
+        Server::start_at(home, more, "0")
+    }
+
+    /// The same on a certain port.
+    pub(crate) fn start_at(home: &Home, more: &[&str], port: &str) -> Server {
+        Server::launch(home, more, port, &[])
     }
 
     /// The same with something in its environment.
     pub(crate) fn start_with(home: &Home, more: &[&str], environment: &[(&str, &str)]) -> Server {
-        let mut arguments = vec!["server", "run", "--port", "0"];
+        Server::launch(home, more, "0", environment)
+    }
+
+    fn launch(home: &Home, more: &[&str], port: &str, environment: &[(&str, &str)]) -> Server {
+        let mut arguments = vec!["server", "run", "--port", port];
         arguments.extend(more);
         let mut command = home.command(&arguments);
         command.envs(environment.iter().copied()).stdout(Stdio::piped()).stderr(Stdio::piped());

@@ -14,6 +14,7 @@ mod hints;
 mod logs;
 mod migrate;
 mod partition;
+mod pending;
 mod read;
 mod rows;
 mod secret;
@@ -37,6 +38,7 @@ use noetl_core::head::{CommandRow, Head, HeadView};
 use noetl_core::id::{CancellationId, CredentialId, ExecutionId, SessionId};
 use noetl_core::log::LogLine;
 use noetl_core::time::Timestamp;
+use noetl_core::turns::Turns;
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -235,8 +237,14 @@ impl Store for Postgres {
         read::executions(&*self.reader().await?, &query).await
     }
 
-    async fn candidates(&self, pools: &[Arc<str>], skip: u64, limit: u64) -> Result<Vec<CommandRow>, StoreError> {
-        read::candidates(&*self.reader().await?, pools, skip, limit).await
+    async fn candidates(
+        &self,
+        pools: &[Arc<str>],
+        turns: &Turns,
+        skip: u64,
+        limit: u64,
+    ) -> Result<Vec<CommandRow>, StoreError> {
+        pending::candidates(&*self.reader().await?, pools, turns, skip, limit).await
     }
 
     async fn due(&self, limit: u64) -> Result<(Timestamp, Vec<Due>), StoreError> {

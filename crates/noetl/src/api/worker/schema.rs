@@ -15,6 +15,8 @@ pub(super) struct Hello {
     slots: u32,
     /// Which pools it serves; none means `default`.
     pools: Vec<String>,
+    /// The newest protocol that it speaks; 1 when it does not say.
+    protocol: u32,
     /// Its version, for people.
     version: String,
     /// Host, pid and the like, for people.
@@ -63,6 +65,8 @@ pub(super) struct Welcome {
     lease_ms: u64,
     /// How long a poll should hang at most, in milliseconds.
     poll_ms: u64,
+    /// The protocol to speak from here on.
+    protocol: u32,
 }
 
 /// A worker asks for a credential, under its claim of a command.
@@ -168,6 +172,8 @@ pub(super) struct Poll {
     draining: bool,
     /// Rises with everything that the worker says, because requests overtake each other; 0 = it does not count.
     serial: u64,
+    /// The protocol that the welcome named; 1 when it does not say.
+    protocol: u32,
 }
 
 /// An attempt in a worker's hands.
