@@ -4,13 +4,15 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use noetl_store::StoreError;
+
 use super::background::{StopOptions, pid_file_failed, start_failed};
 use super::console;
 use super::link::{bad_directory, bad_node};
 use super::stop::{Exit, Stop};
 use super::target::Globals;
 use crate::render::duration;
-use crate::server::background::{self, Files, StartOptions, Started, Up};
+use crate::server::background::{self, DATABASE_VARIABLE, Files, StartOptions, Started, Up};
 use crate::server::doors::{DoorOptions, TOKEN_VARIABLE, Tokens};
 use crate::server::log_file::LogFile;
 use crate::server::node::{DRAIN_DEFAULT, WorkerSettings};
@@ -37,6 +39,9 @@ pub struct ServeArgs {
     /// Commands that the worker inside runs at once [default: twice the processors, at least 4]
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1024), conflicts_with = "no_worker")]
     worker_slots: Option<u32>,
+    /// PostgreSQL database to share with other servers, instead of the file in the data directory
+    #[arg(long, value_name = "URL", env = DATABASE_VARIABLE, hide_env_values = true)]
+    database_url: Option<String>,
     /// How long running commands get when the server stops
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration::parse)]
     drain: Duration,
@@ -152,6 +157,9 @@ fn options(globals: &Globals, args: &ServeArgs) -> Result<ServerOptions, Stop> {
         ..WorkerSettings::default()
     });
     options.expose_env.clone_from(&args.expose_env);
+    let database = args.database_url.as_deref().filter(|url| !url.is_empty());
+    options.database =
+        database.map(str::parse).transpose().map_err(|error: StoreError| Stop::usage(error.to_string()))?;
     options.allow_secret_read = args.allow_secret_read;
     Ok(options)
 }
@@ -188,6 +196,9 @@ fn announce(ready: &Ready) {
     let at = ready.urls.first().map_or("its socket", String::as_str);
     console::note(&format!("noetl server at {at}"));
     console::note(&format!("data directory {}", ready.data_dir.display()));
+    if let Some(database) = &ready.database {
+        console::note(&format!("database {database}"));
+    }
     console::note(&match ready.slots {
         Some(slots) => format!("runs up to {slots} commands at once; Ctrl-C drains and stops it"),
         None => "runs no commands itself: start workers with `noetl worker run`".to_owned(),
@@ -201,6 +212,8 @@ async fn start(globals: &Globals, args: &StartArgs) -> Result<Exit, Stop> {
         command: "server",
         args: arguments(globals, &args.serve, &options),
         up: Up::Answers(options.data_dir.clone()),
+        // It may hold a password, and command lines can be read by everybody.
+        database_url: args.serve.database_url.clone(),
         files: Files::usual().map_err(|error| bad_directory(&error))?,
     };
     match background::start(&start).await.map_err(|error| start_failed(&error))? {

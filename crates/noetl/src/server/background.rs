@@ -20,6 +20,8 @@ use tokio::time::Instant;
 use super::ask;
 use crate::embed::{self, DataDir, EmbedError};
 
+/// Environment variable that names the database.
+pub const DATABASE_VARIABLE: &str = "NOETL_DATABASE_URL";
 /// Longest wait for a new server to answer.
 pub const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// Pause between two looks.
@@ -223,6 +225,8 @@ pub struct StartOptions {
     pub args: Vec<OsString>,
     /// What it is waited for.
     pub up: Up,
+    /// The database, for the environment of a server.
+    pub database_url: Option<String>,
     /// PID and log.
     pub files: Files,
 }
@@ -323,7 +327,11 @@ fn spawn(options: &StartOptions) -> io::Result<Child> {
     }
     // What is written before logging begins, and by a panic, goes to the log as well.
     let out = OpenOptions::new().create(true).append(true).mode(0o600).open(log)?;
-    Command::new(std::env::current_exe()?)
+    let mut command = Command::new(std::env::current_exe()?);
+    if let Some(url) = &options.database_url {
+        command.env(DATABASE_VARIABLE, url);
+    }
+    command
         .args([options.command, "run", "--detached", "--pid-file"])
         .arg(&options.files.pid_file)
         .arg("--log-file")

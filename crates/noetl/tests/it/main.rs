@@ -34,5 +34,6 @@ mod server_doors;
 mod server_killed;
 mod server_listen;
 mod server_node;
+mod server_postgres;
 mod support;
 mod worker_example;

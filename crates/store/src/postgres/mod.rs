@@ -1,11 +1,12 @@
 //! The store in PostgreSQL: the same tables for any number of equal servers.
 //!
 //! Heads are locked in the database, one transaction a batch; what decides whether an append lands is the same code as
-//! in every other store. In reading order: `write`, a batch under its locks; `transaction`, locks, commits and lost
+//! in every other store. In reading order: `write`, a batch under its locks, and `columns`, how it is written; `transaction`, locks, commits and lost
 //! answers; `batch` and `control`, what is written; `read`, what is asked.
 
 mod batch;
 mod clock;
+mod columns;
 mod connection;
 mod control;
 mod document;
@@ -13,6 +14,7 @@ mod error;
 mod hints;
 mod logs;
 mod migrate;
+mod node;
 mod partition;
 mod pending;
 mod read;
@@ -47,6 +49,7 @@ use self::clock::StoreClock;
 pub use self::connection::Address;
 use self::hints::Hints;
 pub use self::migrate::SCHEMA_LATEST;
+use self::node::NodeNumber;
 use self::partition::Partitions;
 use crate::catalog::{NewResource, Resource, ResourceKey};
 use crate::secret::{CredentialRow, KeychainRow, Resealed};
@@ -106,6 +109,7 @@ struct Inner {
 /// The store in a database.
 pub struct Postgres {
     inner: Arc<Inner>,
+    node: NodeNumber,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -140,8 +144,14 @@ impl Postgres {
         let now = transaction::now(&inner, &client).await?;
         inner.partitions.ahead(&client, now).await?;
         drop(client);
+        let node = NodeNumber::take(&address).await?;
         let tasks = vec![tokio::spawn(hints::run(address, hints)), tokio::spawn(ahead(Arc::clone(&inner)))];
-        Ok(Postgres { inner, tasks: Mutex::new(tasks) })
+        Ok(Postgres { inner, node, tasks: Mutex::new(tasks) })
+    }
+
+    /// Returns a number that no other server of the database has, for ids.
+    pub fn node(&self) -> u16 {
+        self.node.number()
     }
 
     async fn reader(&self) -> Result<Client, StoreError> {
@@ -418,6 +428,7 @@ impl Store for Postgres {
         self.inner.writers.close();
         self.inner.readers.close();
         self.inner.slow.close();
+        self.node.give_back();
         Ok(())
     }
 
