@@ -9,7 +9,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 use noetl_core::id::{CatalogId, ExecutionId};
+use noetl_core::log::LogLine;
 use noetl_core::playbook::Playbook;
+use noetl_core::secret::keychain::KeptUnder;
 use noetl_core::secret::{Credential, Warrant};
 use noetl_engine::secrets::SecretError;
 use noetl_engine::transport::{Hello, Orders, Poll, Reports, Transport, Welcome, WorkerError};
@@ -110,8 +112,20 @@ impl Transport for Failover {
         self.carry(|way| way.result(reference)).await
     }
 
+    async fn log(&self, lines: Vec<LogLine>) -> Result<(), WorkerError> {
+        self.carry(|way| way.log(lines.clone())).await
+    }
+
     async fn credential(&self, warrant: &Warrant, alias: &str) -> Result<Credential, SecretError> {
         self.carry(|way| way.credential(warrant, alias)).await
+    }
+
+    async fn kept(&self, warrant: &Warrant, under: &KeptUnder) -> Result<Option<Value>, SecretError> {
+        self.carry(|way| way.kept(warrant, under)).await
+    }
+
+    async fn keep(&self, warrant: &Warrant, under: &KeptUnder, value: Value, life_ms: u64) -> Result<(), SecretError> {
+        self.carry(|way| way.keep(warrant, under, value.clone(), life_ms)).await
     }
 
     async fn is_cancelled(&self, _execution_id: ExecutionId) -> bool {

@@ -187,6 +187,7 @@ async fn start(globals: &Globals, args: &WorkArgs) -> Result<Exit, Stop> {
         command: "worker",
         args: arguments(globals, args, &name, &servers),
         up: Up::Runs,
+        database_url: None,
         files: files.clone(),
     };
     match background::start(&start).await.map_err(|error| start_failed(&error))? {

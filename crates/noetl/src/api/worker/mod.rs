@@ -15,7 +15,8 @@ use noetl_core::id::{CatalogId, CommandId, EventId, ExecutionId, SessionId};
 use noetl_core::log::{LOG_LINE_BYTES_MAX, LogLine};
 use noetl_core::work::Assignment;
 use noetl_engine::transport::{
-    Claim, ClaimError, Hello, LOG_LINES_PER_REQUEST_MAX, Orders, PROTOCOL, Poll, REPORTS_MAX, Reports, Welcome, WorkerError,
+    Claim, ClaimError, Hello, LOG_LINES_PER_REQUEST_MAX, Orders, PROTOCOL, Poll, REPORTS_MAX, Reports, Welcome,
+    WorkerError,
 };
 use noetl_store::EventQuery;
 use serde::de::DeserializeOwned;
