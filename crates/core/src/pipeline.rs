@@ -252,7 +252,10 @@ impl Pipeline {
         self.state.awaiting_child = false;
         let data = bound_data(&outcome);
         let judged = {
-            let names = self.names(place, None, Some((&outcome, &data)));
+            let mut names = self.names(place, None, Some((&outcome, &data)));
+            if !task.policy.is_empty() {
+                names = names.with_own(&task.label, &data, outcome.error.as_ref());
+            }
             policy::judge(&scope(place, &names), task, &outcome, self.state.executions)
         };
         let judged = match judged {
@@ -265,7 +268,10 @@ impl Pipeline {
         self.assign(judged.set);
         // A rule that continues past an error handles it: what is bound says so, the step has not failed.
         let own = if failed.is_none() || matches!(judged.verdict, Verdict::Continue | Verdict::Break) {
-            let names = self.names(place, None, None).with_output(&data);
+            let mut names = self.names(place, None, None).with_output(&data);
+            if !task.set.is_empty() {
+                names = names.with_own(&task.label, &data, failed.as_ref());
+            }
             match policy::evaluate(&scope(place, &names), &task.set) {
                 Ok(own) => own,
                 Err(error) => {

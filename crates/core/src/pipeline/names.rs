@@ -7,12 +7,13 @@ use indexmap::IndexMap;
 use serde_json::{Map, Value};
 
 use super::state::State;
-use crate::event::Write;
+use crate::event::{Write, error_value};
 use crate::execution::evolve::write;
 use crate::execution::state::Ctx;
 use crate::expr::{Binding, ExprError, Library, Names, ResultBinding};
 use crate::playbook::Step;
 use crate::result::Bound;
+use crate::tool::ToolError;
 use crate::work::{Named, Work};
 
 /// Names, from the innermost to the outermost: `output`, pipeline locals, the task's arguments, earlier tasks by
@@ -24,12 +25,14 @@ pub(super) struct PipelineNames<'a> {
     step: &'a Step,
     input: Option<&'a Map<String, Value>>,
     output: Option<Binding>,
+    /// What the task that is being judged gives, under its own label.
+    own: Option<(&'a str, Binding)>,
     ctx: OnceCell<Ctx>,
 }
 
 impl<'a> PipelineNames<'a> {
     pub(super) fn new(work: &'a Work, state: &'a State, writes: &'a [Write], step: &'a Step) -> Self {
-        PipelineNames { work, state, writes, step, input: None, output: None, ctx: OnceCell::new() }
+        PipelineNames { work, state, writes, step, input: None, output: None, own: None, ctx: OnceCell::new() }
     }
 
     pub(super) fn with_input(mut self, input: Option<&'a Map<String, Value>>) -> Self {
@@ -46,6 +49,18 @@ impl<'a> PipelineNames<'a> {
     /// `output` in the task's own `set`: the data, with the helper attributes of a result.
     pub(super) fn with_output(mut self, data: &Value) -> Self {
         self.output = Some(Binding::Result(ResultBinding::ok(Bound::inline(data.clone()))));
+        self
+    }
+
+    /// The task's own new result, by its label.
+    pub(super) fn with_own(mut self, label: &'a str, data: &Value, error: Option<&ToolError>) -> Self {
+        let own = ResultBinding {
+            bound: Bound::inline(data.clone()),
+            status: Some(if error.is_some() { "error" } else { "ok" }),
+            error: error.map(|error| Arc::new(error_value(error))),
+            labels: None,
+        };
+        self.own = Some((label, Binding::Result(own)));
         self
     }
 
@@ -192,6 +207,9 @@ impl Names for PipelineNames<'_> {
         }
         if let Some(value) = self.input.and_then(|input| input.get(name)) {
             return Some(Binding::Data(Arc::new(value.clone())));
+        }
+        if let Some((_, own)) = self.own.as_ref().filter(|(label, _)| *label == name) {
+            return Some(own.clone());
         }
         if let Some(task) = self.task(name) {
             return Some(task);
