@@ -11,6 +11,7 @@ pub mod execution;
 pub mod expr;
 pub mod head;
 pub mod id;
+pub mod log;
 pub mod pipeline;
 pub mod playbook;
 pub mod properties;

@@ -21,6 +21,8 @@ mod cascade;
 pub mod catalog;
 pub mod look;
 
+mod log;
+
 mod mailbox;
 
 mod drive;

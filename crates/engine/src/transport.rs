@@ -8,6 +8,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use noetl_core::head::CommandRow;
 use noetl_core::id::{CatalogId, CommandId, ExecutionId, SessionId};
+use noetl_core::log::LogLine;
 use noetl_core::playbook::{CancelMode, Playbook};
 use noetl_core::secret::{Credential, Warrant};
 use noetl_core::work::{Assignment, Report};
@@ -22,6 +23,8 @@ use crate::secrets::SecretError;
 pub const POLL_MS_MAX: u64 = 20_000;
 /// Reports in one request at most.
 pub const REPORTS_MAX: usize = 256;
+/// Lines of logs in one request at most.
+pub const LOG_LINES_PER_REQUEST_MAX: usize = 1_000;
 /// Commands that one worker may run at once, at most.
 pub const SLOTS_MAX: u32 = 1024;
 
@@ -263,6 +266,9 @@ pub trait Transport: Send + Sync + 'static {
     /// Returns a large result.
     async fn result(&self, reference: &str) -> Result<Arc<Value>, WorkerError>;
 
+    /// Hands over what tools printed. Nothing waits for it: what is lost is lost.
+    async fn log(&self, lines: Vec<LogLine>) -> Result<(), WorkerError>;
+
     /// Returns a credential to whoever holds a live command.
     async fn credential(&self, warrant: &Warrant, alias: &str) -> Result<Credential, SecretError>;
 
@@ -302,6 +308,10 @@ impl Transport for Local {
             Some(data) => Ok(data),
             None => Err(WorkerError::Bad(format!("there is no result {reference}"))),
         }
+    }
+
+    async fn log(&self, lines: Vec<LogLine>) -> Result<(), WorkerError> {
+        Ok(self.0.keep_log(lines).await?)
     }
 
     async fn credential(&self, warrant: &Warrant, alias: &str) -> Result<Credential, SecretError> {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use indexmap::IndexMap;
 use noetl_core::id::{CatalogId, ExecutionId, SessionId};
+use noetl_core::log::LogLine;
 use noetl_core::playbook::{self, Playbook};
 use noetl_core::secret::{Credential, Warrant, Withheld};
 use noetl_engine::secrets::SecretError;
@@ -20,6 +21,7 @@ use serde_json::Value;
 use crate::api::catalog::Entry;
 use crate::api::error::ErrorBody;
 use crate::api::worker::secrets::{self, CredentialAsk};
+use crate::api::worker::{Printed, PrintedReply};
 use crate::server::{doors, tls};
 
 /// Longest time to a connection.
@@ -214,6 +216,12 @@ impl Transport for HttpTransport {
         let mut url = self.url("api/result/resolve")?;
         url.query_pairs_mut().append_pair("ref", reference);
         self.ask(self.client.get(url).timeout(DATA_TIMEOUT), None).await.map(Arc::new)
+    }
+
+    async fn log(&self, lines: Vec<LogLine>) -> Result<(), WorkerError> {
+        let taken: Result<PrintedReply, _> =
+            self.ask(self.post("api/worker/log", &Printed { lines }, ANSWER_TIMEOUT)?, None).await;
+        taken.map(|_| ())
     }
 
     async fn credential(&self, warrant: &Warrant, alias: &str) -> Result<Credential, SecretError> {

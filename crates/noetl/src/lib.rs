@@ -8,6 +8,7 @@ pub mod client;
 pub mod clock;
 pub mod embed;
 pub mod http_transport;
+pub mod logs;
 pub mod render;
 pub mod server;
 pub mod telemetry;

@@ -3,13 +3,17 @@
 use std::convert::Infallible;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use noetl_core::id::ExecutionId;
+use noetl_core::log::LogStream;
 use noetl_core::secret::Credential;
 use noetl_core::tool::{ToolCall, ToolError, ToolOutcome};
 use noetl_engine::worker::{CommandSecrets, Stop, Tools};
 use noetl_tools::{LogSink, Outside, Secrets, StopHandle, Stream, Toolbox, stop_line};
+
+use crate::logs::{LogPost, Printer};
 
 /// Hidden argument that makes this binary a process supervisor: `main` must look for it before anything else.
 pub const SUPERVISE: &str = "__supervise";
@@ -35,6 +39,7 @@ pub type Output = Arc<dyn Fn(Printed<'_>) + Send + Sync>;
 /// A toolbox as the worker knows it.
 pub struct Hands {
     toolbox: Arc<Toolbox>,
+    post: LogPost,
     output: Option<Output>,
 }
 
@@ -45,9 +50,9 @@ impl fmt::Debug for Hands {
 }
 
 impl Hands {
-    /// Returns the hands of a worker. What tools print goes to `output`, else nowhere: it may hold secrets.
-    pub fn new(toolbox: Arc<Toolbox>, output: Option<Output>) -> Self {
-        Hands { toolbox, output }
+    /// Returns the hands of a worker. What tools print goes to the log by `post`, and to `output` too.
+    pub fn new(toolbox: Arc<Toolbox>, post: LogPost, output: Option<Output>) -> Self {
+        Hands { toolbox, post, output }
     }
 }
 
@@ -64,6 +69,9 @@ impl Tools for Hands {
             execution_id: call.execution_id,
             step: Arc::clone(&call.step),
             label: Arc::clone(&call.label),
+            post: self.post.clone(),
+            printer: Printer::of(&call),
+            has_printed: AtomicBool::new(false),
         };
         let outside = Outside { log: &sink, secrets: &Given(Arc::clone(secrets)) };
         tokio::select! {
@@ -97,12 +105,30 @@ struct Sink {
     execution_id: ExecutionId,
     step: Arc<str>,
     label: Arc<str>,
+    post: LogPost,
+    printer: Printer,
+    has_printed: AtomicBool,
 }
 
 impl LogSink for Sink {
+    /// The one place where what tools print leaves their hands, for the log and for whoever looks on.
     fn line(&self, stream: Stream, line: &str) {
+        self.has_printed.store(true, Ordering::Relaxed);
+        let log_stream = match stream {
+            Stream::Stdout => LogStream::Stdout,
+            Stream::Stderr => LogStream::Stderr,
+        };
+        self.post.line(&self.printer, log_stream, line);
         if let Some(output) = &self.output {
             output(Printed { execution_id: self.execution_id, step: &self.step, label: &self.label, stream, line });
+        }
+    }
+}
+
+impl Drop for Sink {
+    fn drop(&mut self) {
+        if self.has_printed.load(Ordering::Relaxed) {
+            self.post.ended(&self.printer);
         }
     }
 }

@@ -21,6 +21,7 @@ use noetl_core::append::{Append, Due, Verdict};
 use noetl_core::event::Recorded;
 use noetl_core::head::{CommandRow, Head, HeadView, Status};
 use noetl_core::id::{CancellationId, CredentialId, EventId, ExecutionId, SessionId};
+use noetl_core::log::LogLine;
 use noetl_core::playbook::CancelMode;
 use noetl_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -97,6 +98,30 @@ pub struct EventQuery {
     pub offset: u64,
     /// How many at most.
     pub limit: u64,
+}
+
+/// Which printed lines to read. All conditions hold together; oldest first.
+#[derive(Debug, Clone)]
+pub struct LogQuery {
+    /// Whose.
+    pub execution_id: ExecutionId,
+    /// Only lines of this step.
+    pub step: Option<String>,
+    /// Only lines that came after this one; 0 = all.
+    pub after: u64,
+    /// How many at most.
+    pub limit: u64,
+    /// The newest of them instead of the oldest; in the same order.
+    pub newest: bool,
+}
+
+/// A printed line with its place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogRow {
+    /// Rises with every line, from 1.
+    pub log_id: u64,
+    /// The line.
+    pub line: LogLine,
 }
 
 /// Which executions to list. All conditions hold together; newest first.
@@ -312,6 +337,13 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
 
     /// Keeps the answer given to an idempotency key, unless one is kept already; returns the one that is kept.
     async fn keep_answer(&self, key: &str, answer: Value) -> Result<Value, StoreError>;
+
+    /// Keeps lines that tools printed, in their order. A line that is here already changes nothing; lines of executions
+    /// that are not here (any more) are dropped, and so is what an execution prints beyond its limit, behind a mark.
+    async fn keep_log(&self, lines: Vec<LogLine>) -> Result<(), StoreError>;
+
+    /// Returns lines that tools printed.
+    async fn log(&self, query: LogQuery) -> Result<Vec<LogRow>, StoreError>;
 
     /// Returns the credential under a name, else the one with that id.
     async fn credential(&self, name_or_id: &str) -> Result<Option<secret::CredentialRow>, StoreError>;

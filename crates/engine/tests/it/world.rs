@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use noetl_core::event::{Event, Recorded, row::wire_name};
 use noetl_core::head::{Head, Status};
 use noetl_core::id::{CatalogId, ExecutionId};
+use noetl_core::log::LogLine;
 use noetl_core::playbook::Playbook;
 use noetl_core::properties::{self, Member};
 use noetl_core::secret::{Credential, Warrant};
@@ -168,6 +169,10 @@ impl Transport for Wire {
 
     async fn result(&self, reference: &str) -> Result<Arc<Value>, WorkerError> {
         self.carry(async |server| server.result(reference).await).await
+    }
+
+    async fn log(&self, lines: Vec<LogLine>) -> Result<(), WorkerError> {
+        self.carry(async |server| server.log(lines).await).await
     }
 
     async fn credential(&self, warrant: &Warrant, alias: &str) -> Result<Credential, SecretError> {

@@ -13,6 +13,7 @@ pub mod events;
 pub mod executions;
 pub mod follow;
 pub mod link;
+pub mod logs;
 pub mod plan;
 pub mod query;
 pub mod reference;
@@ -70,6 +71,7 @@ enum Command {
     #[command(visible_alias = "ps")]
     Executions(executions::Executions),
     Events(events::Events),
+    Logs(logs::Logs),
     Tree(tree::Tree),
     Wait(wait::Wait),
     Query(query::Query),
@@ -145,6 +147,7 @@ impl Command {
             Command::Status(status) => status.run(globals).await,
             Command::Executions(executions) => executions.run(globals).await,
             Command::Events(events) => events.run(globals).await,
+            Command::Logs(logs) => logs.run(globals).await,
             Command::Tree(tree) => tree.run(globals).await,
             Command::Wait(wait) => wait.run(globals).await,
             Command::Query(query) => query.run(globals).await,

@@ -63,7 +63,7 @@ impl Worker {
             ..WorkerSettings::default()
         };
         let toolbox = node::toolbox(&settings, &args.expose_env).map_err(|error| bad_node(&error))?;
-        let worker = node::worker(transport, &toolbox, &settings);
+        let (worker, carrier) = node::worker(transport, &toolbox, &settings);
         let mut interrupts = Interrupts::listen()?;
         let shutdown = CancellationToken::new();
         let mut work = tokio::spawn(worker.run(shutdown.clone()));
@@ -85,6 +85,7 @@ impl Worker {
         };
         work.abort();
         toolbox.close().await;
+        carrier.close().await;
         Ok(if drained { Exit::Done } else { Exit::Interrupted })
     }
 }

@@ -10,6 +10,7 @@ pub mod duration;
 pub mod events;
 pub mod executions;
 pub mod json;
+pub mod logs;
 pub mod progress;
 pub mod status;
 pub mod table;

@@ -26,6 +26,7 @@ use super::listen::{self, Listener};
 use crate::api::{self, Api};
 use crate::clock;
 use crate::embed::{EmbedError, Owned, Owner, Role};
+use crate::logs::{self, LogCarrier};
 use crate::tools::{Hands, Output, SUPERVISE};
 use crate::vault::key::KeySource;
 use crate::vault::{Vault, VaultError};
@@ -148,6 +149,7 @@ pub struct Node {
 #[derive(Debug)]
 struct AtWork {
     task: JoinHandle<()>,
+    carrier: LogCarrier,
     shutdown: CancellationToken,
     toolbox: Arc<Toolbox>,
     patience: Duration,
@@ -294,9 +296,14 @@ pub fn toolbox(settings: &WorkerSettings, expose_env: &[String]) -> Result<Arc<T
     Toolbox::new(config).map(Arc::new).map_err(NodeError::Tools)
 }
 
-/// Returns a worker over `transport`.
-pub fn worker(transport: Arc<dyn Transport>, toolbox: &Arc<Toolbox>, settings: &WorkerSettings) -> Worker {
-    let tools = Hands::new(Arc::clone(toolbox), settings.output.clone());
+/// Returns a worker over `transport`, and what carries the logs of its tools there.
+pub fn worker(
+    transport: Arc<dyn Transport>,
+    toolbox: &Arc<Toolbox>,
+    settings: &WorkerSettings,
+) -> (Worker, LogCarrier) {
+    let (post, carrier) = logs::carry(Arc::clone(&transport), clock::real(), random_source());
+    let tools = Hands::new(Arc::clone(toolbox), post, settings.output.clone());
     let options = WorkerOptions {
         worker_id: Arc::clone(&settings.name),
         slots: settings.slots.unwrap_or_else(default_slots),
@@ -309,11 +316,21 @@ pub fn worker(transport: Arc<dyn Transport>, toolbox: &Arc<Toolbox>, settings: &
         version: env!("CARGO_PKG_VERSION").to_owned(),
         ..WorkerOptions::default()
     };
-    Worker::new(transport, Arc::new(tools), clock::real(), options)
+    (Worker::new(transport, Arc::new(tools), clock::real(), options), carrier)
+}
+
+/// A number that no other process has, most likely: lines of logs are told apart by it.
+fn random_source() -> i64 {
+    let mut bytes = [0; 8];
+    if getrandom::fill(&mut bytes).is_err() {
+        return clock::now().0 << 16 | i64::from(std::process::id() & 0xffff);
+    }
+    i64::from_le_bytes(bytes)
 }
 
 struct Prepared {
     worker: Worker,
+    carrier: LogCarrier,
     toolbox: Arc<Toolbox>,
     patience: Duration,
 }
@@ -321,15 +338,15 @@ struct Prepared {
 fn prepare(engine: &Arc<Engine>, settings: &WorkerSettings, options: &NodeOptions) -> Result<Prepared, NodeError> {
     let toolbox = toolbox(settings, &options.expose_env)?;
     let settings = WorkerSettings { name: EMBEDDED.into(), ..settings.clone() };
-    let worker = worker(Arc::new(Local(Arc::clone(engine))), &toolbox, &settings);
-    Ok(Prepared { worker, toolbox, patience: settings.drain + DRAIN_MARGIN })
+    let (worker, carrier) = worker(Arc::new(Local(Arc::clone(engine))), &toolbox, &settings);
+    Ok(Prepared { worker, carrier, toolbox, patience: settings.drain + DRAIN_MARGIN })
 }
 
 impl Prepared {
     fn begin(self) -> AtWork {
         let shutdown = CancellationToken::new();
         let task = tokio::spawn(self.worker.run(shutdown.clone()));
-        AtWork { task, shutdown, toolbox: self.toolbox, patience: self.patience }
+        AtWork { task, carrier: self.carrier, shutdown, toolbox: self.toolbox, patience: self.patience }
     }
 }
 
@@ -341,5 +358,7 @@ impl AtWork {
             self.task.abort();
         }
         self.toolbox.close().await;
+        // While the store still answers.
+        self.carrier.close().await;
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Deterministic: ordered maps, an injected clock, no threads. What it answers is what every store must answer.
 
+mod logs;
 mod tables;
 
 use std::collections::BTreeSet;
@@ -14,6 +15,7 @@ use noetl_core::event::Recorded;
 use noetl_core::event::row::{canonical_name, wire_name};
 use noetl_core::head::{CommandRow, CommandState, Head, HeadView};
 use noetl_core::id::{CancellationId, CredentialId, ExecutionId, SessionId};
+use noetl_core::log::LogLine;
 use noetl_core::time::Timestamp;
 use serde_json::Value;
 
@@ -22,8 +24,8 @@ use crate::catalog::{NewResource, Resource, ResourceKey};
 use crate::landing::{self, Check, Landing};
 use crate::secret::{CredentialRow, KeychainRow, Resealed};
 use crate::{
-    Cancellation, Chunk, ChunkDecide, Clock, EventQuery, ListQuery, Loaded, LockedDecide, LockedView, Session,
-    SqlLimits, SqlRows, Store, StoreError, TableSize, path_matches, payload,
+    Cancellation, Chunk, ChunkDecide, Clock, EventQuery, ListQuery, Loaded, LockedDecide, LockedView, LogQuery, LogRow,
+    Session, SqlLimits, SqlRows, Store, StoreError, TableSize, path_matches, payload,
 };
 
 /// The store in memory.
@@ -427,6 +429,20 @@ impl Store for MemoryStore {
         Ok(self.lock()?.answers.entry(key.to_owned()).or_insert((now, answer)).1.clone())
     }
 
+    async fn keep_log(&self, lines: Vec<LogLine>) -> Result<(), StoreError> {
+        let mut tables = self.lock()?;
+        for line in lines {
+            if tables.executions.contains_key(&line.execution_id) {
+                tables.logs.keep(line);
+            }
+        }
+        Ok(())
+    }
+
+    async fn log(&self, query: LogQuery) -> Result<Vec<LogRow>, StoreError> {
+        Ok(self.lock()?.logs.read(&query))
+    }
+
     async fn credential(&self, name_or_id: &str) -> Result<Option<CredentialRow>, StoreError> {
         let tables = self.lock()?;
         let named = tables.credentials.get(name_or_id);
@@ -539,6 +555,8 @@ impl Store for MemoryStore {
             ("event", tables.event_ids.len()),
             ("execution", tables.executions.len()),
             ("idempotency", tables.answers.len()),
+            ("log", tables.logs.len()),
+            ("log_size", tables.logs.executions()),
             ("credential", tables.credentials.len()),
             ("keychain", tables.keychain.len()),
             ("setting", usize::from(tables.key_fingerprint.is_some())),

@@ -11,6 +11,7 @@ mod control;
 mod document;
 mod error;
 mod hints;
+mod logs;
 mod migrate;
 mod partition;
 mod read;
@@ -34,6 +35,7 @@ use noetl_core::append::{Append, Due, Verdict};
 use noetl_core::event::Recorded;
 use noetl_core::head::{CommandRow, Head, HeadView};
 use noetl_core::id::{CancellationId, CredentialId, ExecutionId, SessionId};
+use noetl_core::log::LogLine;
 use noetl_core::time::Timestamp;
 use serde_json::Value;
 use tokio::sync::watch;
@@ -47,8 +49,8 @@ use self::partition::Partitions;
 use crate::catalog::{NewResource, Resource, ResourceKey};
 use crate::secret::{CredentialRow, KeychainRow, Resealed};
 use crate::{
-    Cancellation, Chunk, ChunkDecide, Clock, EventQuery, ListQuery, Loaded, LockedDecide, Session, SqlLimits, SqlRows,
-    Store, StoreError, TableSize,
+    Cancellation, Chunk, ChunkDecide, Clock, EventQuery, ListQuery, Loaded, LockedDecide, LogQuery, LogRow, Session,
+    SqlLimits, SqlRows, Store, StoreError, TableSize,
 };
 
 /// Connections that write, when the options do not say.
@@ -320,6 +322,14 @@ impl Store for Postgres {
 
     async fn keep_answer(&self, key: &str, answer: Value) -> Result<Value, StoreError> {
         control::keep_answer(&self.inner, &*self.writer().await?, key, &answer).await
+    }
+
+    async fn keep_log(&self, lines: Vec<LogLine>) -> Result<(), StoreError> {
+        self.whole(move |inner| async move { logs::keep_log(&*inner.writers.get().await?, &lines).await }).await
+    }
+
+    async fn log(&self, query: LogQuery) -> Result<Vec<LogRow>, StoreError> {
+        logs::log(&*self.reader().await?, &query).await
     }
 
     async fn credential(&self, name_or_id: &str) -> Result<Option<CredentialRow>, StoreError> {

@@ -9,6 +9,7 @@ mod encode;
 mod error;
 mod fault;
 mod heads;
+mod logs;
 mod migrate;
 #[cfg(test)]
 mod plans;
@@ -31,6 +32,7 @@ use noetl_core::append::{Append, Due, Verdict};
 use noetl_core::event::Recorded;
 use noetl_core::head::{CommandRow, Head, HeadView};
 use noetl_core::id::{CancellationId, CredentialId, ExecutionId, SessionId};
+use noetl_core::log::LogLine;
 use noetl_core::time::Timestamp;
 use serde_json::Value;
 
@@ -43,8 +45,8 @@ use crate::catalog::{NewResource, Resource, ResourceKey};
 use crate::query::{self, QueryError, QueryLimits, QueryRows};
 use crate::secret::{CredentialRow, KeychainRow, Resealed};
 use crate::{
-    Cancellation, Chunk, ChunkDecide, Clock, EventQuery, ListQuery, Loaded, LockedDecide, Session, SqlLimits, SqlRows,
-    Store, StoreError, TableSize,
+    Cancellation, Chunk, ChunkDecide, Clock, EventQuery, ListQuery, Loaded, LockedDecide, LogQuery, LogRow, Session,
+    SqlLimits, SqlRows, Store, StoreError, TableSize,
 };
 
 /// Readers for the engine's questions, when the options do not say.
@@ -321,6 +323,14 @@ impl Store for SqliteStore {
     async fn keep_answer(&self, key: &str, answer: Value) -> Result<Value, StoreError> {
         let key = key.to_owned();
         self.write(move |tables| tables.keep_answer(&key, &answer)).await
+    }
+
+    async fn keep_log(&self, lines: Vec<LogLine>) -> Result<(), StoreError> {
+        self.write(move |tables| tables.keep_log(&lines)).await
+    }
+
+    async fn log(&self, query: LogQuery) -> Result<Vec<LogRow>, StoreError> {
+        self.readers.ask(move |connection| logs::log(connection, &query)).await
     }
 
     async fn credential(&self, name_or_id: &str) -> Result<Option<CredentialRow>, StoreError> {

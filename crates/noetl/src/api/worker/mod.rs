@@ -11,8 +11,11 @@ use axum::http::StatusCode;
 use noetl_core::event::Event;
 use noetl_core::head::CommandRow;
 use noetl_core::id::{CatalogId, CommandId, EventId, ExecutionId, SessionId};
+use noetl_core::log::{LOG_LINE_BYTES_MAX, LogLine};
 use noetl_core::work::Assignment;
-use noetl_engine::transport::{Claim, ClaimError, Hello, Orders, Poll, REPORTS_MAX, Reports, Welcome, WorkerError};
+use noetl_engine::transport::{
+    Claim, ClaimError, Hello, LOG_LINES_PER_REQUEST_MAX, Orders, Poll, REPORTS_MAX, Reports, Welcome, WorkerError,
+};
 use noetl_store::EventQuery;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -82,6 +85,43 @@ pub(super) async fn report(State(api): State<Api>, Said(reports): Said<Reports>)
         return Err(ApiError::bad_field("reports", format!("must be at most {REPORTS_MAX}")));
     }
     Ok(Json(api.engine.report(reports).await?))
+}
+
+/// What tools printed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Printed {
+    /// In the order in which it was printed.
+    pub lines: Vec<LogLine>,
+}
+
+/// The answer to what was printed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PrintedReply {
+    /// Lines taken; one that was sent before counts again.
+    pub lines: usize,
+}
+
+/// Room for a mark behind the part of a line that is kept.
+const MARK_BYTES: usize = 128;
+
+/// Takes what tools printed. Safe to send again: a line is known by its source and serial.
+#[utoipa::path(
+    post, path = "/api/worker/log", tag = "worker", request_body = schema::Printed,
+    responses((status = 200, body = PrintedReply), (status = 400, body = ErrorBody))
+)]
+pub(super) async fn log(
+    State(api): State<Api>,
+    Said(Printed { lines }): Said<Printed>,
+) -> Result<Json<PrintedReply>, ApiError> {
+    if lines.len() > LOG_LINES_PER_REQUEST_MAX {
+        return Err(ApiError::bad_field("lines", format!("must be at most {LOG_LINES_PER_REQUEST_MAX}")));
+    }
+    if lines.iter().any(|line| line.line.len() > LOG_LINE_BYTES_MAX + MARK_BYTES) {
+        return Err(ApiError::bad_field("lines", format!("a line must be at most {LOG_LINE_BYTES_MAX} bytes")));
+    }
+    let taken = lines.len();
+    api.engine.keep_log(lines).await?;
+    Ok(Json(PrintedReply { lines: taken }))
 }
 
 /// Returns a playbook version, for a worker to compile.

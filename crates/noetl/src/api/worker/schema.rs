@@ -22,6 +22,38 @@ pub(super) struct Hello {
     meta: (),
 }
 
+/// What tools printed.
+#[derive(ToSchema)]
+pub(super) struct Printed {
+    /// In the order in which it was printed; at most 1,000.
+    lines: Vec<LogLine>,
+}
+
+/// A line that a tool printed.
+#[derive(ToSchema)]
+pub(super) struct LogLine {
+    /// Whose.
+    execution_id: String,
+    /// Which command printed it.
+    command_id: String,
+    /// Step name.
+    step: String,
+    /// Task label within the step.
+    task: String,
+    /// Which execution of the task, from 1.
+    attempt: u32,
+    /// `stdout`, `stderr`, or `system` for a mark that says what is missing.
+    stream: String,
+    /// When the worker read it, in milliseconds since 1970.
+    at: i64,
+    /// The process that the line comes from: a number of its own choice.
+    source: i64,
+    /// Which line of that process.
+    serial: i64,
+    /// The line, without its end; at most 16 KiB.
+    line: String,
+}
+
 /// The answer to a hello.
 #[derive(ToSchema)]
 pub(super) struct Welcome {

@@ -184,6 +184,31 @@ CREATE TABLE noetl.result (
 );
 CREATE INDEX result_execution ON noetl.result (execution_id);
 
+-- What tools printed, line by line. Ids rise in the order in which the lines of one execution can be seen.
+CREATE TABLE noetl.log (
+    log_id       bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    execution_id bigint NOT NULL,
+    command_id   bigint NOT NULL,
+    step         text NOT NULL,
+    task         text NOT NULL,
+    attempt      bigint NOT NULL,
+    stream       text NOT NULL CHECK (stream IN ('stdout', 'stderr', 'system')),
+    at           timestamptz NOT NULL,
+    source       bigint NOT NULL,
+    serial       bigint NOT NULL,
+    line         text NOT NULL,
+    -- A line that was sent twice is one line.
+    UNIQUE (source, serial)
+);
+CREATE INDEX log_execution ON noetl.log (execution_id, log_id);
+
+-- How much of it each execution has, and whether its limit was reached.
+CREATE TABLE noetl.log_size (
+    execution_id bigint PRIMARY KEY,
+    bytes        bigint NOT NULL,
+    is_cut       boolean NOT NULL
+);
+
 -- Playbooks by path and version.
 CREATE TABLE noetl.catalog (
     catalog_id bigint PRIMARY KEY,
