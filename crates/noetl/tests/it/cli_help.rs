@@ -23,6 +23,7 @@ const COMMANDS: [&str; 49] = [
     "status",
     "executions",
     "events",
+    "logs",
     "tree",
     "wait",
     "query",
