@@ -25,6 +25,7 @@ const COMMANDS: [&str; 56] = [
     "status",
     "executions",
     "events",
+    "logs",
     "tree",
     "wait",
     "query",
