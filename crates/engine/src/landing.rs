@@ -208,6 +208,7 @@ pub(crate) fn child_outcome(execution_id: ExecutionId, event: &Event) -> Option<
         | Event::CommandCancelled { .. }
         | Event::CommandForgotten { .. }
         | Event::LoopStarted { .. }
+        | Event::LoopClaimed { .. }
         | Event::LoopDone { .. }
         | Event::StepExit(_)
         | Event::ExecutionCancelEscalated(_)

@@ -250,6 +250,7 @@ fn after_the_end(append: &Append, head: &Head) -> Result<(), StoreError> {
             | Event::CommandResumed { .. }
             | Event::CommandReleased { .. }
             | Event::LoopStarted { .. }
+            | Event::LoopClaimed { .. }
             | Event::LoopDone { .. }
             | Event::StepExit(_) => !ended,
         };
@@ -286,6 +287,7 @@ fn well_formed(append: &Append) -> Result<(), StoreError> {
         | Event::CommandCancelled { .. }
         | Event::CommandForgotten { .. }
         | Event::LoopStarted { .. }
+        | Event::LoopClaimed { .. }
         | Event::LoopDone { .. }
         | Event::StepExit(_)
         | Event::ExecutionCancelEscalated(_)

@@ -134,16 +134,16 @@ impl Run<'_> {
             Ok(playbook) => playbook,
             Err(outcome) => return outcome,
         };
-        let Some(step) = playbook.find(&self.job.assignment.step).map(|ix| playbook.step(ix)) else {
-            let message = format!("playbook {} has no step `{}`", playbook.path, self.job.assignment.step);
-            return failed(ToolError::hard(ErrorKind::Config, "NO_SUCH_STEP", message));
-        };
         let work = match Work::deserialize(&*self.job.assignment.work) {
             Ok(work) => Arc::new(work),
             Err(error) => {
                 let message = format!("the command can not be read by this worker: {error}");
                 return failed(ToolError::hard(ErrorKind::Config, "WORK_FORMAT", message));
             }
+        };
+        let Some(step) = playbook.body(&self.job.assignment.step, work.iteration.is_some()) else {
+            let message = format!("playbook {} has no step `{}`", playbook.path, self.job.assignment.step);
+            return failed(ToolError::hard(ErrorKind::Config, "NO_SUCH_STEP", message));
         };
         self.pipeline(&playbook, step, work).await
     }

@@ -19,6 +19,7 @@ pub mod query;
 pub mod reference;
 pub mod refusal;
 pub mod run;
+pub mod schema;
 pub mod server;
 pub mod status;
 pub mod stop;
@@ -82,6 +83,7 @@ enum Command {
     #[command(subcommand)]
     Get(catalog::Get),
     Validate(validate::Validate),
+    Schema(schema::Schema),
     #[command(subcommand)]
     Server(server::Server),
     #[command(subcommand)]
@@ -156,6 +158,7 @@ impl Command {
             Command::List(list) => list.run(globals).await,
             Command::Get(get) => get.run(globals).await,
             Command::Validate(validate) => validate.run(),
+            Command::Schema(schema) => schema.run(),
             Command::Server(server) => server.run(globals).await,
             Command::Worker(worker) => worker.run(globals).await,
             Command::Workers(workers) => workers.run(globals).await,
