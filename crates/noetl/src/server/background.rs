@@ -308,7 +308,10 @@ pub async fn start(options: &StartOptions) -> Result<Started, StartFailed> {
                 }
             }
             Up::Runs => {
-                if find(&options.files.pid_file)?.is_some_and(|found| found.pid == pid) {
+                // Read without its lock, which would be in the way of the process that is about to take it. The
+                // process is our own child and lives, so the number is its own.
+                let written = File::open(&options.files.pid_file).ok().and_then(|mut file| read_pid(&mut file));
+                if written == Some(pid) {
                     return Ok(Started::Up { pid, url: None });
                 }
             }

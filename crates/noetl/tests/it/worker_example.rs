@@ -153,7 +153,7 @@ impl Stage {
     }
 
     /// Runs the example until the execution is quiet; cancels it once, at that moment of the first such request.
-    fn cancelled_at(&self, moment: Moment, needle: &'static str) -> (String, Example) {
+    fn cancelled_at(&self, moment: Moment, needle: &'static str) -> (String, Example, Way) {
         let id = self.begin();
         let (done, url) = (AtomicBool::new(false), self.server.url.clone());
         let (home, of) = (self.home.path().to_owned(), id.clone());
@@ -168,9 +168,7 @@ impl Stage {
         let example = Example::start(&way.url);
         let status = self.until_quiesced(&id);
         assert_eq!(status["status"], "CANCELLED");
-        // It goes on with the next one.
-        drop(way);
-        (id, example)
+        (id, example, way)
     }
 }
 
@@ -189,7 +187,7 @@ fn it_runs_what_it_claims_and_the_server_interprets_the_rest() {
 #[test]
 fn a_cancel_before_the_claim_is_found_by_the_first_check() {
     let stage = Stage::new("echo hello");
-    let (id, example) = stage.cancelled_at(Moment::Before, "cancellation-check");
+    let (id, example, _way) = stage.cancelled_at(Moment::Before, "cancellation-check");
     example.until_said("cancelled, not claimed");
     assert!(!stage.events(&id).iter().any(|name| name == "command.claimed"));
 }
@@ -197,7 +195,7 @@ fn a_cancel_before_the_claim_is_found_by_the_first_check() {
 #[test]
 fn a_cancel_between_check_and_claim_is_found_by_the_claim() {
     let stage = Stage::new("echo hello");
-    let (id, example) = stage.cancelled_at(Moment::After, "cancellation-check");
+    let (id, example, _way) = stage.cancelled_at(Moment::After, "cancellation-check");
     example.until_said("not claimed: Execution has been cancelled");
     assert!(!stage.events(&id).iter().any(|name| name == "command.claimed"));
 }
@@ -205,7 +203,7 @@ fn a_cancel_between_check_and_claim_is_found_by_the_claim() {
 #[test]
 fn a_cancel_between_claim_and_run_is_found_by_the_second_check() {
     let stage = Stage::new("echo hello");
-    let (id, example) = stage.cancelled_at(Moment::After, "/claim");
+    let (id, example, _way) = stage.cancelled_at(Moment::After, "/claim");
     example.until_said("execution has been cancelled, skipping command");
     assert!(!example.has_said("running"));
     let events = stage.events(&id);
