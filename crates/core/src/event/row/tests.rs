@@ -299,13 +299,13 @@ fn samples() -> Vec<Event> {
         Event::ExecutionQuiesced {
             commands: vec![
                 Ended { command_id, epoch: 1, step: step.clone(), end: AttemptEnd::Finished, pids: vec![] },
-                Ended { command_id, epoch: 2, step, end: AttemptEnd::Unconfirmed, pids: vec![4711] },
+                Ended { command_id, epoch: 2, step: step.clone(), end: AttemptEnd::Unconfirmed, pids: vec![4711] },
             ],
         },
         Event::CommandStopping(Box::new(Stopping {
             command_id,
             epoch: 1,
-            step: step.clone(),
+            step,
             cause: StopCause::Timeout,
             reason: "it took longer than 5 s".into(),
             by: "timeout".into(),
