@@ -7,12 +7,14 @@ use indexmap::IndexMap;
 use serde_json::{Map, Value};
 
 use super::state::State;
-use crate::event::Write;
+use crate::event::{Write, error_value};
 use crate::execution::evolve::write;
 use crate::execution::state::Ctx;
 use crate::expr::{Binding, ExprError, Library, Names, ResultBinding};
-use crate::playbook::Step;
+use crate::playbook::{KeychainEntry, Step};
 use crate::result::Bound;
+use crate::secret::keychain::Reference;
+use crate::tool::ToolError;
 use crate::work::{Named, Work};
 
 /// Names, from the innermost to the outermost: `output`, pipeline locals, the task's arguments, earlier tasks by
@@ -26,16 +28,37 @@ pub(super) struct PipelineNames<'a> {
     output: Option<Binding>,
     /// The task at hand has run.
     judging: bool,
+    /// The keychain, where secrets may be asked for.
+    keychain: Option<&'a [KeychainEntry]>,
+    /// What the task that is being judged gives, under its own label.
+    own: Option<(&'a str, Binding)>,
     ctx: OnceCell<Ctx>,
 }
 
 impl<'a> PipelineNames<'a> {
     pub(super) fn new(work: &'a Work, state: &'a State, writes: &'a [Write], step: &'a Step) -> Self {
-        PipelineNames { work, state, writes, step, input: None, output: None, judging: false, ctx: OnceCell::new() }
+        PipelineNames {
+            work,
+            state,
+            writes,
+            step,
+            input: None,
+            output: None,
+            judging: false,
+            keychain: None,
+            own: None,
+            ctx: OnceCell::new(),
+        }
     }
 
     pub(super) fn with_input(mut self, input: Option<&'a Map<String, Value>>) -> Self {
         self.input = input;
+        self
+    }
+
+    /// Lets templates read the keychain.
+    pub(super) fn with_keychain(mut self, keychain: Option<&'a [KeychainEntry]>) -> Self {
+        self.keychain = keychain;
         self
     }
 
@@ -50,6 +73,18 @@ impl<'a> PipelineNames<'a> {
     pub(super) fn with_output(mut self, data: &Value) -> Self {
         self.judging = true;
         self.output = Some(Binding::Result(ResultBinding::ok(Bound::inline(data.clone()))));
+        self
+    }
+
+    /// The task's own new result, by its label.
+    pub(super) fn with_own(mut self, label: &'a str, data: &Value, error: Option<&ToolError>) -> Self {
+        let own = ResultBinding {
+            bound: Bound::inline(data.clone()),
+            status: Some(if error.is_some() { "error" } else { "ok" }),
+            error: error.map(|error| Arc::new(error_value(error))),
+            labels: None,
+        };
+        self.own = Some((label, Binding::Result(own)));
         self
     }
 
@@ -163,6 +198,12 @@ impl Names for PipelineNames<'_> {
                     self.state.results.keys().next_back().and_then(|label| self.task(label))
                 });
             }
+            "keychain" if self.keychain.is_some_and(|entries| !entries.is_empty()) => {
+                let entries = self.keychain.into_iter().flatten();
+                let all =
+                    entries.map(|entry| (Arc::clone(&entry.name), Reference::Entry(Arc::clone(&entry.name)).binding()));
+                return Some(Binding::Group(Arc::new(all.collect())));
+            }
             "_prev" => return self.state.results.keys().next_back().and_then(|label| self.task(label)),
             "_attempt" => {
                 // Before a task runs, its number is that of the execution to come.
@@ -190,6 +231,9 @@ impl Names for PipelineNames<'_> {
         if let Some(value) = self.input.and_then(|input| input.get(name)) {
             return Some(Binding::Data(Arc::new(value.clone())));
         }
+        if let Some((_, own)) = self.own.as_ref().filter(|(label, _)| *label == name) {
+            return Some(own.clone());
+        }
         if let Some(task) = self.task(name) {
             return Some(task);
         }
@@ -200,6 +244,10 @@ impl Names for PipelineNames<'_> {
             return self.ctx().get(name).map(|value| Binding::Data(Arc::clone(value)));
         }
         self.work.names.get(name).map(binding)
+    }
+
+    fn may_ask_secrets(&self) -> bool {
+        self.keychain.is_some()
     }
 }
 
