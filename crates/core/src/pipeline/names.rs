@@ -11,8 +11,9 @@ use crate::event::{Write, error_value};
 use crate::execution::evolve::write;
 use crate::execution::state::Ctx;
 use crate::expr::{Binding, ExprError, Library, Names, ResultBinding};
-use crate::playbook::Step;
+use crate::playbook::{KeychainEntry, Step};
 use crate::result::Bound;
+use crate::secret::keychain::Reference;
 use crate::tool::ToolError;
 use crate::work::{Named, Work};
 
@@ -27,8 +28,10 @@ pub(super) struct PipelineNames<'a> {
     output: Option<Binding>,
     /// The task at hand has run.
     judging: bool,
-    /// What it gave, under its label: a policy and `set` read the new result by its name, not that of an earlier run.
-    fresh: Option<(Arc<str>, ResultBinding)>,
+    /// The keychain, where secrets may be asked for.
+    keychain: Option<&'a [KeychainEntry]>,
+    /// What the task that is being judged gives, under its own label.
+    own: Option<(&'a str, Binding)>,
     ctx: OnceCell<Ctx>,
 }
 
@@ -42,7 +45,8 @@ impl<'a> PipelineNames<'a> {
             input: None,
             output: None,
             judging: false,
-            fresh: None,
+            keychain: None,
+            own: None,
             ctx: OnceCell::new(),
         }
     }
@@ -52,15 +56,9 @@ impl<'a> PipelineNames<'a> {
         self
     }
 
-    /// The result of the task at hand, which is not bound yet.
-    pub(super) fn with_fresh(mut self, label: &Arc<str>, data: &Value, error: Option<&ToolError>) -> Self {
-        let result = ResultBinding {
-            bound: Bound::inline(data.clone()),
-            status: Some(if error.is_some() { "error" } else { "ok" }),
-            error: error.map(|error| Arc::new(error_value(error))),
-            labels: None,
-        };
-        self.fresh = Some((Arc::clone(label), result));
+    /// Lets templates read the keychain.
+    pub(super) fn with_keychain(mut self, keychain: Option<&'a [KeychainEntry]>) -> Self {
+        self.keychain = keychain;
         self
     }
 
@@ -75,6 +73,18 @@ impl<'a> PipelineNames<'a> {
     pub(super) fn with_output(mut self, data: &Value) -> Self {
         self.judging = true;
         self.output = Some(Binding::Result(ResultBinding::ok(Bound::inline(data.clone()))));
+        self
+    }
+
+    /// The task's own new result, by its label.
+    pub(super) fn with_own(mut self, label: &'a str, data: &Value, error: Option<&ToolError>) -> Self {
+        let own = ResultBinding {
+            bound: Bound::inline(data.clone()),
+            status: Some(if error.is_some() { "error" } else { "ok" }),
+            error: error.map(|error| Arc::new(error_value(error))),
+            labels: None,
+        };
+        self.own = Some((label, Binding::Result(own)));
         self
     }
 
@@ -132,11 +142,6 @@ impl<'a> PipelineNames<'a> {
     }
 
     fn task(&self, label: &str) -> Option<Binding> {
-        if let Some((fresh, result)) = &self.fresh
-            && **fresh == *label
-        {
-            return Some(Binding::Result(result.clone()));
-        }
         let result = self.state.results.get(label)?;
         Some(Binding::Result(ResultBinding {
             bound: Bound::Inline(Arc::clone(&result.data)),
@@ -193,6 +198,12 @@ impl Names for PipelineNames<'_> {
                     self.state.results.keys().next_back().and_then(|label| self.task(label))
                 });
             }
+            "keychain" if self.keychain.is_some_and(|entries| !entries.is_empty()) => {
+                let entries = self.keychain.into_iter().flatten();
+                let all =
+                    entries.map(|entry| (Arc::clone(&entry.name), Reference::Entry(Arc::clone(&entry.name)).binding()));
+                return Some(Binding::Group(Arc::new(all.collect())));
+            }
             "_prev" => return self.state.results.keys().next_back().and_then(|label| self.task(label)),
             "_attempt" => {
                 // Before a task runs, its number is that of the execution to come.
@@ -220,6 +231,9 @@ impl Names for PipelineNames<'_> {
         if let Some(value) = self.input.and_then(|input| input.get(name)) {
             return Some(Binding::Data(Arc::new(value.clone())));
         }
+        if let Some((_, own)) = self.own.as_ref().filter(|(label, _)| *label == name) {
+            return Some(own.clone());
+        }
         if let Some(task) = self.task(name) {
             return Some(task);
         }
@@ -230,6 +244,10 @@ impl Names for PipelineNames<'_> {
             return self.ctx().get(name).map(|value| Binding::Data(Arc::clone(value)));
         }
         self.work.names.get(name).map(binding)
+    }
+
+    fn may_ask_secrets(&self) -> bool {
+        self.keychain.is_some()
     }
 }
 
