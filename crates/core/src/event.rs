@@ -138,6 +138,8 @@ pub enum Event {
         /// Reported by the worker that held it.
         worker_id: Option<Arc<str>>,
     },
+    /// `command.stopping`: it is to end before its time, while the execution goes on.
+    CommandStopping(Box<Stopping>),
     /// `command.forgotten`: a lost attempt whose session has not been heard of for `session_forget`.
     CommandForgotten {
         /// Which.
@@ -470,6 +472,35 @@ pub struct Ended {
     pub pids: Vec<u32>,
 }
 
+/// What `command.stopping` says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stopping {
+    /// Which.
+    pub command_id: CommandId,
+    /// Attempt.
+    pub epoch: u32,
+    /// Step name.
+    pub step: Arc<str>,
+    /// Why, as its step's error will say.
+    pub cause: StopCause,
+    /// Free text.
+    pub reason: String,
+    /// The authenticated identity, else `api`, `cli`, `timeout`.
+    pub by: String,
+    /// A worker holds it and is told to stop it; else it ran nowhere and is over.
+    pub held: bool,
+}
+
+/// Why a command is ended while its execution goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StopCause {
+    /// Somebody wants it.
+    Cancelled,
+    /// Its step's time limit passed.
+    Timeout,
+}
+
 /// How an attempt that was in flight at the end came to rest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -506,6 +537,7 @@ impl Event {
             | Event::CommandLost { .. }
             | Event::CommandReleased { .. }
             | Event::CommandCancelled { .. }
+            | Event::CommandStopping(_)
             | Event::CommandForgotten { .. }
             | Event::LoopStarted { .. }
             | Event::LoopClaimed { .. }

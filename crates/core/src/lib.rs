@@ -19,4 +19,5 @@ pub mod result;
 pub mod secret;
 pub mod time;
 pub mod tool;
+pub mod turns;
 pub mod work;

@@ -7,6 +7,7 @@
 
 mod names;
 mod policy;
+mod relay;
 mod state;
 
 use std::sync::Arc;
@@ -19,8 +20,9 @@ use self::state::State;
 use crate::event::Write;
 use crate::expr::{ExprError, Library, Scope};
 use crate::id::{CommandId, ExecutionId};
-use crate::playbook::{Playbook, Step, Task};
+use crate::playbook::{KeychainEntry, Playbook, Step, Task};
 use crate::result::json_size;
+use crate::secret::keychain::{self, Plan};
 use crate::time::Timestamp;
 use crate::tool::{ErrorKind, Stopped, ToolCall, ToolError, ToolOutcome};
 use crate::work::{Awaited, CONTINUATION_BYTES_MAX, ChildOutcome, ChildRequest, Done, Pause, Work};
@@ -144,6 +146,22 @@ impl Pipeline {
         }
     }
 
+    /// Says how to come by a keychain entry that [`Next::Needs`] named; else what it needs in turn.
+    ///
+    /// # Errors
+    /// The references that have to be loaded first.
+    pub fn keychain(&self, place: &Place<'_>, name: &str) -> Result<Plan, Vec<String>> {
+        let Some(entry) = place.playbook.keychain.iter().find(|entry| &*entry.name == name) else {
+            return Ok(Plan::Nothing("the playbook has no such entry".to_owned()));
+        };
+        let names = self.names(place, None, None).with_keychain(Some(&place.playbook.keychain));
+        match keychain::plan(entry, &scope(place, &names)) {
+            Ok(plan) => Ok(plan),
+            Err(ExprError::Needs) => Err(place.library.take_needs()),
+            Err(ExprError::Failed { message }) => Ok(Plan::Nothing(message)),
+        }
+    }
+
     /// Begins the task at hand. `None`: its outcome is known already.
     fn begin(&mut self, place: &Place<'_>, task: &Task) -> Result<Option<Next>, ExprError> {
         let runs_here = match &*task.kind {
@@ -163,7 +181,7 @@ impl Pipeline {
             return Ok(Some(self.pause(place, Awaited::Worker)));
         }
         let input = self.render_input(place, task)?;
-        let names = self.names(place, Some(&input), None);
+        let names = self.names(place, Some(&input), None).with_keychain(keychain_for(place, task));
         let scope = scope(place, &names);
         let mut config = Map::new();
         for (key, template) in &task.config {
@@ -224,14 +242,15 @@ impl Pipeline {
     /// A workbook task's own arguments, the step's input over them, the task's input over that, then the iterator
     /// where nothing has its name.
     fn render_input(&self, place: &Place<'_>, task: &Task) -> Result<Map<String, Value>, ExprError> {
-        let names = self.names(place, None, None);
+        let keychain = keychain_for(place, task);
+        let names = self.names(place, None, None).with_keychain(keychain);
         let mut input = Map::new();
         for (key, template) in task.defaults.iter().chain(&place.step.input) {
             input.insert(key.to_string(), template.render(&scope(place, &names))?);
         }
         // The task's own arguments may be made of the step's.
         let outer = input.clone();
-        let names = self.names(place, Some(&outer), None);
+        let names = self.names(place, Some(&outer), None).with_keychain(keychain);
         for (key, template) in &task.input {
             input.insert(key.to_string(), template.render(&scope(place, &names))?);
         }
@@ -412,6 +431,16 @@ fn interrupted(error: ExprError) -> Interrupted {
         ExprError::Needs => Interrupted::Needs,
         ExprError::Failed { message } => Interrupted::Failed(message),
     }
+}
+
+/// Returns the keychain, if `task` is a tool that runs on a worker: what such a tool is given stays there. What the
+/// others are given stands in events.
+fn keychain_for<'a>(place: &Place<'a>, task: &Task) -> Option<&'a [KeychainEntry]> {
+    let stays = match &*task.kind {
+        "noop" | "playbook" | "artifact" => false,
+        _ => place.on_worker,
+    };
+    stays.then_some(place.playbook.keychain.as_slice())
 }
 
 fn scope<'a>(place: &Place<'a>, names: &'a PipelineNames<'a>) -> Scope<'a> {

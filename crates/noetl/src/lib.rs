@@ -7,6 +7,7 @@ pub mod cli;
 pub mod client;
 pub mod clock;
 pub mod embed;
+pub mod failover;
 pub mod http_transport;
 pub mod logs;
 pub mod render;

@@ -291,7 +291,7 @@ impl Carrier {
             };
             let hopeless = match &error {
                 WorkerError::Bad(_) | WorkerError::UnknownSession(_) => true,
-                WorkerError::Store(_) | WorkerError::Unreachable(_) => tries >= TRIES_MAX,
+                WorkerError::Store(_) | WorkerError::Unreachable(_) | WorkerError::TooNew(_) => tries >= TRIES_MAX,
             };
             if hopeless {
                 break error;
@@ -314,6 +314,7 @@ mod tests {
     use async_trait::async_trait;
     use noetl_core::id::CatalogId;
     use noetl_core::playbook::Playbook;
+    use noetl_core::secret::keychain::KeptUnder;
     use noetl_core::secret::{Credential, Warrant};
     use noetl_core::time::Timestamp;
     use noetl_engine::secrets::SecretError;
@@ -378,6 +379,14 @@ mod tests {
 
         async fn credential(&self, _: &Warrant, _: &str) -> Result<Credential, SecretError> {
             Err(SecretError::Unreachable("not here".to_owned()))
+        }
+
+        async fn kept(&self, _: &Warrant, _: &KeptUnder) -> Result<Option<Value>, SecretError> {
+            Ok(None)
+        }
+
+        async fn keep(&self, _: &Warrant, _: &KeptUnder, _: Value, _: u64) -> Result<(), SecretError> {
+            Ok(())
         }
 
         async fn is_cancelled(&self, _: ExecutionId) -> bool {

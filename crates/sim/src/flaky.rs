@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use noetl_core::id::{CatalogId, ExecutionId};
 use noetl_core::log::LogLine;
 use noetl_core::playbook::Playbook;
+use noetl_core::secret::keychain::KeptUnder;
 use noetl_core::secret::{Credential, Warrant};
 use noetl_engine::Engine;
 use noetl_engine::secrets::SecretError;
@@ -95,6 +96,20 @@ impl Transport for Flaky {
     async fn credential(&self, warrant: &Warrant, alias: &str) -> Result<Credential, SecretError> {
         match self.server().await {
             Ok(server) => server.credential(warrant, alias).await,
+            Err(error) => Err(SecretError::Unreachable(error.to_string())),
+        }
+    }
+
+    async fn kept(&self, warrant: &Warrant, under: &KeptUnder) -> Result<Option<Value>, SecretError> {
+        match self.server().await {
+            Ok(server) => server.kept(warrant, under).await,
+            Err(error) => Err(SecretError::Unreachable(error.to_string())),
+        }
+    }
+
+    async fn keep(&self, warrant: &Warrant, under: &KeptUnder, value: Value, life_ms: u64) -> Result<(), SecretError> {
+        match self.server().await {
+            Ok(server) => server.keep(warrant, under, value, life_ms).await,
             Err(error) => Err(SecretError::Unreachable(error.to_string())),
         }
     }

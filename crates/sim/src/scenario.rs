@@ -58,6 +58,7 @@ impl Scenario {
         ("sim/leaf", LEAF),
         ("sim/branch", BRANCH),
         ("sim/family", FAMILY),
+        ("sim/limited", LIMITED),
     ];
 }
 
@@ -157,6 +158,17 @@ workflow:
     loop: {in: 3, iterator: i, spec: {mode: parallel}}
     tool: {kind: playbook, path: sim/leaf}
     next: {arcs: [{step: end}]}
+  - {step: end, tool: {kind: shell, cmds: [work]}}
+";
+
+const LIMITED: &str = "
+apiVersion: noetl.io/v2
+kind: Playbook
+metadata: {name: limited, path: sim/limited}
+executor: {spec: {timeout: 4}}
+workflow:
+  - {step: start, spec: {timeout: 2}, tool: {kind: playbook, path: sim/branch}, next: {arcs: [{step: one}]}}
+  - {step: one, spec: {timeout: 1}, tool: {kind: shell, cmds: [work]}, next: {arcs: [{step: end}]}}
   - {step: end, tool: {kind: shell, cmds: [work]}}
 ";
 

@@ -11,6 +11,7 @@ use noetl_core::head::{CommandRow, Head, HeadView};
 use noetl_core::id::{CancellationId, CredentialId, ExecutionId, SessionId};
 use noetl_core::log::LogLine;
 use noetl_core::time::Timestamp;
+use noetl_core::turns::Turns;
 use noetl_store::{
     Cancellation, Chunk, ChunkDecide, EventQuery, ListQuery, Loaded, LockedDecide, LogQuery, LogRow, Session,
     SqlLimits, SqlRows, Store, StoreError, TableSize, catalog, secret,
@@ -114,8 +115,14 @@ impl Store for Shaky {
         self.inner.executions(query).await
     }
 
-    async fn candidates(&self, pools: &[Arc<str>], skip: u64, limit: u64) -> Result<Vec<CommandRow>, StoreError> {
-        self.inner.candidates(pools, skip, limit).await
+    async fn candidates(
+        &self,
+        pools: &[Arc<str>],
+        turns: &Turns,
+        skip: u64,
+        limit: u64,
+    ) -> Result<Vec<CommandRow>, StoreError> {
+        self.inner.candidates(pools, turns, skip, limit).await
     }
 
     async fn due(&self, limit: u64) -> Result<(Timestamp, Vec<Due>), StoreError> {

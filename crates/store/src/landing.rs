@@ -249,6 +249,7 @@ fn after_the_end(append: &Append, head: &Head) -> Result<(), StoreError> {
             | Event::CommandSuspended(_)
             | Event::CommandResumed { .. }
             | Event::CommandReleased { .. }
+            | Event::CommandStopping(_)
             | Event::LoopStarted { .. }
             | Event::LoopClaimed { .. }
             | Event::LoopDone { .. }
@@ -285,6 +286,7 @@ fn well_formed(append: &Append) -> Result<(), StoreError> {
         | Event::CommandLost { .. }
         | Event::CommandReleased { .. }
         | Event::CommandCancelled { .. }
+        | Event::CommandStopping(_)
         | Event::CommandForgotten { .. }
         | Event::LoopStarted { .. }
         | Event::LoopClaimed { .. }

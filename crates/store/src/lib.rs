@@ -8,6 +8,7 @@ pub mod conformance;
 mod landing;
 pub mod memory;
 pub mod payload;
+mod pending;
 pub mod postgres;
 pub mod query;
 pub mod secret;
@@ -24,6 +25,7 @@ use noetl_core::id::{CancellationId, CredentialId, EventId, ExecutionId, Session
 use noetl_core::log::LogLine;
 use noetl_core::playbook::CancelMode;
 use noetl_core::time::Timestamp;
+use noetl_core::turns::Turns;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -273,8 +275,17 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     /// Lists executions.
     async fn executions(&self, query: ListQuery) -> Result<Vec<Head>, StoreError>;
 
-    /// Returns pending commands of `pools`, by priority and age, skipping `skip`: an unlocked read, so a hint.
-    async fn candidates(&self, pools: &[Arc<str>], skip: u64, limit: u64) -> Result<Vec<CommandRow>, StoreError>;
+    /// Returns pending commands of `pools`, skipping `skip`: an unlocked read, so a hint.
+    ///
+    /// Highest priority first. In one priority first one command of each execution, in the order of `turns`, then a
+    /// second one of each, and so on; the commands of one execution by age. Pools are merged in that same order.
+    async fn candidates(
+        &self,
+        pools: &[Arc<str>],
+        turns: &Turns,
+        skip: u64,
+        limit: u64,
+    ) -> Result<Vec<CommandRow>, StoreError>;
 
     /// Returns the store's clock and obligations that are due, oldest first.
     async fn due(&self, limit: u64) -> Result<(Timestamp, Vec<Due>), StoreError>;

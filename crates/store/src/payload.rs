@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use noetl_core::append::{Append, CommandChange, Guard};
 use noetl_core::event::{
-    Call, Cancelled, CommandDone, Ended, Escalated, Event, Exit, Initialized, Issued, Parent, StepExited, Suspended,
-    Wait, Write,
+    Call, Cancelled, CommandDone, Ended, Escalated, Event, Exit, Initialized, Issued, Parent, StepExited, Stopping,
+    Suspended, Wait, Write,
 };
 use noetl_core::head::{CancelInfo, CommandRow, Head};
 use noetl_core::result::{Bound, StoredRef};
@@ -157,6 +157,13 @@ impl Scrub {
             Event::CommandLost { command_id: _, epoch: _, step, session_id: _, reason, again: _ } => {
                 self.shared_text(step);
                 self.text(reason);
+                Ok(())
+            }
+            Event::CommandStopping(stopping) => {
+                let Stopping { command_id: _, epoch: _, step, cause: _, reason, by, held: _ } = &mut **stopping;
+                self.shared_text(step);
+                self.text(reason);
+                self.text(by);
                 Ok(())
             }
             Event::CommandReleased { command_id: _, epoch: _, step }

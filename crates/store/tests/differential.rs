@@ -10,9 +10,10 @@ use std::sync::Arc;
 use noetl_core::append::{Append, CommandChange, Due, DueChange, DueKind, Guard, HeadChange, Verdict};
 use noetl_core::event::Event;
 use noetl_core::head::{CommandState, HeadView, Status};
-use noetl_core::id::{CancellationId, CatalogId, CommandId, ExecutionId, SessionId};
+use noetl_core::id::{CancellationId, CatalogId, CommandId, ExecutionId, SessionId, made_at};
 use noetl_core::log::{LogLine, LogStream};
 use noetl_core::time::Timestamp;
+use noetl_core::turns::Turns;
 use noetl_store::catalog::{NewResource, ResourceKey};
 use noetl_store::conformance::{ManualClock, Script};
 use noetl_store::memory::MemoryStore;
@@ -432,8 +433,15 @@ impl Stores {
         all!(self, store => store.due(1_000)).unwrap();
         all!(self, store => store.unquiesced(1_000)).unwrap();
         let pools: Vec<Arc<str>> = POOLS.iter().map(|pool| Arc::from(*pool)).collect();
-        all!(self, store => store.candidates(&pools, 0, 1_000)).unwrap();
-        all!(self, store => store.candidates(&pools[1..], 1, 2)).unwrap();
+        let mut turns = Turns::default();
+        let pending = all!(self, store => store.candidates(&pools, &turns, 0, 1_000)).unwrap();
+        // Somewhere in the middle of a round that began some time ago.
+        if let Some(row) = pending.get(pending.len() / 2) {
+            turns.served(&row.pool, row.priority, row.execution_id, made_at(i64::MAX));
+        }
+        all!(self, store => store.candidates(&pools, &turns, 0, 1_000)).unwrap();
+        all!(self, store => store.candidates(&pools, &turns, 0, 5)).unwrap();
+        all!(self, store => store.candidates(&pools[1..], &turns, 1, 2)).unwrap();
         for session in 1..4 {
             all!(self, store => store.held(SessionId(session))).unwrap();
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::append::CommandChange;
+use crate::append::{CommandChange, Due, DueChange, DueKind};
 use crate::event::{Call, CommandDone, Event, Issued, Suspended, Wait, Write, error_value};
 use crate::execution::draft::{Draft, Halt, halt, scope};
 use crate::execution::names::StateNames;
@@ -315,6 +315,12 @@ impl Draft {
             input: Arc::new(self.audit_input(run, env)),
         };
         self.emit(env, Event::CommandIssued(Box::new(issued)));
+        if let Some(timeout_ms) = run.step.spec.timeout_ms {
+            let execution_id = self.execution.execution_id;
+            let at = env.now.plus_ms(timeout_ms);
+            let due = Due { execution_id, kind: DueKind::StepTimeout, key: command_id.0, at, child: None };
+            self.out.due.push(DueChange::Set(due));
+        }
     }
 
     /// What the log says of a command's arguments: those that are known before the work begins and hold no secret.
@@ -438,6 +444,12 @@ impl Draft {
                 })),
             );
             if let Some(Held { command_id, epoch, row }) = run.command {
+                if step.spec.timeout_ms.is_some() {
+                    self.clear_due(DueKind::StepTimeout, command_id.0);
+                }
+                if self.execution.live.get(&command_id).is_some_and(|live| live.stop.is_some()) {
+                    self.clear_due(DueKind::GraceEnd, command_id.0);
+                }
                 let worker_id = done.worker_id;
                 self.emit(
                     env,

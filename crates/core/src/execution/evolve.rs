@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use crate::event::{CommandDone, Event, Exit, Initialized, Recorded, Write};
 use crate::execution::cursor::{CURSOR_RESULTS_MAX, CursorState};
 use crate::execution::results::Results;
-use crate::execution::state::{Ctx, Execution, FoldError, Live, LiveState, LoopState, Outcome, Token, Visit};
+use crate::execution::state::{Ctx, Execution, FoldError, Live, LiveState, LoopState, Outcome, Stop, Token, Visit};
 use crate::head::{FAILED_STEPS_MAX, Status};
 use crate::id::ExecutionId;
 use crate::result::Bound;
@@ -107,6 +107,7 @@ impl Execution {
                         epoch: 1,
                         losses: 0,
                         started: false,
+                        stop: None,
                         state: LiveState::Issued,
                     },
                 );
@@ -175,6 +176,16 @@ impl Execution {
                 self.lost.remove(&(*command_id, *epoch));
                 if self.live.get(command_id).is_some_and(|live| live.epoch == *epoch) {
                     self.live.remove(command_id);
+                }
+            }
+            Event::CommandStopping(stopping) => {
+                if let Some(live) = self.live.get_mut(&stopping.command_id).filter(|live| live.epoch == stopping.epoch)
+                {
+                    // The first reason counts.
+                    live.stop.get_or_insert_with(|| Stop { cause: stopping.cause, reason: stopping.reason.clone() });
+                    if !stopping.held {
+                        live.state = LiveState::Stopped;
+                    }
                 }
             }
             Event::CommandForgotten { command_id, epoch, .. } => {

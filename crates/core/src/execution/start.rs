@@ -87,6 +87,15 @@ fn begin(start: &Start, playbook: &Playbook, env: &mut Env<'_>) -> Result<(Draft
     let mut draft = Draft::new(execution);
     draft.out.at = env.now;
     draft.emit(env, Event::PlaybookInitialized(Box::new(init)));
+    if let Some(timeout_ms) = playbook.executor.timeout_ms {
+        draft.out.due.push(DueChange::Set(Due {
+            execution_id: start.execution_id,
+            kind: DueKind::Timeout,
+            key: 0,
+            at: env.now.plus_ms(timeout_ms),
+            child: None,
+        }));
+    }
     Ok((draft, head))
 }
 

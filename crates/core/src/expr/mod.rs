@@ -42,6 +42,11 @@ pub struct Scope<'a> {
 pub trait Names {
     /// Returns what `name` is bound to; `None` is undefined.
     fn lookup(&self, name: &str) -> Option<Binding>;
+
+    /// Returns whether secrets may be asked for here: by a worker, for what a tool is given.
+    fn may_ask_secrets(&self) -> bool {
+        false
+    }
 }
 
 /// What a name is bound to.

@@ -13,7 +13,8 @@ use super::json::{self, Budget, Stop};
 use super::path::{self, Called, Path};
 use super::scan::{self, Piece, Scan};
 use super::view::{Data, View};
-use super::{ExprError, Scope, TemplateError};
+use super::{ExprError, Library, Scope, TemplateError};
+use crate::secret::keychain::Reference;
 
 /// Most expressions that a text template evaluates one by one; beyond it the engine runs it as a whole, on one fuel.
 const EXPRESSIONS_APART_MAX: usize = 32;
@@ -338,7 +339,8 @@ impl<'a> Evaluation<'a> {
             self.template.0.roots.iter().map(look_up).collect()
         });
         let now = self.scope.now;
-        Engine::from_object(Context { names: Arc::clone(names), paths: Arc::clone(paths), now })
+        let library = self.scope.names.may_ask_secrets().then(|| Arc::clone(self.scope.library));
+        Engine::from_object(Context { names: Arc::clone(names), paths: Arc::clone(paths), now, library })
     }
 
     fn missed(&self) -> bool {
@@ -373,6 +375,8 @@ struct Context {
     names: LookedUp,
     paths: Arc<[Path]>,
     now: crate::time::Timestamp,
+    /// Where secrets are, if they may be asked for.
+    library: Option<Arc<Library>>,
 }
 
 impl Context {
@@ -396,6 +400,17 @@ impl Object for Context {
             None if key == "now" => {
                 let now = self.now.to_iso();
                 Some(Engine::from_function(move || now.clone()))
+            }
+            None if key == "token" => {
+                let library = Arc::clone(self.library.as_ref()?);
+                Some(Engine::from_function(move |alias: String| {
+                    let view = View::of(Reference::Token(alias.into()).binding(), &library);
+                    match view.data() {
+                        // Asking has noted the need.
+                        Data::Undefined | Data::Needed => Engine::UNDEFINED,
+                        Data::Json(_) | Data::Text(_) | Data::Entries(_) => json::to_engine(view.clone()),
+                    }
+                }))
             }
             None => None,
         }

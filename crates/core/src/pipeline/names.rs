@@ -11,8 +11,9 @@ use crate::event::{Write, error_value};
 use crate::execution::evolve::write;
 use crate::execution::state::Ctx;
 use crate::expr::{Binding, ExprError, Library, Names, ResultBinding};
-use crate::playbook::Step;
+use crate::playbook::{KeychainEntry, Step};
 use crate::result::Bound;
+use crate::secret::keychain::Reference;
 use crate::tool::ToolError;
 use crate::work::{Named, Work};
 
@@ -25,21 +26,39 @@ pub(super) struct PipelineNames<'a> {
     step: &'a Step,
     input: Option<&'a Map<String, Value>>,
     output: Option<Binding>,
-    /// What the task that is being judged gives, under its own label.
-    own: Option<(&'a str, Binding)>,
     /// The task at hand has run.
     judging: bool,
+    /// The keychain, where secrets may be asked for.
+    keychain: Option<&'a [KeychainEntry]>,
+    /// What the task that is being judged gives, under its own label.
+    own: Option<(&'a str, Binding)>,
     ctx: OnceCell<Ctx>,
 }
 
 impl<'a> PipelineNames<'a> {
     pub(super) fn new(work: &'a Work, state: &'a State, writes: &'a [Write], step: &'a Step) -> Self {
-        let (input, output, own) = (None, None, None);
-        PipelineNames { work, state, writes, step, input, output, own, judging: false, ctx: OnceCell::new() }
+        PipelineNames {
+            work,
+            state,
+            writes,
+            step,
+            input: None,
+            output: None,
+            judging: false,
+            keychain: None,
+            own: None,
+            ctx: OnceCell::new(),
+        }
     }
 
     pub(super) fn with_input(mut self, input: Option<&'a Map<String, Value>>) -> Self {
         self.input = input;
+        self
+    }
+
+    /// Lets templates read the keychain.
+    pub(super) fn with_keychain(mut self, keychain: Option<&'a [KeychainEntry]>) -> Self {
+        self.keychain = keychain;
         self
     }
 
@@ -179,6 +198,12 @@ impl Names for PipelineNames<'_> {
                     self.state.results.keys().next_back().and_then(|label| self.task(label))
                 });
             }
+            "keychain" if self.keychain.is_some_and(|entries| !entries.is_empty()) => {
+                let entries = self.keychain.into_iter().flatten();
+                let all =
+                    entries.map(|entry| (Arc::clone(&entry.name), Reference::Entry(Arc::clone(&entry.name)).binding()));
+                return Some(Binding::Group(Arc::new(all.collect())));
+            }
             "_prev" => return self.state.results.keys().next_back().and_then(|label| self.task(label)),
             "_attempt" => {
                 // Before a task runs, its number is that of the execution to come.
@@ -219,6 +244,10 @@ impl Names for PipelineNames<'_> {
             return self.ctx().get(name).map(|value| Binding::Data(Arc::clone(value)));
         }
         self.work.names.get(name).map(binding)
+    }
+
+    fn may_ask_secrets(&self) -> bool {
+        self.keychain.is_some()
     }
 }
 

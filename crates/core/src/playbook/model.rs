@@ -181,7 +181,7 @@ pub struct StepSpec {
     pub on_worker: bool,
     /// A lost attempt fails the step instead of being tried again.
     pub at_most_once: bool,
-    /// Time limit of one visit, in milliseconds.
+    /// Time limit of one visit, in a loop of one iteration, counted from when its command is issued; in milliseconds.
     pub timeout_ms: Option<u64>,
     /// `spec.cancel.grace_seconds`, in milliseconds.
     pub cancel_grace_ms: Option<u64>,
@@ -388,6 +388,6 @@ pub struct KeychainEntry {
     pub name: Arc<str>,
     /// `static`, `bearer`, `credential`, `oauth2`, `secrets`, `google_id_token`, …
     pub kind: Arc<str>,
-    /// Everything else, as written.
-    pub config: Map<String, Value>,
+    /// Everything else, unresolved.
+    pub config: IndexMap<Arc<str>, ValueTemplate>,
 }

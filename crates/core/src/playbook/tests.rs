@@ -3,7 +3,7 @@
 mod findings;
 
 use proptest::prelude::*;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use super::*;
 use crate::diag::Diagnostic;
@@ -123,7 +123,9 @@ workflow:
     assert_eq!(json!(playbook.extras), json!({"spec": {"cities": ["Berlin"]}}));
     assert_eq!(source_of(&playbook.workload), json!({"city": "Berlin", "when": "{{ now() }}"}));
     assert_eq!((&*playbook.keychain[0].name, &*playbook.keychain[0].kind), ("api", "bearer"));
-    assert_eq!(json!(playbook.keychain[0].config), json!({"scope": "global", "token": "{{ secret }}"}));
+    let config: Map<String, Value> =
+        playbook.keychain[0].config.iter().map(|(key, template)| (key.to_string(), template.source())).collect();
+    assert_eq!(Value::Object(config), json!({"scope": "global", "token": "{{ secret }}"}));
 
     let executor = &playbook.executor;
     assert_eq!((executor.final_step, executor.on_cancel), (Some(StepIx(2)), Some(StepIx(1))));

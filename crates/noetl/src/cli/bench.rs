@@ -1,5 +1,6 @@
 //! `noetl bench`: how fast the engine is here, with durable settings, on a data directory of its own.
 
+mod cancel;
 mod grow;
 
 use std::sync::Arc;
@@ -39,6 +40,8 @@ enum Scenario {
     Loop(Grow),
     /// A cycle: what a round costs when there are many
     Cycle(Grow),
+    /// Cancels: alone, beside a load, of what runs, of a family, of many at once
+    Cancel(cancel::Cancel),
 }
 
 /// Where the steps of a chain run.
@@ -111,35 +114,6 @@ impl Percentiles {
     }
 }
 
-/// Measures on an engine with a worker and a data directory of its own, which is removed afterwards.
-async fn on_engine<T>(slots: u32, measure: impl AsyncFnOnce(&Arc<Engine>) -> Result<T, String>) -> Result<T, Stop> {
-    let directory = std::env::temp_dir().join(format!("noetl-bench-{}", std::process::id()));
-    let measured = in_directory(&directory, slots, measure).await;
-    // Whatever happened, nothing is left behind.
-    std::fs::remove_dir_all(&directory).ok();
-    measured.map_err(|what| Stop::new(Exit::Defect, what))
-}
-
-async fn in_directory<T>(
-    directory: &std::path::Path,
-    slots: u32,
-    measure: impl AsyncFnOnce(&Arc<Engine>) -> Result<T, String>,
-) -> Result<T, String> {
-    let data_dir = DataDir::resolve(Some(directory)).map_err(|error| error.to_string())?;
-    let now: Timestamp = clock::now();
-    let owned = data_dir
-        .try_take(Role::Run, now)
-        .map_err(|error| error.to_string())?
-        .ok_or_else(|| format!("{} is in use", directory.display()))?;
-    let worker = WorkerSettings { slots: Some(slots), drain: Duration::from_secs(1), ..WorkerSettings::default() };
-    let node =
-        Node::start(owned, NodeOptions::working(Role::Run, Some(worker))).await.map_err(|error| error.to_string())?;
-    let engine = Arc::clone(node.engine());
-    let measured = measure(&engine).await;
-    node.stop().await;
-    measured
-}
-
 impl On {
     fn word(self) -> &'static str {
         match self {
@@ -156,13 +130,16 @@ impl Bench {
             Scenario::Chain(chain) => chain.run().await,
             Scenario::Loop(grow) => grow.run(What::Loop).await,
             Scenario::Cycle(grow) => grow.run(What::Cycle).await,
+            Scenario::Cancel(cancel) => cancel.run().await,
         }
     }
 }
 
 impl Chain {
     async fn run(self) -> Result<Exit, Stop> {
-        let figures = on_engine(self.slots, async |engine| self.drive(engine).await).await?;
+        let defect = |what: String| Stop::new(Exit::Defect, what);
+        let measured = measured_on("chain", Some(self.slots), async |engine| self.drive(engine).await).await;
+        let figures = measured.map_err(defect)?;
         if self.json {
             let line = serde_json::to_string(&figures).map_err(|error| Stop::new(Exit::Defect, error.to_string()))?;
             console::print(&line)?;
@@ -223,6 +200,42 @@ impl Chain {
         }
         text
     }
+}
+
+/// Measures on a node of its own, with a worker of so many slots or none, and leaves nothing behind.
+async fn measured_on<T>(
+    name: &str,
+    slots: Option<u32>,
+    measure: impl AsyncFnOnce(&Arc<Engine>) -> Result<T, String>,
+) -> Result<T, String> {
+    let directory = std::env::temp_dir().join(format!("noetl-bench-{name}-{}", std::process::id()));
+    let measured = measured_in(&directory, slots, measure).await;
+    // Whatever happened, nothing is left behind.
+    std::fs::remove_dir_all(&directory).ok();
+    measured
+}
+
+async fn measured_in<T>(
+    directory: &std::path::Path,
+    slots: Option<u32>,
+    measure: impl AsyncFnOnce(&Arc<Engine>) -> Result<T, String>,
+) -> Result<T, String> {
+    let data_dir = DataDir::resolve(Some(directory)).map_err(|error| error.to_string())?;
+    let now: Timestamp = clock::now();
+    let owned = data_dir
+        .try_take(Role::Run, now)
+        .map_err(|error| error.to_string())?
+        .ok_or_else(|| format!("{} is in use", directory.display()))?;
+    let worker = slots.map(|slots| WorkerSettings {
+        slots: Some(slots),
+        drain: Duration::from_secs(1),
+        ..WorkerSettings::default()
+    });
+    let node = Node::start(owned, NodeOptions::working(Role::Run, worker)).await.map_err(|error| error.to_string())?;
+    let engine = Arc::clone(node.engine());
+    let measured = measure(&engine).await;
+    node.stop().await;
+    measured
 }
 
 /// Starts chain after chain; returns how long those took that ended while it counted.

@@ -1,11 +1,12 @@
 //! The store in PostgreSQL: the same tables for any number of equal servers.
 //!
 //! Heads are locked in the database, one transaction a batch; what decides whether an append lands is the same code as
-//! in every other store. In reading order: `write`, a batch under its locks; `transaction`, locks, commits and lost
+//! in every other store. In reading order: `write`, a batch under its locks, and `columns`, how it is written; `transaction`, locks, commits and lost
 //! answers; `batch` and `control`, what is written; `read`, what is asked.
 
 mod batch;
 mod clock;
+mod columns;
 mod connection;
 mod control;
 mod document;
@@ -13,7 +14,9 @@ mod error;
 mod hints;
 mod logs;
 mod migrate;
+mod node;
 mod partition;
+mod pending;
 mod read;
 mod rows;
 mod secret;
@@ -37,6 +40,7 @@ use noetl_core::head::{CommandRow, Head, HeadView};
 use noetl_core::id::{CancellationId, CredentialId, ExecutionId, SessionId};
 use noetl_core::log::LogLine;
 use noetl_core::time::Timestamp;
+use noetl_core::turns::Turns;
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -45,6 +49,7 @@ use self::clock::StoreClock;
 pub use self::connection::Address;
 use self::hints::Hints;
 pub use self::migrate::SCHEMA_LATEST;
+use self::node::NodeNumber;
 use self::partition::Partitions;
 use crate::catalog::{NewResource, Resource, ResourceKey};
 use crate::secret::{CredentialRow, KeychainRow, Resealed};
@@ -104,6 +109,7 @@ struct Inner {
 /// The store in a database.
 pub struct Postgres {
     inner: Arc<Inner>,
+    node: NodeNumber,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -138,8 +144,14 @@ impl Postgres {
         let now = transaction::now(&inner, &client).await?;
         inner.partitions.ahead(&client, now).await?;
         drop(client);
+        let node = NodeNumber::take(&address).await?;
         let tasks = vec![tokio::spawn(hints::run(address, hints)), tokio::spawn(ahead(Arc::clone(&inner)))];
-        Ok(Postgres { inner, tasks: Mutex::new(tasks) })
+        Ok(Postgres { inner, node, tasks: Mutex::new(tasks) })
+    }
+
+    /// Returns a number that no other server of the database has, for ids.
+    pub fn node(&self) -> u16 {
+        self.node.number()
     }
 
     async fn reader(&self) -> Result<Client, StoreError> {
@@ -235,8 +247,14 @@ impl Store for Postgres {
         read::executions(&*self.reader().await?, &query).await
     }
 
-    async fn candidates(&self, pools: &[Arc<str>], skip: u64, limit: u64) -> Result<Vec<CommandRow>, StoreError> {
-        read::candidates(&*self.reader().await?, pools, skip, limit).await
+    async fn candidates(
+        &self,
+        pools: &[Arc<str>],
+        turns: &Turns,
+        skip: u64,
+        limit: u64,
+    ) -> Result<Vec<CommandRow>, StoreError> {
+        pending::candidates(&*self.reader().await?, pools, turns, skip, limit).await
     }
 
     async fn due(&self, limit: u64) -> Result<(Timestamp, Vec<Due>), StoreError> {
@@ -410,6 +428,7 @@ impl Store for Postgres {
         self.inner.writers.close();
         self.inner.readers.close();
         self.inner.slow.close();
+        self.node.give_back();
         Ok(())
     }
 

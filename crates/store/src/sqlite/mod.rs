@@ -11,6 +11,7 @@ mod fault;
 mod heads;
 mod logs;
 mod migrate;
+mod pending;
 #[cfg(test)]
 mod plans;
 mod read;
@@ -34,6 +35,7 @@ use noetl_core::head::{CommandRow, Head, HeadView};
 use noetl_core::id::{CancellationId, CredentialId, ExecutionId, SessionId};
 use noetl_core::log::LogLine;
 use noetl_core::time::Timestamp;
+use noetl_core::turns::Turns;
 use serde_json::Value;
 
 pub use self::fault::{Fault, FaultPoint};
@@ -236,9 +238,15 @@ impl Store for SqliteStore {
         self.readers.ask(move |connection| read::executions(connection, &query)).await
     }
 
-    async fn candidates(&self, pools: &[Arc<str>], skip: u64, limit: u64) -> Result<Vec<CommandRow>, StoreError> {
-        let pools = pools.to_vec();
-        self.readers.ask(move |connection| read::candidates(connection, &pools, skip, limit)).await
+    async fn candidates(
+        &self,
+        pools: &[Arc<str>],
+        turns: &Turns,
+        skip: u64,
+        limit: u64,
+    ) -> Result<Vec<CommandRow>, StoreError> {
+        let (pools, turns) = (pools.to_vec(), turns.clone());
+        self.readers.ask(move |connection| pending::candidates(connection, &pools, &turns, skip, limit)).await
     }
 
     async fn due(&self, limit: u64) -> Result<(Timestamp, Vec<Due>), StoreError> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
-use crate::event::{AttemptEnd, CursorPlan, Ended, Wait, Write};
+use crate::event::{AttemptEnd, CursorPlan, Ended, StopCause, Wait, Write};
 use crate::id::{CommandId, ExecutionId, SessionId};
 use crate::playbook::CancelMode;
 use crate::result::{Bound, StoredRef};
@@ -164,6 +164,18 @@ pub(super) struct ResumedContext {
 pub(super) struct ReasonContext<'a> {
     #[serde(default)]
     pub(super) reason: Cow<'a, str>,
+}
+
+/// `context` of `command.stopping`.
+#[derive(Serialize, Deserialize)]
+pub(super) struct StoppingContext<'a> {
+    pub(super) cause: StopCause,
+    #[serde(default)]
+    pub(super) reason: Cow<'a, str>,
+    #[serde(default)]
+    pub(super) cancelled_by: Cow<'a, str>,
+    #[serde(default)]
+    pub(super) held: bool,
 }
 
 /// `context` of `command.forgotten`.

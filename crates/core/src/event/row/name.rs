@@ -20,6 +20,7 @@ pub fn wire_name(event: &Event) -> &'static str {
         Event::CommandLost { .. } => "command.lost",
         Event::CommandReleased { .. } => "command.released",
         Event::CommandCancelled { .. } => "command.cancelled",
+        Event::CommandStopping(_) => "command.stopping",
         Event::CommandForgotten { .. } => "command.forgotten",
         Event::LoopStarted { .. } => "loop.started",
         Event::LoopClaimed { .. } => "loop.claimed",
@@ -57,6 +58,7 @@ pub fn status(event: &Event) -> &'static str {
         | Event::PlaybookCompleted { .. } => "COMPLETED",
         Event::PlaybookFailed { .. } => "FAILED",
         Event::CommandCancelled { .. }
+        | Event::CommandStopping(_)
         | Event::ExecutionCancelled(_)
         | Event::ExecutionCancelEscalated(_)
         | Event::ExecutionQuiesced { .. } => "CANCELLED",

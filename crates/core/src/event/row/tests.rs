@@ -312,7 +312,16 @@ fn samples() -> Vec<Event> {
             cursor: Some(CursorPlan { claimers: 3, max_rows: 50, row_concurrency: 2, by_frame: true }),
         },
         Event::LoopClaimed { step: step.clone(), visit: 2, rows: stored(), count: 50, full: true },
-        Event::LoopClaimed { step, visit: 1, rows: Bound::inline(json!([])), count: 0, full: false },
+        Event::LoopClaimed { step: step.clone(), visit: 1, rows: Bound::inline(json!([])), count: 0, full: false },
+        Event::CommandStopping(Box::new(Stopping {
+            command_id,
+            epoch: 1,
+            step,
+            cause: StopCause::Timeout,
+            reason: "it took longer than 5 s".into(),
+            by: "timeout".into(),
+            held: true,
+        })),
     ]
 }
 

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::column::{
     CancelContext, ExitContext, FailedContext, ForgottenContext, InitializedContext, IssuedContext, LoopContext, Meta,
-    QuiescedContext, ReasonContext, ResultColumn, ResumedContext, SuspendedContext,
+    QuiescedContext, ReasonContext, ResultColumn, ResumedContext, StoppingContext, SuspendedContext,
 };
 use super::{EventRow, RowContext, status, wire_name};
 use crate::event::{Event, Exit, Recorded, SCHEMA_VERSION};
@@ -233,6 +233,18 @@ pub fn columns<J: WriteJson>(event: &Event) -> Columns<J> {
             worker_id: worker_id.clone(),
             command_id: Some(*command_id),
             attempt: Some(*epoch),
+            ..row
+        },
+        Event::CommandStopping(stopping) => Columns {
+            node_name: Some(Arc::clone(&stopping.step)),
+            context: Some(J::write(&StoppingContext {
+                cause: stopping.cause,
+                reason: Cow::Borrowed(&stopping.reason),
+                cancelled_by: Cow::Borrowed(&stopping.by),
+                held: stopping.held,
+            })),
+            command_id: Some(stopping.command_id),
+            attempt: Some(stopping.epoch),
             ..row
         },
         Event::CommandForgotten { command_id, epoch, step, end } => Columns {

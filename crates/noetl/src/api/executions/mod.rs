@@ -1,5 +1,6 @@
 //! `/api/executions`: looking at runs and stopping them.
 
+pub mod bulk;
 pub mod cancel;
 pub mod check;
 pub mod detail;

@@ -2,6 +2,7 @@
 //!
 //! Every request may be sent again. Simple workers in any language poll with `offer: true` and claim what they want.
 
+pub mod advance;
 mod schema;
 pub mod secrets;
 
@@ -14,7 +15,8 @@ use noetl_core::id::{CatalogId, CommandId, EventId, ExecutionId, SessionId};
 use noetl_core::log::{LOG_LINE_BYTES_MAX, LogLine};
 use noetl_core::work::Assignment;
 use noetl_engine::transport::{
-    Claim, ClaimError, Hello, LOG_LINES_PER_REQUEST_MAX, Orders, Poll, REPORTS_MAX, Reports, Welcome, WorkerError,
+    Claim, ClaimError, Hello, LOG_LINES_PER_REQUEST_MAX, Orders, PROTOCOL, Poll, REPORTS_MAX, Reports, Welcome,
+    WorkerError,
 };
 use noetl_store::EventQuery;
 use serde::de::DeserializeOwned;
@@ -28,7 +30,7 @@ use super::error::{ApiError, ErrorBody};
 use super::extract::{self, Body, PathId, Query};
 
 /// A worker's own words, read without a complaint about unknown keys: worker and server may differ in version.
-pub(super) struct Said<T>(T);
+pub(super) struct Said<T>(pub(super) T);
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Said<T> {
     type Rejection = ApiError;
@@ -283,6 +285,7 @@ async fn session_of(api: &Api, worker_id: &str) -> Result<SessionId, ApiError> {
         session_id: None,
         slots: 1,
         pools: Vec::new(),
+        protocol: PROTOCOL,
         version: String::new(),
         meta: Value::Null,
     };
@@ -346,6 +349,7 @@ impl From<WorkerError> for ApiError {
         match error {
             WorkerError::UnknownSession(_) => ApiError::new(StatusCode::GONE, "unknown_session", message),
             WorkerError::Bad(_) => ApiError::bad_request(message),
+            WorkerError::TooNew(_) => ApiError::new(StatusCode::UPGRADE_REQUIRED, "protocol_too_new", message),
             WorkerError::Store(error) => error.into(),
             WorkerError::Unreachable(_) => ApiError::new(StatusCode::BAD_GATEWAY, "unreachable", message),
         }
@@ -361,6 +365,8 @@ impl From<ClaimError> for ApiError {
             ClaimError::Ended(_) => (StatusCode::CONFLICT, "already_terminal"),
             ClaimError::Taken(_) => (StatusCode::CONFLICT, "active_claim"),
             ClaimError::Suspended => (StatusCode::CONFLICT, "suspended"),
+            ClaimError::NotHeld { .. } => (StatusCode::CONFLICT, "not_held"),
+            ClaimError::Continuation => (StatusCode::BAD_REQUEST, "bad_continuation"),
             ClaimError::UnknownSession(_) => (StatusCode::GONE, "unknown_session"),
             ClaimError::Store(error) => return error.into(),
         };

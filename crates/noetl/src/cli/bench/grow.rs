@@ -10,7 +10,7 @@ use noetl_store::catalog::ResourceKey;
 use serde::Serialize;
 use serde_json::{Map, json};
 
-use super::{On, on_engine};
+use super::{On, measured_on};
 use crate::cli::console;
 use crate::cli::stop::{Exit, Stop};
 
@@ -72,7 +72,8 @@ struct Run {
 
 impl Grow {
     pub(super) async fn run(self, what: What) -> Result<Exit, Stop> {
-        let figures = on_engine(self.slots, async |engine| self.drive(what, engine).await).await?;
+        let measured = measured_on("grow", Some(self.slots), async |engine| self.drive(what, engine).await).await;
+        let figures = measured.map_err(|what| Stop::new(Exit::Defect, what))?;
         let text = match self.json {
             true => serde_json::to_string(&figures).map_err(|error| Stop::new(Exit::Defect, error.to_string()))?,
             false => figures.to_text(),

@@ -117,8 +117,9 @@ CREATE TABLE noetl.command (
     PRIMARY KEY (execution_id, command_id, epoch),
     CHECK (state NOT IN ('claimed', 'lost') OR session_id IS NOT NULL)
 ) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
--- What a worker may take next.
-CREATE INDEX command_pending ON noetl.command (pool, priority DESC, command_id) WHERE state = 'pending';
+-- What a worker may take next: the next execution, for they take turns, and its oldest command.
+CREATE INDEX command_pending ON noetl.command (pool, priority DESC, execution_id, command_id)
+    WHERE state = 'pending';
 -- What a session holds.
 CREATE INDEX command_held ON noetl.command (session_id) WHERE session_id IS NOT NULL;
 

@@ -111,8 +111,8 @@ CREATE TABLE noetl.command (
     PRIMARY KEY (execution_id, command_id, epoch),
     CHECK (state NOT IN ('claimed', 'lost') OR session_id IS NOT NULL)
 ) STRICT, WITHOUT ROWID;
--- What a worker may take next.
-CREATE INDEX noetl.command_pending ON command (pool, priority DESC, command_id) WHERE state = 'pending';
+-- What a worker may take next: the next execution, for they take turns, and its oldest command.
+CREATE INDEX noetl.command_pending ON command (pool, priority DESC, execution_id, command_id) WHERE state = 'pending';
 -- What a session holds.
 CREATE INDEX noetl.command_held ON command (session_id) WHERE session_id IS NOT NULL;
 
