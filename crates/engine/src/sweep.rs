@@ -11,11 +11,12 @@ use noetl_core::execution::Input;
 use noetl_core::head::{CommandState, HeadView};
 use noetl_core::id::{CancellationId, CommandId, SessionId};
 use noetl_core::playbook::CancelMode;
-use noetl_store::StoreError;
+use noetl_store::{Cancellation, StoreError};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Duration, Instant};
 
+use crate::cascade::Driving;
 use crate::engine::Engine;
 use crate::landing::child_outcome;
 use crate::mailbox::Letter;
@@ -38,7 +39,7 @@ pub(crate) async fn run(engine: Arc<Engine>) {
             regular = Instant::now() + Duration::from_millis(engine.options.sweep_ms);
             everything(&engine, &mut cascades).await
         } else {
-            due(&engine).await
+            due(&engine, &mut cascades).await
         };
         if let Err(error) = swept {
             engine.metrics.store_errors.add_one();
@@ -70,7 +71,7 @@ async fn hinted(hints: &mut Option<watch::Receiver<u64>>) {
 }
 
 async fn everything(engine: &Arc<Engine>, cascades: &mut Cascades) -> Result<(), StoreError> {
-    due(engine).await?;
+    due(engine, cascades).await?;
     silent_workers(engine).await?;
     for view in engine.store.unquiesced(LOOK_MAX).await? {
         engine.order_cancels(&view);
@@ -81,7 +82,7 @@ async fn everything(engine: &Arc<Engine>, cascades: &mut Cascades) -> Result<(),
 }
 
 /// Obligations whose time has come.
-async fn due(engine: &Engine) -> Result<(), StoreError> {
+async fn due(engine: &Arc<Engine>, cascades: &mut Cascades) -> Result<(), StoreError> {
     let (now, found) = engine.store.due(LOOK_MAX).await?;
     engine.clock.note(now);
     let mut moot = Vec::new();
@@ -97,8 +98,21 @@ async fn due(engine: &Engine) -> Result<(), StoreError> {
                 Some(input) => input,
                 None => continue,
             },
-            // No decision makes these yet; on an execution that has ended they are deleted.
-            DueKind::GraceEnd | DueKind::Timeout | DueKind::StepTimeout => {
+            DueKind::Timeout => {
+                if let Some((cancellation, driving)) = engine.time_out(&due).await? {
+                    cascades.go_on_with(engine, cancellation, driving);
+                }
+                moot.push(due);
+                continue;
+            }
+            // The decision clears or renews the obligation; on an execution that has ended it is deleted here.
+            DueKind::StepTimeout => {
+                engine.time_out_step(due.execution_id, CommandId(due.key)).await?;
+                moot.push(due);
+                continue;
+            }
+            DueKind::GraceEnd => {
+                engine.stop_again(due.execution_id, CommandId(due.key)).await?;
                 moot.push(due);
                 continue;
             }
@@ -175,16 +189,20 @@ impl Cascades {
             if (left.contains(&id) || stalled)
                 && let Some(driving) = engine.cascades.drive(id)
             {
-                let engine = Arc::clone(engine);
-                self.running.spawn(async move {
-                    if let Err(error) = engine.finish_cascade(&cancellation, driving).await {
-                        engine.metrics.store_errors.add_one();
-                        tracing::warn!(%error, job = %cancellation.cancellation_id, "a cascade stopped; it is resumed");
-                    }
-                });
+                self.go_on_with(engine, cancellation, driving);
             }
         }
         self.progress = progress;
         Ok(())
+    }
+
+    fn go_on_with(&mut self, engine: &Arc<Engine>, cancellation: Cancellation, driving: Driving) {
+        let engine = Arc::clone(engine);
+        self.running.spawn(async move {
+            if let Err(error) = engine.finish_cascade(&cancellation, driving).await {
+                engine.metrics.store_errors.add_one();
+                tracing::warn!(%error, job = %cancellation.cancellation_id, "a cascade stopped; it is resumed");
+            }
+        });
     }
 }

@@ -16,13 +16,16 @@ terminals only, and `NO_COLOR` turns them off. `--json` prints documents with so
 ";
 
 /// Every command.
-const COMMANDS: [&str; 49] = [
+const COMMANDS: [&str; 57] = [
     "",
     "run",
     "cancel",
+    "cleanup",
+    "why",
     "status",
     "executions",
     "events",
+    "logs",
     "tree",
     "wait",
     "query",
@@ -48,11 +51,15 @@ const COMMANDS: [&str; 49] = [
     "server stop",
     "worker",
     "worker run",
+    "worker start",
+    "worker stop",
+    "workers",
     "credential",
     "credential register",
     "credential list",
     "credential get",
     "credential delete",
+    "credential rekey",
     "db",
     "db init",
     "db verify",
@@ -66,6 +73,7 @@ const COMMANDS: [&str; 49] = [
     "context set-runtime",
     "bench",
     "bench chain",
+    "bench cancel",
 ];
 
 /// `NOETL_UPDATE=1` writes the file anew.

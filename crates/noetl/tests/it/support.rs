@@ -109,6 +109,7 @@ impl Home {
         }
         if let Some(own) = &self.database {
             command.env("NOETL_DATABASE_URL", own.address.url());
+            command.env("NOETL_ENCRYPTION_KEY", "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff");
         }
         command
     }
@@ -224,9 +225,25 @@ pub(crate) struct Server {
 impl Server {
     /// Starts a server on the home's usual data directory and waits until it answers.
     pub(crate) fn start(home: &Home, more: &[&str]) -> Server {
-        let mut arguments = vec!["server", "run", "--port", "0"];
+        Server::start_at(home, more, "0")
+    }
+
+    /// The same on a certain port.
+    pub(crate) fn start_at(home: &Home, more: &[&str], port: &str) -> Server {
+        Server::launch(home, more, port, &[])
+    }
+
+    /// The same with something in its environment.
+    pub(crate) fn start_with(home: &Home, more: &[&str], environment: &[(&str, &str)]) -> Server {
+        Server::launch(home, more, "0", environment)
+    }
+
+    fn launch(home: &Home, more: &[&str], port: &str, environment: &[(&str, &str)]) -> Server {
+        let mut arguments = vec!["server", "run", "--port", port];
         arguments.extend(more);
-        let mut child = home.spawn(&arguments);
+        let mut command = home.command(&arguments);
+        command.envs(environment.iter().copied()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
         let lock = home.path().join(".noetl/data/owner.lock");
         let pid = u64::from(child.id());
         let url = eventually("the server says where it listens", || {

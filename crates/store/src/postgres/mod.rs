@@ -12,9 +12,11 @@ mod control;
 mod document;
 mod error;
 mod hints;
+mod logs;
 mod migrate;
 mod node;
 mod partition;
+mod pending;
 mod read;
 mod rows;
 mod secret;
@@ -36,7 +38,9 @@ use noetl_core::append::{Append, Due, Verdict};
 use noetl_core::event::Recorded;
 use noetl_core::head::{CommandRow, Head, HeadView};
 use noetl_core::id::{CancellationId, CredentialId, ExecutionId, SessionId};
+use noetl_core::log::LogLine;
 use noetl_core::time::Timestamp;
+use noetl_core::turns::Turns;
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -50,8 +54,8 @@ use self::partition::Partitions;
 use crate::catalog::{NewResource, Resource, ResourceKey};
 use crate::secret::{CredentialRow, KeychainRow, Resealed};
 use crate::{
-    Cancellation, Chunk, ChunkDecide, Clock, EventQuery, ListQuery, Loaded, LockedDecide, Session, SqlLimits, SqlRows,
-    Store, StoreError, TableSize,
+    Cancellation, Chunk, ChunkDecide, Clock, EventQuery, ListQuery, Loaded, LockedDecide, LogQuery, LogRow, Session,
+    SqlLimits, SqlRows, Store, StoreError, TableSize,
 };
 
 /// Connections that write, when the options do not say.
@@ -243,8 +247,14 @@ impl Store for Postgres {
         read::executions(&*self.reader().await?, &query).await
     }
 
-    async fn candidates(&self, pools: &[Arc<str>], skip: u64, limit: u64) -> Result<Vec<CommandRow>, StoreError> {
-        read::candidates(&*self.reader().await?, pools, skip, limit).await
+    async fn candidates(
+        &self,
+        pools: &[Arc<str>],
+        turns: &Turns,
+        skip: u64,
+        limit: u64,
+    ) -> Result<Vec<CommandRow>, StoreError> {
+        pending::candidates(&*self.reader().await?, pools, turns, skip, limit).await
     }
 
     async fn due(&self, limit: u64) -> Result<(Timestamp, Vec<Due>), StoreError> {
@@ -330,6 +340,14 @@ impl Store for Postgres {
 
     async fn keep_answer(&self, key: &str, answer: Value) -> Result<Value, StoreError> {
         control::keep_answer(&self.inner, &*self.writer().await?, key, &answer).await
+    }
+
+    async fn keep_log(&self, lines: Vec<LogLine>) -> Result<(), StoreError> {
+        self.whole(move |inner| async move { logs::keep_log(&*inner.writers.get().await?, &lines).await }).await
+    }
+
+    async fn log(&self, query: LogQuery) -> Result<Vec<LogRow>, StoreError> {
+        logs::log(&*self.reader().await?, &query).await
     }
 
     async fn credential(&self, name_or_id: &str) -> Result<Option<CredentialRow>, StoreError> {
