@@ -476,6 +476,10 @@ fn check_keys(reader: &mut Reader<'_>, kind: &str, fields: &Fields<'_>) {
             "database",
             "dbname",
             "connection_string",
+            "dsn",
+            "sslmode",
+            "sslrootcert",
+            "username",
             "db_host",
             "db_port",
             "db_user",
@@ -500,7 +504,7 @@ fn check_keys(reader: &mut Reader<'_>, kind: &str, fields: &Fields<'_>) {
         ],
         "noop" => &["result", "data", "with", "args"],
         "artifact" | "result_fetch" => &["action", "ref", "result_ref", "uri", "data", "with", "args"],
-        "transfer" => &["source", "target", "mode", "chunk_size", "direction"],
+        "transfer" => &["source", "target", "mode", "mapping", "key", "chunk_size", "direction"],
         // We do not know what it has.
         _ => return,
     };
