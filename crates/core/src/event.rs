@@ -163,6 +163,21 @@ pub enum Event {
         total: u32,
         /// Most iterations in flight at once.
         max_in_flight: u32,
+        /// How rows are claimed; there are no elements yet.
+        cursor: Option<CursorPlan>,
+    },
+    /// `loop.claimed`: a cursor has claimed a frame of rows, which may be empty.
+    LoopClaimed {
+        /// Step name.
+        step: Arc<str>,
+        /// Which visit.
+        visit: u32,
+        /// The rows, in order.
+        rows: Bound,
+        /// Iterations of this frame.
+        count: u32,
+        /// As many rows as were asked for: there may be more.
+        full: bool,
     },
     /// `loop.done`: every iteration has ended.
     LoopDone {
@@ -245,6 +260,19 @@ pub struct Parent {
     pub command_id: Option<CommandId>,
     /// The step whose data the parent wants.
     pub return_step: Option<Arc<str>>,
+}
+
+/// How a cursor loop claims.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CursorPlan {
+    /// Most frames under way at once (`max_in_flight`).
+    pub claimers: u32,
+    /// Rows that a claim is asked for (`frame.max_rows`).
+    pub max_rows: u32,
+    /// Iterations of one frame at once (`frame.row_concurrency`).
+    pub row_concurrency: u32,
+    /// One iteration gets all rows of a frame (`frame.process: frame`).
+    pub by_frame: bool,
 }
 
 /// `command.issued`.
@@ -512,6 +540,7 @@ impl Event {
             | Event::CommandStopping(_)
             | Event::CommandForgotten { .. }
             | Event::LoopStarted { .. }
+            | Event::LoopClaimed { .. }
             | Event::LoopDone { .. }
             | Event::StepExit(_)
             | Event::ExecutionCancelEscalated(_)

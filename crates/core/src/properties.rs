@@ -239,6 +239,7 @@ fn after_the_end(member: &Member, found: &mut Found) {
             | Event::CommandStopping(_)
             | Event::CommandForgotten { .. }
             | Event::LoopStarted { .. }
+            | Event::LoopClaimed { .. }
             | Event::LoopDone { .. }
             | Event::StepExit(_) => {
                 found.add(Property::LateIsHarmless, format!("{name} at version {}", recorded.version));
@@ -354,8 +355,10 @@ fn loops(member: &Member, found: &mut Found) {
                 format!("`{step}` is done after {count} of {total} iterations")
             });
             if let crate::result::Bound::Inline(data) = result {
-                let results = data.get("results").and_then(Value::as_array).map_or(0, Vec::len);
-                found.unless(results == *total as usize, Property::WholeLoops, || {
+                let kept = data.get("results").and_then(Value::as_array).map_or(0, Vec::len);
+                let omitted = data.get("results_omitted").and_then(Value::as_u64).unwrap_or(0);
+                let results = kept as u64 + omitted;
+                found.unless(results == u64::from(*total), Property::WholeLoops, || {
                     format!("`{step}` has {results} results of {total} iterations")
                 });
             }

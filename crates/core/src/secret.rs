@@ -3,6 +3,8 @@
 //! Nothing here opens anything. Credentials are opened by the server that keeps them and used by the worker that runs
 //! the command; between the two they travel as values of this module, whose `Debug` holds them back.
 
+pub mod keychain;
+mod mask;
 mod warrant;
 
 use std::fmt;
@@ -11,6 +13,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+pub use self::mask::{MASKED_BYTES_MIN, MASKED_VALUES_MAX, Mask, PieceMask};
 pub use self::warrant::{Warrant, Withheld};
 
 /// What stands in the place of a secret.

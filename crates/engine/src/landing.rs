@@ -217,6 +217,7 @@ pub(crate) fn child_outcome(execution_id: ExecutionId, event: &Event) -> Option<
         | Event::CommandStopping(_)
         | Event::CommandForgotten { .. }
         | Event::LoopStarted { .. }
+        | Event::LoopClaimed { .. }
         | Event::LoopDone { .. }
         | Event::StepExit(_)
         | Event::ExecutionCancelEscalated(_)
@@ -278,7 +279,7 @@ impl Engine {
         }
         drop(promise);
         if pending {
-            self.desk.expect_work();
+            self.desk.expect_work(execution_id);
         }
         for due in &due {
             self.hint(due, at, outcome.as_deref());

@@ -7,9 +7,10 @@
 //! Nothing here opens a socket, starts a process or reads a wall clock, and nothing depends on which task runs
 //! first: the simulator runs this very code in a seeded world.
 //!
-//! In reading order: `engine`, what there is; `start`, `cancel`, `cascade`, `stop` and `bulk`, what people ask for; `mailbox`, `drive`, `lock`,
-//! `batch` and `landing`, the way of an input to the log and what follows from it; `attend`, `desk`, `claim` and
-//! `lease`, the workers; `secrets`, what they may know; `sweep`, for everything that was missed; `worker`, the other side.
+//! In reading order: `engine`, what there is; `start`, `cancel`, `cascade`, `stop` and `bulk`, what people ask for;
+//! `mailbox`, `drive`, `lock`, `batch` and `landing`, the way of an input to the log and what follows from it; `attend`,
+//! `advance`, `desk`, `claim` and `lease`, the workers; `secrets`, what they may know; `sweep`, for everything that was
+//! missed; `worker`, the other side.
 
 pub mod engine;
 
@@ -24,6 +25,8 @@ pub mod stop;
 pub mod catalog;
 pub mod look;
 
+mod log;
+
 mod mailbox;
 
 mod drive;
@@ -37,6 +40,7 @@ pub mod transport;
 
 pub mod secrets;
 
+mod advance;
 mod attend;
 mod claim;
 mod desk;
@@ -56,6 +60,7 @@ mod watch;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+pub use advance::{Advance, Advanced};
 pub use bulk::{BulkAnswer, BulkError, BulkRequest, Filter};
 pub use cancel::{CancelAnswer, CancelError, CancelRequest, CancelStatus};
 pub use catalog::{RegisterError, Registered};

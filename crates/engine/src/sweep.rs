@@ -12,6 +12,7 @@ use noetl_core::head::{CommandState, HeadView};
 use noetl_core::id::{CancellationId, CommandId, SessionId};
 use noetl_core::playbook::CancelMode;
 use noetl_store::{Cancellation, StoreError};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Duration, Instant};
 
@@ -23,6 +24,8 @@ use crate::transport::Attempt;
 
 /// Obligations, sessions, executions read at a time.
 const LOOK_MAX: u64 = 1000;
+/// How soon after a hint everything is looked at, in milliseconds.
+const HINTED_MS: u64 = 5;
 /// After how long without progress a cascade is taken over from whoever ran it, in milliseconds.
 const STALLED_MS: u64 = 1_000;
 
@@ -30,6 +33,7 @@ const STALLED_MS: u64 = 1_000;
 pub(crate) async fn run(engine: Arc<Engine>) {
     let mut cascades = Cascades::default();
     let mut regular = Instant::now();
+    let mut hints = engine.store.hints();
     loop {
         let swept = if Instant::now() >= regular {
             regular = Instant::now() + Duration::from_millis(engine.options.sweep_ms);
@@ -41,8 +45,29 @@ pub(crate) async fn run(engine: Arc<Engine>) {
             engine.metrics.store_errors.add_one();
             tracing::warn!(%error, "the store can not be swept; trying again");
         }
-        engine.alarms.next(regular).await;
+        tokio::select! {
+            biased;
+            () = engine.alarms.next(regular) => {}
+            // Another server wrote something: soon is now. Hints come in crowds, so not at once.
+            () = hinted(&mut hints) => {
+                regular = regular.min(Instant::now() + Duration::from_millis(HINTED_MS));
+                engine.desk.work.notify_one();
+                engine.alarms.next(regular).await;
+            }
+        }
     }
+}
+
+/// Waits until another server says that it wrote something others may want to look at.
+async fn hinted(hints: &mut Option<watch::Receiver<u64>>) {
+    if let Some(receiver) = hints
+        && receiver.changed().await.is_ok()
+    {
+        return;
+    }
+    // Nobody else writes, or the store has been closed.
+    *hints = None;
+    std::future::pending().await
 }
 
 async fn everything(engine: &Arc<Engine>, cascades: &mut Cascades) -> Result<(), StoreError> {

@@ -10,7 +10,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use noetl_core::tool::{StopOrder, ToolCall, ToolOutcome};
+use noetl_core::secret::keychain::Wanted;
+use noetl_core::tool::{ErrorKind, StopOrder, ToolCall, ToolError, ToolOutcome};
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -25,6 +26,12 @@ use crate::worker::slot::Shared;
 pub trait Tools: Send + Sync + 'static {
     /// Runs one tool in `slot` to its end, or stops it when `stop` says so; returns only when nothing of it is left.
     async fn run(&self, slot: usize, call: ToolCall, stop: Stop, secrets: &Arc<CommandSecrets>) -> ToolOutcome;
+
+    /// Returns a secret from outside of noetl: the answer to a token request, or what a provider has under a name.
+    async fn fetch_secret(&self, wanted: Wanted) -> Result<Value, ToolError> {
+        drop(wanted);
+        Err(ToolError::hard(ErrorKind::Config, "NOT_CONFIGURED", "this worker has no way to secrets elsewhere"))
+    }
 }
 
 /// Where a running tool hears that it is to stop. Clones hear the same.

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use noetl_core::id::{CatalogId, ExecutionId};
+use noetl_core::log::LogLine;
 use noetl_core::playbook::Playbook;
+use noetl_core::secret::keychain::KeptUnder;
 use noetl_core::secret::{Credential, Warrant};
 use noetl_engine::Engine;
 use noetl_engine::secrets::SecretError;
@@ -86,9 +88,28 @@ impl Transport for Flaky {
         self.server().await?.result(reference).await
     }
 
+    async fn log(&self, lines: Vec<LogLine>) -> Result<(), WorkerError> {
+        let server = self.server().await?;
+        self.answer(server.log(lines).await).await
+    }
+
     async fn credential(&self, warrant: &Warrant, alias: &str) -> Result<Credential, SecretError> {
         match self.server().await {
             Ok(server) => server.credential(warrant, alias).await,
+            Err(error) => Err(SecretError::Unreachable(error.to_string())),
+        }
+    }
+
+    async fn kept(&self, warrant: &Warrant, under: &KeptUnder) -> Result<Option<Value>, SecretError> {
+        match self.server().await {
+            Ok(server) => server.kept(warrant, under).await,
+            Err(error) => Err(SecretError::Unreachable(error.to_string())),
+        }
+    }
+
+    async fn keep(&self, warrant: &Warrant, under: &KeptUnder, value: Value, life_ms: u64) -> Result<(), SecretError> {
+        match self.server().await {
+            Ok(server) => server.keep(warrant, under, value, life_ms).await,
             Err(error) => Err(SecretError::Unreachable(error.to_string())),
         }
     }

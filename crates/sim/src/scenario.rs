@@ -52,6 +52,7 @@ impl Scenario {
         ("sim/chain", CHAIN),
         ("sim/fan", FAN),
         ("sim/loop", LOOP),
+        ("sim/cursor", CURSOR),
         ("sim/retry", RETRY),
         ("sim/cycle", CYCLE),
         ("sim/leaf", LEAF),
@@ -91,6 +92,21 @@ metadata: {name: loop, path: sim/loop}
 workflow:
   - step: start
     loop: {in: 7, iterator: i, spec: {mode: parallel, max_in_flight: 3}}
+    tool: {kind: shell, cmds: [work]}
+    next: {arcs: [{step: end}]}
+  - {step: end, tool: {kind: noop}}
+";
+
+const CURSOR: &str = "
+apiVersion: noetl.io/v2
+kind: Playbook
+metadata: {name: cursor, path: sim/cursor}
+workflow:
+  - step: start
+    loop:
+      cursor: {kind: postgres, claim: 'claim {{ __frame_max_rows }}'}
+      iterator: row
+      spec: {mode: cursor, max_in_flight: 2, frame: {max_rows: 3, row_concurrency: 2}}
     tool: {kind: shell, cmds: [work]}
     next: {arcs: [{step: end}]}
   - {step: end, tool: {kind: noop}}

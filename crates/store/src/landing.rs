@@ -251,6 +251,7 @@ fn after_the_end(append: &Append, head: &Head) -> Result<(), StoreError> {
             | Event::CommandReleased { .. }
             | Event::CommandStopping(_)
             | Event::LoopStarted { .. }
+            | Event::LoopClaimed { .. }
             | Event::LoopDone { .. }
             | Event::StepExit(_) => !ended,
         };
@@ -288,6 +289,7 @@ fn well_formed(append: &Append) -> Result<(), StoreError> {
         | Event::CommandStopping(_)
         | Event::CommandForgotten { .. }
         | Event::LoopStarted { .. }
+        | Event::LoopClaimed { .. }
         | Event::LoopDone { .. }
         | Event::StepExit(_)
         | Event::ExecutionCancelEscalated(_)

@@ -177,9 +177,13 @@ impl Scrub {
                 self.maybe_shared_text(worker_id.as_mut());
                 Ok(())
             }
-            Event::LoopStarted { step, visit: _, items, total: _, max_in_flight: _ } => {
+            Event::LoopStarted { step, visit: _, items, total: _, max_in_flight: _, cursor: _ } => {
                 self.shared_text(step);
                 self.bound(items)
+            }
+            Event::LoopClaimed { step, visit: _, rows, count: _, full: _ } => {
+                self.shared_text(step);
+                self.bound(rows)
             }
             Event::LoopDone { step, visit: _, total: _, failed: _, result } => {
                 self.shared_text(step);

@@ -35,6 +35,8 @@ mod environment;
 
 mod secrets;
 
+mod sources;
+
 mod sql;
 
 mod postgres;
@@ -70,6 +72,8 @@ pub struct ToolboxConfig {
     pub python: String,
     /// Names of environment variables that tools see beside [`ALWAYS_EXPOSED`].
     pub expose_env: Vec<String>,
+    /// The folder of the secret provider `file`; `None` = it is not configured.
+    pub secrets_dir: Option<PathBuf>,
     /// Working directory of tools; relative `cwd` and script paths start here.
     pub directory: PathBuf,
     /// How to start a process supervisor.
@@ -149,6 +153,9 @@ pub(crate) struct Settings {
     pub(crate) python: String,
     /// The whole environment of tools.
     pub(crate) env: Vec<(String, String)>,
+    /// Names that were exposed on purpose.
+    pub(crate) expose_env: Vec<String>,
+    pub(crate) secrets_dir: Option<PathBuf>,
     pub(crate) directory: PathBuf,
     pub(crate) supervisor: SupervisorCommand,
     pub(crate) timeout_grace: Duration,
@@ -176,6 +183,8 @@ impl Toolbox {
         let settings = Settings {
             python: config.python,
             env: environment::exposed(&config.expose_env, std::env::vars_os()),
+            expose_env: config.expose_env,
+            secrets_dir: config.secrets_dir,
             directory,
             supervisor: config.supervisor,
             timeout_grace: config.timeout_grace,

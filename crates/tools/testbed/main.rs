@@ -28,6 +28,7 @@ fn worker(directory: &str, slots: &str, kind: &str, command: &str) -> ExitCode {
         slots,
         python: "python3".to_owned(),
         expose_env: Vec::new(),
+        secrets_dir: None,
         directory: directory.into(),
         supervisor: SupervisorCommand::this_executable(["supervise"]),
         timeout_grace: TIMEOUT_GRACE,

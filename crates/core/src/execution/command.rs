@@ -112,7 +112,7 @@ impl Draft {
     }
 
     /// Returns the step whose data is `result` for the visit that is about to begin.
-    fn arriving_from(&self, step: &Step) -> Option<&str> {
+    pub(super) fn arriving_from(&self, step: &Step) -> Option<&str> {
         self.execution.tokens.iter().rfind(|token| token.step == step.name).and_then(|token| token.from.as_deref())
     }
 
@@ -125,6 +125,8 @@ impl Draft {
             finished: None,
             previous,
             event: None,
+            now: env.now,
+            fields: false,
         }
     }
 
@@ -289,7 +291,13 @@ impl Draft {
     }
 
     /// Issues a command for a worker, claimed at once when one has a free slot.
-    fn issue(&mut self, run: Run<'_>, work: &Work, state: CommandState, env: &mut Env<'_>) -> Result<(), Halt> {
+    pub(super) fn issue(
+        &mut self,
+        run: Run<'_>,
+        work: &Work,
+        state: CommandState,
+        env: &mut Env<'_>,
+    ) -> Result<(), Halt> {
         let command_id = CommandId(env.ids.next(env.now));
         self.emit_issued(run, command_id, env);
         self.insert_row(run, Held { command_id, epoch: 1, row: None }, work, state, None, env);
@@ -349,8 +357,8 @@ impl Draft {
         let step = run.step;
         let pool = step.spec.pool.clone().unwrap_or_else(|| Arc::clone(&playbook.executor.pool));
         let losses = self.execution.live.get(&held.command_id).map_or(0, |live| live.losses);
-        // A server-run body has entered its step already, and a loop enters once for all iterations.
-        let enters = run.iteration.is_none() && run.command.is_none();
+        // A server-run body has entered its step already, and a loop enters once for all iterations and claims.
+        let enters = run.iteration.is_none() && run.command.is_none() && !step.claims;
         let mut row = CommandRow {
             execution_id: self.execution.execution_id,
             command_id: held.command_id,
@@ -404,6 +412,9 @@ impl Draft {
     /// A body is over: binds its result, settles its command, and leaves the step or goes on with the loop.
     pub(super) fn end_body(&mut self, run: Run<'_>, done: Done, env: &mut Env<'_>) -> Result<(), Halt> {
         let step = run.step;
+        if step.claims {
+            return self.end_claim(run, done, env);
+        }
         let name = match run.iteration {
             Some(index) => format!("{}[{index}]", step.name),
             None => step.name.to_string(),

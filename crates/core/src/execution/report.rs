@@ -31,7 +31,7 @@ impl Draft {
         let stop = live.stop.clone();
         let epoch = report.epoch;
         let (visit, iteration, started) = (live.visit, live.iteration, live.started);
-        let Some(step) = step(env, &live.step.clone()) else { return Ok(false) };
+        let Some(step) = env.playbook.body(&live.step, iteration.is_some()) else { return Ok(false) };
         let held = Held { command_id, epoch, row: Some(CommandState::Claimed) };
         let mut run = Run { step, visit, iteration, command: Some(held) };
         match &report.outcome {
@@ -92,7 +92,7 @@ impl Draft {
     /// A moment has come: a delay is over, a child took too long, or a command was given up.
     pub(super) fn timer(&mut self, command_id: CommandId, env: &mut Env<'_>) -> Result<bool, Halt> {
         let Some(live) = self.execution.live.get(&command_id).cloned() else { return Ok(false) };
-        let Some(step) = step(env, &live.step) else { return Ok(false) };
+        let Some(step) = env.playbook.body(&live.step, live.iteration.is_some()) else { return Ok(false) };
         let run = |row| Run {
             step,
             visit: live.visit,
@@ -142,7 +142,7 @@ impl Draft {
         let LiveState::Suspended { wait: Wait::Child { execution_id, .. }, continuation } = &live.state else {
             return Ok(false);
         };
-        let Some(step) = step(env, &live.step) else { return Ok(false) };
+        let Some(step) = env.playbook.body(&live.step, live.iteration.is_some()) else { return Ok(false) };
         if *execution_id != child.execution_id {
             return Ok(false);
         }
@@ -183,14 +183,9 @@ impl Draft {
         let Some(state) = self.execution.visit(&step.name, visit).and_then(|visit| visit.looping.as_ref()) else {
             return Ok(None);
         };
-        let items = self.data(env, &state.items)?;
-        let item = items.get(index as usize).cloned().unwrap_or(Value::Null);
+        let item = self.element(state, index, env)?;
         Ok(Some(Iteration { iterator: Arc::clone(&looping.iterator), item, index, total: state.total }))
     }
-}
-
-fn step<'a>(env: &Env<'a>, name: &str) -> Option<&'a Step> {
-    env.playbook.find(name).map(|ix| env.playbook.step(ix))
 }
 
 /// Returns the error of a command that was ended before its time.

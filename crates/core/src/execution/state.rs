@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::event::{Initialized, StopCause, Wait};
+use crate::execution::cursor::CursorState;
+use crate::execution::results::Results;
 use crate::head::Status;
 use crate::id::{CommandId, ExecutionId};
 use crate::result::Bound;
@@ -125,8 +127,12 @@ pub struct LoopState {
     pub failed: u32,
     /// An iteration failed hard.
     pub hard: Option<Arc<Value>>,
-    /// What each one gave.
-    pub results: Vec<Option<Outcome>>,
+    /// What each one gave; of a cursor, only of the first
+    /// [`CURSOR_RESULTS_MAX`](crate::execution::cursor::CURSOR_RESULTS_MAX).
+    pub results: Results,
+    /// Where a cursor stands, when rows are claimed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<CursorState>,
 }
 
 /// A command that is not settled.

@@ -42,6 +42,11 @@ pub struct Scope<'a> {
 pub trait Names {
     /// Returns what `name` is bound to; `None` is undefined.
     fn lookup(&self, name: &str) -> Option<Binding>;
+
+    /// Returns whether secrets may be asked for here: by a worker, for what a tool is given.
+    fn may_ask_secrets(&self) -> bool {
+        false
+    }
 }
 
 /// What a name is bound to.
@@ -97,6 +102,18 @@ pub struct TemplateError {
     pub message: String,
     /// The bytes of the template that are meant.
     pub range: Option<Range<usize>>,
+}
+
+impl TemplateError {
+    /// Keeps the range inside `source`: the engine also points at the end that it missed.
+    fn within(self, source: &str) -> Self {
+        let range = self.range.map(|range| {
+            let start = source.floor_char_boundary(range.start.min(source.len()));
+            let end = source.ceil_char_boundary(range.end.clamp(start, source.len()));
+            start..end
+        });
+        TemplateError { range, ..self }
+    }
 }
 
 impl fmt::Debug for Scope<'_> {

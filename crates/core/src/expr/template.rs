@@ -13,7 +13,8 @@ use super::json::{self, Budget, Stop};
 use super::path::{self, Called, Path};
 use super::scan::{self, Piece, Scan};
 use super::view::{Data, View};
-use super::{ExprError, Scope, TemplateError};
+use super::{ExprError, Library, Scope, TemplateError};
+use crate::secret::keychain::Reference;
 
 /// Most expressions that a text template evaluates one by one; beyond it the engine runs it as a whole, on one fuel.
 const EXPRESSIONS_APART_MAX: usize = 32;
@@ -70,6 +71,10 @@ enum Outcome {
 impl Template {
     /// Compiles `source`. Text without a template in it is one, too: it means itself.
     pub fn compile(source: &str) -> Result<Self, TemplateError> {
+        Template::read(source).map_err(|error| error.within(source))
+    }
+
+    fn read(source: &str) -> Result<Self, TemplateError> {
         let mut roots = BTreeSet::new();
         let kind = match scan::scan(source)? {
             Scan::Plain => Kind::Plain,
@@ -99,7 +104,8 @@ impl Template {
         scan::scan(&braced).map_err(|error| TemplateError { range: None, ..error })?;
         let mut roots = BTreeSet::new();
         let piece = Piece { text: expression.trim(), start: 0, expression: true };
-        let kind = Kind::Single(compile_part(piece, &mut roots)?);
+        let part = compile_part(piece, &mut roots).map_err(|error| error.within(expression))?;
+        let kind = Kind::Single(part);
         Ok(Template(Arc::new(Inner { source: Arc::from(expression), roots: roots.into_iter().collect(), kind })))
     }
 
@@ -333,7 +339,8 @@ impl<'a> Evaluation<'a> {
             self.template.0.roots.iter().map(look_up).collect()
         });
         let now = self.scope.now;
-        Engine::from_object(Context { names: Arc::clone(names), paths: Arc::clone(paths), now })
+        let library = self.scope.names.may_ask_secrets().then(|| Arc::clone(self.scope.library));
+        Engine::from_object(Context { names: Arc::clone(names), paths: Arc::clone(paths), now, library })
     }
 
     fn missed(&self) -> bool {
@@ -368,6 +375,8 @@ struct Context {
     names: LookedUp,
     paths: Arc<[Path]>,
     now: crate::time::Timestamp,
+    /// Where secrets are, if they may be asked for.
+    library: Option<Arc<Library>>,
 }
 
 impl Context {
@@ -391,6 +400,17 @@ impl Object for Context {
             None if key == "now" => {
                 let now = self.now.to_iso();
                 Some(Engine::from_function(move || now.clone()))
+            }
+            None if key == "token" => {
+                let library = Arc::clone(self.library.as_ref()?);
+                Some(Engine::from_function(move |alias: String| {
+                    let view = View::of(Reference::Token(alias.into()).binding(), &library);
+                    match view.data() {
+                        // Asking has noted the need.
+                        Data::Undefined | Data::Needed => Engine::UNDEFINED,
+                        Data::Json(_) | Data::Text(_) | Data::Entries(_) => json::to_engine(view.clone()),
+                    }
+                }))
             }
             None => None,
         }

@@ -11,13 +11,14 @@ use super::graph;
 use super::model::{CancelMode, Executor, KeychainEntry, Playbook, Step, StepIx};
 use super::names;
 use super::policy::Place;
-use super::reader::Reader;
+use super::reader::{Reader, Unreadable};
 use super::routing::Outline;
 use super::step::step;
 use super::suggest::nearest;
 use super::task::workbook_task;
 use super::tree::{Node, Yaml};
 use crate::diag::Diagnostic;
+use crate::expr::ValueTemplate;
 
 /// Most steps of a playbook.
 pub const STEPS_MAX: usize = 2_000;
@@ -89,6 +90,7 @@ fn document(reader: &mut Reader<'_>, root: &Node) -> Option<Playbook> {
             workbook_task(reader, &mut outline, tool, Place { labels: &[], task: 0 });
         }
     }
+    take_keychain_along(&keychain, &mut steps);
     let (executor, entry) = executor(reader, &outline, root);
     names::check(reader, &outline.defined);
     // A step that could not be read is an error, and would shift all places behind it.
@@ -237,11 +239,32 @@ fn read_keychain(reader: &mut Reader<'_>, node: &Node) -> Vec<KeychainEntry> {
             reader.error(codes::WRONG_KIND, span, format!("keychain entry `{name}` has no `kind`"), hint);
             continue;
         };
+        // Its templates may name what only a request brings: that is no mistake here.
+        let uses = reader.uses.len();
         let rest = item.entries().iter().filter(|(key, _)| key.text != "name" && key.text != "kind");
-        let config = rest.map(|(key, node)| (key.text.clone(), node.to_json())).collect();
+        let config = rest.map(|(key, node)| (Arc::from(key.text.as_str()), reader.value(node, Unreadable::Refused)));
+        let config = config.collect();
+        reader.uses.truncate(uses);
         out.push(KeychainEntry { name: Arc::from(name), kind: Arc::from(kind.to_lowercase()), config });
     }
     out
+}
+
+/// A step whose templates read the keychain needs what the entries read, which may read each other.
+fn take_keychain_along(keychain: &[KeychainEntry], steps: &mut [Step]) {
+    let roots: BTreeSet<&str> = keychain
+        .iter()
+        .flat_map(|entry| entry.config.values())
+        .flat_map(ValueTemplate::roots)
+        .filter(|root| *root != "keychain")
+        .collect();
+    for step in steps.iter_mut().filter(|step| step.reads.names.iter().any(|name| &**name == "keychain")) {
+        for root in &roots {
+            if !step.reads.names.iter().any(|name| &**name == *root) {
+                step.reads.names.push(Arc::from(*root));
+            }
+        }
+    }
 }
 
 fn read_workbook<'n>(reader: &mut Reader<'_>, node: &'n Node) -> IndexMap<&'n str, &'n Node> {

@@ -10,6 +10,7 @@ use noetl_core::id::{CatalogId, SessionId};
 use noetl_core::pipeline::{Next, Pipeline, Place};
 use noetl_core::playbook::{Playbook, Step};
 use noetl_core::secret::Warrant;
+use noetl_core::secret::keychain::{ENTRIES_DEPTH_MAX, Reference};
 use noetl_core::time::Timestamp;
 use noetl_core::tool::{ErrorKind, StopOrder, ToolCall, ToolError, ToolOutcome};
 use noetl_core::work::{Assignment, Done, Reported, Work};
@@ -98,11 +99,13 @@ pub(super) async fn serve(
             epoch: attempt.epoch,
         };
         let secrets = Arc::new(CommandSecrets::new(Arc::clone(&shared.transport), warrant));
-        let run = Run { shared: &shared, slot, attempt, said: &said, job, secrets };
-        let outcome = AssertUnwindSafe(run.command()).catch_unwind().await.unwrap_or_else(|_| {
+        let run = Run { shared: &shared, slot, attempt, said: &said, job, secrets: Arc::clone(&secrets) };
+        let mut outcome = AssertUnwindSafe(run.command()).catch_unwind().await.unwrap_or_else(|_| {
             tracing::error!(command = %attempt.command_id, "running a command failed: this is a mistake of ours");
             failed(ToolError::hard(ErrorKind::Unknown, "WORKER_PANIC", "the worker failed while running the command"))
         });
+        // Whatever templates and rules made of it: from here it leaves the worker's memory.
+        secrets.masking(|mask| mask.reported(&mut outcome));
         if said.send(Said::Over { slot, attempt, outcome }).is_err() {
             return;
         }
@@ -134,16 +137,16 @@ impl Run<'_> {
             Ok(playbook) => playbook,
             Err(outcome) => return outcome,
         };
-        let Some(step) = playbook.find(&self.job.assignment.step).map(|ix| playbook.step(ix)) else {
-            let message = format!("playbook {} has no step `{}`", playbook.path, self.job.assignment.step);
-            return failed(ToolError::hard(ErrorKind::Config, "NO_SUCH_STEP", message));
-        };
         let work = match Work::deserialize(&*self.job.assignment.work) {
             Ok(work) => Arc::new(work),
             Err(error) => {
                 let message = format!("the command can not be read by this worker: {error}");
                 return failed(ToolError::hard(ErrorKind::Config, "WORK_FORMAT", message));
             }
+        };
+        let Some(step) = playbook.body(&self.job.assignment.step, work.iteration.is_some()) else {
+            let message = format!("playbook {} has no step `{}`", playbook.path, self.job.assignment.step);
+            return failed(ToolError::hard(ErrorKind::Config, "NO_SUCH_STEP", message));
         };
         self.pipeline(&playbook, step, work).await
     }
@@ -176,11 +179,8 @@ impl Run<'_> {
             match pipeline.next(&place) {
                 Next::Done(done) => return Reported::Done(done),
                 Next::Needs(references) => {
-                    for reference in references {
-                        match self.result(&reference).await {
-                            Ok(data) => library.insert(&reference, data),
-                            Err(outcome) => return outcome,
-                        }
+                    if let Err(outcome) = self.load(&pipeline, &place, references).await {
+                        return outcome;
                     }
                 }
                 // What has ended by itself has ended; nothing else begins.
@@ -196,7 +196,8 @@ impl Run<'_> {
                     }
                 }
                 Next::Call(call) => {
-                    let outcome = self.call(*call).await;
+                    let mut outcome = self.call(*call).await;
+                    self.secrets.masking(|mask| mask.outcome(&mut outcome));
                     if outcome.stopped.is_some()
                         && let Control::Stop { .. } = self.told()
                     {
@@ -206,6 +207,42 @@ impl Run<'_> {
                 }
             }
         }
+    }
+
+    /// Puts what an evaluation asked for into the library: stored results, and secrets with what they need in turn.
+    async fn load(&mut self, pipeline: &Pipeline, place: &Place<'_>, references: Vec<String>) -> Result<(), Reported> {
+        // The last one is at hand; those before it wait.
+        let mut wanted = references;
+        while let Some(reference) = wanted.last().cloned() {
+            let data = match Reference::parse(&reference) {
+                _ if place.library.get(&reference).is_some() => {
+                    wanted.pop();
+                    continue;
+                }
+                None => self.result(&reference).await?,
+                Some(Reference::Token(alias)) => self.secrets.token(&*self.shared.tools, &alias).await,
+                Some(Reference::Entry(name)) => match pipeline.keychain(place, &name) {
+                    Ok(plan) => {
+                        let catalog_id = self.job.assignment.catalog_id;
+                        let entry = place.playbook.keychain.iter().find(|entry| entry.name == name);
+                        self.secrets.resolve(&*self.shared.tools, catalog_id, entry, plan).await
+                    }
+                    Err(needs)
+                        if needs.iter().any(|need| wanted.contains(need)) || wanted.len() > ENTRIES_DEPTH_MAX =>
+                    {
+                        tracing::warn!(entry = %name, "keychain entries wait for each other: this one is empty");
+                        Arc::new(Value::Null)
+                    }
+                    Err(needs) => {
+                        wanted.extend(needs);
+                        continue;
+                    }
+                },
+            };
+            place.library.insert(&reference, data);
+            wanted.pop();
+        }
+        Ok(())
     }
 
     /// Runs one tool, and passes on what comes for it in the meantime.
@@ -294,7 +331,7 @@ impl Run<'_> {
             asked += 1;
             let hopeless = match &error {
                 WorkerError::Bad(_) | WorkerError::UnknownSession(_) => true,
-                WorkerError::Store(_) | WorkerError::Unreachable(_) => asked >= FETCHES_MAX,
+                WorkerError::TooNew(_) | WorkerError::Store(_) | WorkerError::Unreachable(_) => asked >= FETCHES_MAX,
             };
             if hopeless {
                 let message = format!("the worker could not get what the step needs: {error}");

@@ -1,34 +1,56 @@
 //! Credentials on their way to a running tool.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
+use noetl_core::id::ExecutionId;
 use noetl_core::playbook::CancelMode;
+use noetl_core::secret::keychain::KeptUnder;
 use noetl_core::secret::{Credential, Warrant, Withheld};
 use noetl_engine::CancelRequest;
 use noetl_engine::secrets::{SecretError, Vault};
 use noetl_engine::transport::{Hello, Poll};
 use serde_json::{Value, json};
 
-use crate::world::{World, cancel, chain};
+use crate::world::{World, cancel, chain, playbook};
 
 /// Knows one alias.
-#[derive(Debug)]
-struct OneAlias;
+#[derive(Debug, Default)]
+struct OneAlias(Mutex<BTreeMap<String, Value>>);
 
 #[async_trait]
 impl Vault for OneAlias {
     async fn credential(&self, alias: &str) -> Result<Option<Credential>, SecretError> {
-        let data = json!({"token": "t", "user": "u"});
+        let data = json!({"token": "swordfish", "user": "u"});
         let data = Arc::new(data.as_object().unwrap().clone());
         Ok((alias == "api").then(|| Credential { name: alias.into(), kind: "bearer".into(), data }))
+    }
+
+    async fn kept(
+        &self,
+        under: &KeptUnder,
+        execution: Option<(ExecutionId, ExecutionId)>,
+    ) -> Result<Option<Value>, SecretError> {
+        Ok(self.0.lock().unwrap().get(&format!("{under:?} {execution:?}")).cloned())
+    }
+
+    async fn keep(
+        &self,
+        under: &KeptUnder,
+        execution: Option<(ExecutionId, ExecutionId)>,
+        value: Value,
+        _life_ms: u64,
+    ) -> Result<(), SecretError> {
+        self.0.lock().unwrap().insert(format!("{under:?} {execution:?}"), value);
+        Ok(())
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_tool_gets_what_it_names_and_a_hard_error_for_what_nobody_registered() {
     let world = World::new();
-    let server = world.server_with(|options| options.vault = Some(Arc::new(OneAlias)));
+    let server = world.server_with(|options| options.vault = Some(Arc::new(OneAlias::default())));
     let worker = world.hire(&server, "w", 2);
     server.register(&chain("known", &[("start", "secret api")])).await;
     server.register(&chain("unknown", &[("start", "secret nothing")])).await;
@@ -48,13 +70,14 @@ async fn a_tool_gets_what_it_names_and_a_hard_error_for_what_nobody_registered()
 #[tokio::test(start_paused = true)]
 async fn a_cancelled_command_gets_nothing_any_more() {
     let world = World::new();
-    let server = world.server_with(|options| options.vault = Some(Arc::new(OneAlias)));
+    let server = world.server_with(|options| options.vault = Some(Arc::new(OneAlias::default())));
     server.register(&chain("p", &[("start", "ok")])).await;
     let hello = Hello {
         worker_id: "hand".into(),
         session_id: None,
         slots: 1,
         pools: Vec::new(),
+        protocol: noetl_engine::transport::PROTOCOL,
         version: String::new(),
         meta: Value::Null,
     };
@@ -70,5 +93,80 @@ async fn a_cancelled_command_gets_nothing_any_more() {
     cancelled.unwrap();
     let withheld = engine.credential(&warrant, "api").await;
     assert!(matches!(withheld, Err(SecretError::Withheld(Withheld::Ended))), "{withheld:?}");
+    server.stop().await;
+}
+
+/// What the tool prints of it leaves the worker masked, in every place a result goes to.
+#[tokio::test(start_paused = true)]
+async fn what_a_tool_says_of_a_secret_is_masked() {
+    let world = World::new();
+    let server = world.server_with(|options| options.vault = Some(Arc::new(OneAlias::default())));
+    let worker = world.hire(&server, "w", 2);
+    server.register(&chain("p", &[("start", "leak api")])).await;
+    let id = server.start("p").await.execution_id;
+    server.ended(id).await;
+    assert_eq!(world.result(&server.engine, id).await, json!({"said": "it is \"********\""}));
+    assert!(!world.story().await.contains("swordfish"));
+    worker.shutdown.cancel();
+    server.stop().await;
+}
+
+const KEYS: &str = "
+keychain:
+  - {name: client, kind: static, map: {id: '{{ workload.client }}', secret: 'swordfish-{{ workload.client }}'}}
+  - {name: issued, kind: oauth2, scope: global, endpoint: 'http://issuer', data: {id: '{{ keychain.client.id }}', secret: '{{ keychain.client.secret }}'}}
+  - {name: held, kind: credential, credential: api}
+  - {name: never, kind: oauth2, endpoint: 'http://never'}
+  - {name: a, kind: static, map: {x: '{{ keychain.b.x }}'}}
+  - {name: b, kind: static, map: {x: '{{ keychain.a.x }}y'}}
+  - {name: id, kind: google_id_token, auth: nobody}
+";
+
+/// Entries are resolved when a tool's template reads them, with what they need, and tokens are kept.
+#[tokio::test(start_paused = true)]
+async fn keychain_entries_are_resolved_where_a_tool_reads_them() {
+    let world = World::new();
+    let server = world.server_with(|options| options.vault = Some(Arc::new(OneAlias::default())));
+    let worker = world.hire(&server, "w", 2);
+    let steps = "
+workload: {client: shop}
+workflow:
+  - step: start
+    input: {kept: '{{ keychain.client.secret }}'}
+    tool:
+      kind: python
+      code: received
+      input:
+        token: 'Bearer {{ keychain.issued.access_token }}'
+        held: '{{ keychain.held.token }}'
+        named: \"{{ token('api') }}\"
+        cycle: '[{{ keychain.a.x }}]'
+        lenient: '[{{ keychain.id.token }}{{ keychain.nothing.at_all }}]'
+    next: {arcs: [{step: again, set: {ctx.leak: '{{ keychain.client.secret }}'}}]}
+  - step: again
+    tool: {kind: python, code: received, input: {token: '{{ keychain.issued.access_token }}'}}
+    next: {arcs: [{step: end}]}
+  - step: end
+    tool: {kind: noop, result: {leak: '[{{ keychain.client.secret }}]', ctx: '[{{ ctx.leak }}]'}}
+";
+    server.register(&format!("{}{KEYS}{steps}", playbook("p", "").replace("workflow:\n", ""))).await;
+    let id = server.start("p").await.execution_id;
+    assert_eq!(server.ended(id).await.as_str(), "COMPLETED", "{}", world.story().await);
+    let received = world.scripts.received();
+    assert_eq!(
+        received[0],
+        json!({
+            "kept": "swordfish-shop", "token": "Bearer token-1-for-shop", "held": "swordfish", "named": "swordfish",
+            "cycle": "[]", "lenient": "[]",
+        })
+    );
+    assert_eq!(received[1], json!({"token": "token-1-for-shop"}), "the token is kept");
+    assert_eq!(world.scripts.wanted(), ["http://issuer"], "what nothing reads is never asked for");
+    assert_eq!(world.result(&server.engine, id).await, json!({"leak": "[]", "ctx": "[]"}));
+    let story = format!("{} {:?}", world.story().await, world.log(id).await);
+    for secret in ["swordfish", "token-1"] {
+        assert!(!story.contains(secret), "{secret}: {story}");
+    }
+    worker.shutdown.cancel();
     server.stop().await;
 }

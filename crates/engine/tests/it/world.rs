@@ -8,8 +8,10 @@ use async_trait::async_trait;
 use noetl_core::event::{Event, Recorded, row::wire_name};
 use noetl_core::head::{Head, Status};
 use noetl_core::id::{CatalogId, ExecutionId};
+use noetl_core::log::LogLine;
 use noetl_core::playbook::Playbook;
 use noetl_core::properties::{self, Member};
+use noetl_core::secret::keychain::{KeptUnder, Wanted};
 use noetl_core::secret::{Credential, Warrant};
 use noetl_core::time::Timestamp;
 use noetl_core::tool::{ErrorKind, Stopped, ToolCall, ToolError, ToolOutcome};
@@ -55,6 +57,8 @@ impl Clock for TestClock {
 #[derive(Debug, Default)]
 pub(crate) struct Scripts {
     started: Mutex<Vec<(ExecutionId, Arc<str>)>>,
+    received: Mutex<Vec<Value>>,
+    wanted: Mutex<Vec<String>>,
 }
 
 impl Scripts {
@@ -63,13 +67,23 @@ impl Scripts {
         self.started.lock().unwrap().iter().map(|(_, step)| step.to_string()).collect()
     }
 
+    /// Returns the input of every `received`, in order.
+    pub(crate) fn received(&self) -> Vec<Value> {
+        self.received.lock().unwrap().clone()
+    }
+
+    /// Returns where tokens were asked for, in order.
+    pub(crate) fn wanted(&self) -> Vec<String> {
+        self.wanted.lock().unwrap().clone()
+    }
+
     /// Returns how often a step was started.
     pub(crate) fn count(&self, step: &str) -> usize {
         self.started().iter().filter(|started| *started == step).count()
     }
 }
 
-/// `ok`, `return <json>`, `input`, `fail [hard]`, `flaky <n>`, `sleep <ms>`, `stubborn <ms>`.
+/// `received`, `leak <alias>`, `secret <alias>`, `ok`, `return <json>`, `input`, `fail [hard]`, `flaky <n>`, `sleep <ms>`, `stubborn <ms>`.
 #[async_trait]
 impl Tools for Scripts {
     async fn run(&self, _slot: usize, call: ToolCall, mut stop: Stop, secrets: &Arc<CommandSecrets>) -> ToolOutcome {
@@ -84,6 +98,14 @@ impl Tools for Scripts {
             "ok" => ToolOutcome::ok(json!({ "step": call.step })),
             "return" => ToolOutcome::ok(serde_json::from_str(rest).unwrap()),
             "input" => ToolOutcome::ok(Value::Object(call.input)),
+            "received" => {
+                self.received.lock().unwrap().push(Value::Object(call.input.clone()));
+                ToolOutcome::ok(json!({ "input": call.input }))
+            }
+            "leak" => match secrets.credential(rest).await {
+                Ok(credential) => ToolOutcome::ok(json!({ "said": format!("it is {}", credential.data["token"]) })),
+                Err(error) => ToolOutcome::failed(error, Value::Null),
+            },
             "secret" => match secrets.credential(rest).await {
                 Ok(credential) => ToolOutcome::ok(json!({ "kind": credential.kind, "fields": credential.data.len() })),
                 Err(error) => ToolOutcome::failed(error, Value::Null),
@@ -117,6 +139,15 @@ impl Tools for Scripts {
             }
             other => panic!("no such script: {other}"),
         }
+    }
+
+    async fn fetch_secret(&self, wanted: Wanted) -> Result<Value, ToolError> {
+        let Wanted::Token(request) = wanted else { panic!("no provider here: {wanted:?}") };
+        let mut wanted = self.wanted.lock().unwrap();
+        wanted.push(request.endpoint.clone());
+        let id = request.data["id"].as_str().unwrap().to_owned();
+        assert_eq!(request.data["secret"], format!("swordfish-{id}"));
+        Ok(json!({ "access_token": format!("token-{}-for-{id}", wanted.len()), "expires_in": 3600 }))
     }
 }
 
@@ -170,8 +201,22 @@ impl Transport for Wire {
         self.carry(async |server| server.result(reference).await).await
     }
 
+    async fn log(&self, lines: Vec<LogLine>) -> Result<(), WorkerError> {
+        self.carry(async |server| server.log(lines).await).await
+    }
+
     async fn credential(&self, warrant: &Warrant, alias: &str) -> Result<Credential, SecretError> {
         let answer = self.carry(async |server| Ok(server.credential(warrant, alias).await)).await;
+        answer.unwrap_or_else(|error| Err(SecretError::Unreachable(error.to_string())))
+    }
+
+    async fn kept(&self, warrant: &Warrant, under: &KeptUnder) -> Result<Option<Value>, SecretError> {
+        let answer = self.carry(async |server| Ok(server.kept(warrant, under).await)).await;
+        answer.unwrap_or_else(|error| Err(SecretError::Unreachable(error.to_string())))
+    }
+
+    async fn keep(&self, warrant: &Warrant, under: &KeptUnder, value: Value, life_ms: u64) -> Result<(), SecretError> {
+        let answer = self.carry(async |server| Ok(server.keep(warrant, under, value, life_ms).await)).await;
         answer.unwrap_or_else(|error| Err(SecretError::Unreachable(error.to_string())))
     }
 
@@ -282,6 +327,10 @@ impl World {
 
     pub(crate) fn hire(&self, server: &Server, name: &str, slots: u32) -> Hired {
         self.hire_at(&[server], name, |options| options.slots = slots)
+    }
+
+    pub(crate) fn hire_for(&self, server: &Server, name: &str, pool: &str) -> Hired {
+        self.hire_at(&[server], name, |options| options.pools = vec![pool.into()])
     }
 
     pub(crate) fn hire_between(&self, servers: &[&Server], name: &str, slots: u32) -> Hired {

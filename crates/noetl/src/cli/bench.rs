@@ -1,6 +1,7 @@
 //! `noetl bench`: how fast the engine is here, with durable settings, on a data directory of its own.
 
 mod cancel;
+mod grow;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,6 +15,7 @@ use noetl_store::catalog::ResourceKey;
 use serde::Serialize;
 use serde_json::Map;
 
+use self::grow::{Grow, What};
 use super::console;
 use super::stop::{Exit, Stop};
 use crate::clock;
@@ -34,6 +36,10 @@ pub struct Bench {
 enum Scenario {
     /// Chains of trivial steps, one after the other
     Chain(Chain),
+    /// A parallel loop: what an iteration costs when there are many
+    Loop(Grow),
+    /// A cycle: what a round costs when there are many
+    Cycle(Grow),
     /// Cancels: alone, beside a load, of what runs, of a family, of many at once
     Cancel(cancel::Cancel),
 }
@@ -108,11 +114,22 @@ impl Percentiles {
     }
 }
 
+impl On {
+    fn word(self) -> &'static str {
+        match self {
+            On::Server => "server",
+            On::Worker => "worker",
+        }
+    }
+}
+
 impl Bench {
     /// Runs the scenario and prints its figures.
     pub async fn run(self) -> Result<Exit, Stop> {
         match self.scenario {
             Scenario::Chain(chain) => chain.run().await,
+            Scenario::Loop(grow) => grow.run(What::Loop).await,
+            Scenario::Cycle(grow) => grow.run(What::Cycle).await,
             Scenario::Cancel(cancel) => cancel.run().await,
         }
     }
@@ -124,7 +141,7 @@ impl Chain {
         let measured = measured_on("chain", Some(self.slots), async |engine| self.drive(engine).await).await;
         let figures = measured.map_err(defect)?;
         if self.json {
-            let line = serde_json::to_string(&figures).map_err(|error| defect(error.to_string()))?;
+            let line = serde_json::to_string(&figures).map_err(|error| Stop::new(Exit::Defect, error.to_string()))?;
             console::print(&line)?;
         } else {
             console::print(&figures.to_text())?;
@@ -153,10 +170,7 @@ impl Chain {
         took.sort_unstable();
         Ok(Figures {
             scenario: "chain",
-            on: match self.on {
-                On::Server => "server",
-                On::Worker => "worker",
-            },
+            on: self.on.word(),
             steps: self.steps,
             callers: self.callers,
             seconds,
@@ -283,8 +297,13 @@ impl Figures {
 
 /// Returns the most memory this process has used, as the kernel counted it.
 fn peak_mib() -> u64 {
+    kernel_mib("VmHWM:")
+}
+
+/// Returns what the kernel says of this process under `name`, in MiB.
+fn kernel_mib(name: &str) -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
     let kib: u64 = line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0);
     kib / 1024
 }

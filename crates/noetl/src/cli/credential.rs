@@ -6,11 +6,17 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::catalog::{FileOrDirectory, files_below, read};
-use super::link::{Link, Mode};
+use super::link::{Link, Mode, bad_directory, bad_node, bad_vault};
 use super::stop::{Exit, Stop};
 use super::target::Globals;
 use super::{console, refusal};
+use crate::clock;
+use crate::embed::{EmbedError, Role};
 use crate::render::{clean, document, json as text, table};
+use crate::server::node;
+use crate::vault::key::KeySource;
+use crate::vault::rekey::{self, NEXT_KEY_VARIABLE};
+use crate::vault::seal::MasterKey;
 
 /// Keep and look up credentials
 #[derive(Debug, clap::Subcommand)]
@@ -36,6 +42,10 @@ pub enum Credential {
         /// Its name, or its id
         name: String,
     },
+    /// Seal everything anew with another key. Nobody else may use the data directory meanwhile
+    ///
+    /// A key file gets a new key. Where NOETL_ENCRYPTION_KEY gives the key, NOETL_NEW_ENCRYPTION_KEY gives the next.
+    Rekey,
 }
 
 impl Credential {
@@ -46,6 +56,7 @@ impl Credential {
             Credential::List { kind, json } => list(globals, kind.as_deref(), *json).await,
             Credential::Get { name } => show(globals, name).await,
             Credential::Delete { name } => delete(globals, name).await,
+            Credential::Rekey => rekey(globals).await,
         }
     }
 }
@@ -164,5 +175,33 @@ async fn delete(globals: &Globals, name: &str) -> Result<Exit, Stop> {
     link.close().await;
     let body = refusal::expect(&answer)?;
     console::print(&format!("{}\n", clean(document::text(&body, "message").unwrap_or("done"))))?;
+    Ok(Exit::Done)
+}
+
+async fn rekey(globals: &Globals) -> Result<Exit, Stop> {
+    let dir = globals.data_directory()?;
+    if !dir.exists() {
+        return Err(bad_directory(&EmbedError::Missing(dir.path().to_path_buf())));
+    }
+    let next = match std::env::var(NEXT_KEY_VARIABLE) {
+        Ok(text) if !text.is_empty() => match MasterKey::parse(&text) {
+            Ok(key) => Some(key),
+            Err(bad) => return Err(Stop::usage(format!("{NEXT_KEY_VARIABLE} holds no key: {bad}"))),
+        },
+        Ok(_) | Err(_) => None,
+    };
+    let source = KeySource::of_environment(dir.key_file()).map_err(|error| bad_vault(&error))?;
+    let Some(owned) = dir.try_take(Role::Visit, clock::now()).map_err(|error| bad_directory(&error))? else {
+        let message = format!("{} is in use, and its key can not change meanwhile", dir.path().display());
+        return Err(Stop::new(Exit::Failed, message).hint("`noetl server stop` stops a server"));
+    };
+    let store = node::open_directory(&owned).await.map_err(|error| bad_node(&error))?;
+    let changed = rekey::rekey(std::sync::Arc::clone(&store), source, next).await;
+    if let Err(error) = store.close().await {
+        console::note(&format!("the store did not close: {error}"));
+    }
+    drop(owned);
+    let count = changed.map_err(|error| bad_vault(&error))?;
+    console::print(&format!("{count} credential(s) are sealed with the new key\n"))?;
     Ok(Exit::Done)
 }

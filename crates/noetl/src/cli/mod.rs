@@ -1,5 +1,6 @@
 //! The command line: one file per command. Commands ask over HTTP; what they print is made by [`crate::render`].
 
+pub mod background;
 pub mod bench;
 pub mod cancel;
 pub mod catalog;
@@ -14,11 +15,13 @@ pub mod events;
 pub mod executions;
 pub mod follow;
 pub mod link;
+pub mod logs;
 pub mod plan;
 pub mod query;
 pub mod reference;
 pub mod refusal;
 pub mod run;
+pub mod schema;
 pub mod server;
 pub mod status;
 pub mod stop;
@@ -28,6 +31,7 @@ pub mod validate;
 pub mod wait;
 pub mod why;
 pub mod worker;
+pub mod workers;
 pub mod workload;
 
 use std::process::ExitCode;
@@ -74,6 +78,7 @@ enum Command {
     #[command(visible_alias = "ps")]
     Executions(executions::Executions),
     Events(events::Events),
+    Logs(logs::Logs),
     Tree(tree::Tree),
     Wait(wait::Wait),
     Query(query::Query),
@@ -84,10 +89,12 @@ enum Command {
     #[command(subcommand)]
     Get(catalog::Get),
     Validate(validate::Validate),
+    Schema(schema::Schema),
     #[command(subcommand)]
     Server(server::Server),
     #[command(subcommand)]
     Worker(worker::Worker),
+    Workers(workers::Workers),
     #[command(subcommand)]
     Db(db::Db),
     #[command(subcommand)]
@@ -151,6 +158,7 @@ impl Command {
             Command::Status(status) => status.run(globals).await,
             Command::Executions(executions) => executions.run(globals).await,
             Command::Events(events) => events.run(globals).await,
+            Command::Logs(logs) => logs.run(globals).await,
             Command::Tree(tree) => tree.run(globals).await,
             Command::Wait(wait) => wait.run(globals).await,
             Command::Query(query) => query.run(globals).await,
@@ -159,8 +167,10 @@ impl Command {
             Command::List(list) => list.run(globals).await,
             Command::Get(get) => get.run(globals).await,
             Command::Validate(validate) => validate.run(),
+            Command::Schema(schema) => schema.run(),
             Command::Server(server) => server.run(globals).await,
             Command::Worker(worker) => worker.run(globals).await,
+            Command::Workers(workers) => workers.run(globals).await,
             Command::Db(db) => db.run(globals).await,
             Command::Credential(credential) => credential.run(globals).await,
             Command::Context(contexts) => contexts.run(globals),
@@ -229,6 +239,9 @@ mod tests {
             "noetl catalog load a b --batch-size 10",
             "noetl list Playbook --json",
             "noetl server start --port 9 --host 0.0.0.0",
+            "noetl worker start -n a --pool x,y --slots 2 --server-url http://a:1,http://b:2",
+            "noetl worker stop --name a --force",
+            "noetl workers --json",
             "noetl db prune --older-than 30d --yes",
             "noetl context add x --server-url http://h --set-current --runtime distributed",
             "noetl context set-runtime local",

@@ -1,6 +1,7 @@
 //! The vault: credentials, sealed in the store and opened for whoever may have them.
 
 pub mod key;
+pub mod rekey;
 pub mod seal;
 
 use std::fmt;
@@ -8,10 +9,12 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use noetl_core::id::{CredentialId, IdSource};
+use noetl_core::id::{CredentialId, ExecutionId, IdSource};
 use noetl_core::secret::Credential;
+use noetl_core::secret::keychain::KeptUnder;
+use noetl_core::time::Timestamp;
 use noetl_engine::secrets::SecretError;
-use noetl_store::secret::{CredentialRow, Resealed};
+use noetl_store::secret::{CredentialRow, KeychainRow, Resealed};
 use noetl_store::{Store, StoreError};
 use serde_json::{Map, Value};
 use tokio::sync::OnceCell;
@@ -39,6 +42,12 @@ pub enum VaultError {
         /// What a key is.
         bad: BadKey,
     },
+    /// A database is shared, and nobody said with which key.
+    #[error(
+        "servers that share a database need its key in {}: 32 random bytes in base64, for instance from `openssl rand -base64 32`",
+        key::KEY_VARIABLE
+    )]
+    KeyNotGiven,
     /// The key file can not be used.
     #[error("the key file {}: {problem}", path.display())]
     KeyFile {
@@ -159,16 +168,19 @@ impl Vault {
             .get_or_try_init(|| async {
                 let key = match &self.source {
                     KeySource::Given(key) => key.clone(),
-                    KeySource::File(path) => match (key::read(path)?, self.store.key_fingerprint().await?) {
-                        (Some(key), _) => key,
-                        (None, None) => {
-                            tracing::info!(path = %path.display(), "making the key that secrets are sealed with");
-                            key::create(path)?
+                    KeySource::File(path) => {
+                        let kept = self.store.key_fingerprint().await?;
+                        match (rekey::settle(path, kept.as_deref())?, kept) {
+                            (Some(key), _) => key,
+                            (None, None) => {
+                                tracing::info!(path = %path.display(), "making the key that secrets are sealed with");
+                                key::create(path)?
+                            }
+                            (None, Some(fingerprint)) => {
+                                return Err(VaultError::KeyLost { fingerprint, path: path.clone() });
+                            }
                         }
-                        (None, Some(fingerprint)) => {
-                            return Err(VaultError::KeyLost { fingerprint, path: path.clone() });
-                        }
-                    },
+                    }
                 };
                 let given = key.fingerprint();
                 let kept = self.store.keep_key_fingerprint(&given).await?;
@@ -304,6 +316,58 @@ impl noetl_engine::secrets::Vault for Vault {
         let data = self.open(&row).await?;
         Ok(Some(Credential { name: row.name, kind: row.kind, data: Arc::new(data) }))
     }
+
+    async fn kept(
+        &self,
+        under: &KeptUnder,
+        execution: Option<(ExecutionId, ExecutionId)>,
+    ) -> Result<Option<Value>, SecretError> {
+        let key = self.key().await?;
+        let Some(row) = self.store.keychain(&cache_key(key, under, execution)).await? else { return Ok(None) };
+        // What does not open is fetched anew.
+        let plain = key.open(&keychain_place(&row.cache_key, row.expires_at), &row.sealed).ok();
+        Ok(plain.and_then(|plain| serde_json::from_slice(&plain).ok()))
+    }
+
+    async fn keep(
+        &self,
+        under: &KeptUnder,
+        execution: Option<(ExecutionId, ExecutionId)>,
+        value: Value,
+        life_ms: u64,
+    ) -> Result<(), SecretError> {
+        let plain = zeroize::Zeroizing::new(serde_json::to_vec(&value).unwrap_or_default());
+        if plain.len() > DATA_BYTES_MAX {
+            return Err(SecretError::Locked(format!("a kept token has at most {DATA_BYTES_MAX} bytes of JSON")));
+        }
+        let key = self.key().await?;
+        let cache_key = cache_key(key, under, execution);
+        let expires_at = self.store.now().await?.plus_ms(life_ms);
+        let sealed = key.seal(&keychain_place(&cache_key, expires_at), &plain);
+        let row = KeychainRow {
+            cache_key: cache_key.into(),
+            name: Arc::clone(&under.name),
+            catalog_id: under.catalog_id,
+            kind: Arc::clone(&under.kind),
+            scope: Arc::clone(&under.scope),
+            execution,
+            sealed: sealed.map_err(|error| SecretError::Locked(error.to_string()))?,
+            expires_at,
+        };
+        self.store.keep_keychain(row, &key.fingerprint()).await?;
+        Ok(())
+    }
+}
+
+/// What the ciphertext of a keychain entry is bound to.
+fn keychain_place(cache_key: &str, expires_at: Timestamp) -> String {
+    format!("noetl keychain {cache_key} until {}", expires_at.0)
+}
+
+/// Returns under which key of the table an entry is kept: readable, but for the request it answers.
+fn cache_key(key: &MasterKey, under: &KeptUnder, execution: Option<(ExecutionId, ExecutionId)>) -> String {
+    let whose = execution.map_or_else(|| "global".to_owned(), |(execution_id, _)| execution_id.to_string());
+    format!("{}:{}:{whose}:{}", under.name, under.catalog_id, key.tag(under.digest.as_bytes()))
 }
 
 impl From<VaultError> for SecretError {
@@ -420,6 +484,32 @@ mod tests {
         let fresh = given(&store, &next);
         fresh.check().await.unwrap();
         assert_eq!(fresh.credential("b").await.unwrap().unwrap().data["token"], "b");
+    }
+
+    #[tokio::test]
+    async fn a_token_is_kept_for_its_request_and_its_execution_until_it_expires() {
+        let clock = Arc::new(std::sync::atomic::AtomicI64::new(1_768_900_000_000));
+        let shown = Arc::clone(&clock);
+        let now: noetl_store::Clock = Arc::new(move || Timestamp(shown.load(std::sync::atomic::Ordering::SeqCst)));
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new(now));
+        let vault = given(&store, &MasterKey::generate().unwrap());
+        let under = KeptUnder {
+            name: "api".into(),
+            kind: "oauth2".into(),
+            scope: "global".into(),
+            catalog_id: noetl_core::id::CatalogId(7),
+            digest: "request".to_owned(),
+        };
+        let token = json!({"access_token": "swordfish"});
+        assert_eq!(vault.kept(&under, None).await.unwrap(), None);
+        vault.keep(&under, None, token.clone(), 1_000).await.unwrap();
+        assert_eq!(vault.kept(&under, None).await.unwrap(), Some(token.clone()));
+        let other = KeptUnder { digest: "another request".to_owned(), ..under.clone() };
+        assert_eq!(vault.kept(&other, None).await.unwrap(), None);
+        let execution = Some((ExecutionId(1), ExecutionId(1)));
+        assert_eq!(vault.kept(&under, execution).await.unwrap(), None);
+        clock.fetch_add(1_000, std::sync::atomic::Ordering::SeqCst);
+        assert_eq!(vault.kept(&under, None).await.unwrap(), None);
     }
 
     #[tokio::test]

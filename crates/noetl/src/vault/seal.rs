@@ -88,6 +88,12 @@ impl MasterKey {
         digest("noetl key fingerprint", self.0.as_slice())[..16].iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
+    /// Returns what stands for `bytes` and can not be made, or guessed from, without this key.
+    pub fn tag(&self, bytes: &[u8]) -> String {
+        let keyed = Zeroizing::new([self.0.as_slice(), bytes].concat());
+        digest("noetl tag", &keyed)[..16].iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
     /// Seals `plain` for the row that `row` names.
     pub fn seal(&self, row: &str, plain: &[u8]) -> Result<Sealed, SealError> {
         let row_key = random()?;

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use noetl::api::worker::secrets::CredentialAsk;
+use noetl::api::worker::secrets::{CredentialAsk, KeepRequest, KeptAsk, KeptReply};
 use noetl_core::id::{CatalogId, CommandId, ExecutionId, SessionId};
 use noetl_core::playbook::CancelMode;
+use noetl_core::secret::keychain::KeptUnder;
 use noetl_core::secret::{Credential, Warrant};
 use noetl_core::work::{Assignment, Report, Reported};
 use noetl_engine::transport::{Attempt, CancelOrder, Held, Hello, Offer, Orders, Poll, Reports, Welcome};
@@ -17,8 +18,16 @@ fn wire(value: &impl serde::Serialize) -> Value {
 pub(crate) fn samples() -> Vec<(&'static str, Value)> {
     let (execution_id, command_id, session_id) = (ExecutionId(1), CommandId(2), SessionId(3));
     let held = Held { execution_id, command_id, epoch: 1, started: true, cancel: Some(CancelMode::Finish) };
-    let poll =
-        Poll { session_id, serial: 1, held: vec![held.clone()], free: 1, wait_ms: 1, offer: true, draining: false };
+    let poll = Poll {
+        session_id,
+        serial: 1,
+        held: vec![held.clone()],
+        free: 1,
+        wait_ms: 1,
+        offer: true,
+        draining: false,
+        protocol: 1,
+    };
     let report = Report { execution_id, command_id, epoch: 1, outcome: Reported::Released };
     let assignment = Assignment {
         execution_id,
@@ -43,6 +52,7 @@ pub(crate) fn samples() -> Vec<(&'static str, Value)> {
         session_id: Some(session_id),
         slots: 1,
         pools: vec!["default".into()],
+        protocol: 1,
         version: "1".into(),
         meta: json!({}),
     };
@@ -54,9 +64,17 @@ pub(crate) fn samples() -> Vec<(&'static str, Value)> {
         settled: vec![attempt],
         lease_ms: 1,
     };
+    let warrant = Warrant { session_id, execution_id, command_id, epoch: 1 };
+    let under = KeptUnder {
+        name: "k".into(),
+        kind: "oauth2".into(),
+        scope: "global".into(),
+        catalog_id: CatalogId(4),
+        digest: "d".to_owned(),
+    };
     vec![
         ("Hello", wire(&hello)),
-        ("Welcome", wire(&Welcome { session_id, lease_ms: 1, poll_ms: 1 })),
+        ("Welcome", wire(&Welcome { session_id, lease_ms: 1, poll_ms: 1, protocol: 1 })),
         (
             "CredentialAsk",
             wire(&CredentialAsk {
@@ -64,6 +82,10 @@ pub(crate) fn samples() -> Vec<(&'static str, Value)> {
                 alias: "a".into(),
             }),
         ),
+        ("KeptUnder", wire(&under)),
+        ("KeptAsk", wire(&KeptAsk { warrant, under: under.clone() })),
+        ("KeptReply", wire(&KeptReply { value: Some(json!({})) })),
+        ("KeepRequest", wire(&KeepRequest { warrant, under, value: json!({}), life_ms: 1 })),
         ("Credential", wire(&Credential { name: "a".into(), kind: "bearer".into(), data: Arc::default() })),
         ("Poll", wire(&poll)),
         ("Held", wire(&held)),

@@ -108,3 +108,21 @@ fn a_server_that_may_shows_credentials_as_they_are() {
     home.run(&["register", "credential", "-f", "pg.json"]).done();
     assert_eq!(home.run(&["get", "credential", "pg"]).done().json()["data"]["db_password"], SECRET);
 }
+
+#[test]
+fn rekey_changes_the_key_and_needs_the_directory_for_itself() {
+    let home = Home::new();
+    write(&home);
+    home.run(&["register", "credential", "-f", "pg.json"]).done();
+    let key = home.path().join(".noetl/data.key");
+    let before = std::fs::read(&key).unwrap();
+    let server = Server::start(&home, &["--allow-secret-read"]);
+    assert_eq!(home.run(&["credential", "rekey"]).exit, 1);
+    assert_eq!(std::fs::read(&key).unwrap(), before);
+    server.stop();
+    let said = home.run(&["credential", "rekey"]).done();
+    assert_eq!(said.stdout, "1 credential(s) are sealed with the new key\n");
+    assert_ne!(std::fs::read(&key).unwrap(), before);
+    let _server = Server::start(&home, &["--allow-secret-read"]);
+    assert_eq!(home.run(&["get", "credential", "pg"]).done().json()["data"]["db_password"], SECRET);
+}

@@ -16,7 +16,7 @@ terminals only, and `NO_COLOR` turns them off. `--json` prints documents with so
 ";
 
 /// Every command.
-const COMMANDS: [&str; 52] = [
+const COMMANDS: [&str; 57] = [
     "",
     "run",
     "cancel",
@@ -25,6 +25,7 @@ const COMMANDS: [&str; 52] = [
     "status",
     "executions",
     "events",
+    "logs",
     "tree",
     "wait",
     "query",
@@ -50,11 +51,15 @@ const COMMANDS: [&str; 52] = [
     "server stop",
     "worker",
     "worker run",
+    "worker start",
+    "worker stop",
+    "workers",
     "credential",
     "credential register",
     "credential list",
     "credential get",
     "credential delete",
+    "credential rekey",
     "db",
     "db init",
     "db verify",

@@ -13,7 +13,7 @@
 
 use std::time::Duration;
 
-use noetl_core::tool::{Stopped, ToolCall, ToolError, ToolOutcome};
+use noetl_core::tool::{ErrorKind, Stopped, ToolCall, ToolError, ToolOutcome};
 use serde_json::{Map, Value, json};
 
 use crate::Outside;
@@ -50,6 +50,32 @@ pub(crate) async fn run(clients: &Clients, call: &ToolCall, brake: &mut Brake, o
             ToolOutcome { error, http: Some(http), ..ToolOutcome::ok(answer.into_data(hidden.as_deref())) }
         }
         Err(outcome) => *outcome,
+    }
+}
+
+/// Asks an issuer for a token and returns its answer. What was sent and what came stay out of errors.
+pub(crate) async fn token(clients: &Clients, config: &Map<String, Value>) -> Result<Value, ToolError> {
+    let request = Request::read(config).map_err(|error| *error)?;
+    let name = request.to_string();
+    let sent = tokio::time::timeout(Duration::from_millis(TIMEOUT_DEFAULT_MS), clients.send(request)).await;
+    let answer = match sent {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(failure)) => return Err(failure.of(&name)),
+        Err(_) => {
+            let message = format!("{name} gave no token within {TIMEOUT_DEFAULT_MS} ms");
+            return Err(ToolError::hard(ErrorKind::Timeout, "TOKEN_TIMEOUT", message).retryable());
+        }
+    };
+    if !answer.status.is_success() {
+        let message = format!("{name} gave no token: it answered {}", answer.status.as_u16());
+        return Err(ToolError::hard(ErrorKind::Auth, "TOKEN_REFUSED", message));
+    }
+    match answer.into_data(None).get_mut("data").map(Value::take) {
+        Some(Value::Object(token)) => Ok(Value::Object(token)),
+        Some(_) | None => {
+            let message = format!("{name} gave no token: its answer is no JSON object");
+            Err(ToolError::hard(ErrorKind::Auth, "TOKEN_ANSWER", message))
+        }
     }
 }
 

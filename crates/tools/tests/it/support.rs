@@ -103,6 +103,7 @@ pub(crate) fn config(directory: &Path) -> ToolboxConfig {
         // Another version than the machine's own can be named.
         python: std::env::var("NOETL_TEST_PYTHON").unwrap_or_else(|_| "python3".to_owned()),
         expose_env: Vec::new(),
+        secrets_dir: None,
         directory: directory.to_owned(),
         supervisor: SupervisorCommand { program: PathBuf::from(TESTBED), args: vec!["supervise".into()] },
         timeout_grace: Duration::from_millis(100),

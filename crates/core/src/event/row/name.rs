@@ -23,6 +23,7 @@ pub fn wire_name(event: &Event) -> &'static str {
         Event::CommandStopping(_) => "command.stopping",
         Event::CommandForgotten { .. } => "command.forgotten",
         Event::LoopStarted { .. } => "loop.started",
+        Event::LoopClaimed { .. } => "loop.claimed",
         Event::LoopDone { .. } => "loop.done",
         Event::StepExit(_) => "step.exit",
         Event::PlaybookCompleted { .. } => "playbook.completed",
@@ -40,7 +41,8 @@ pub fn status(event: &Event) -> &'static str {
         Event::StepEnter { .. }
         | Event::CommandClaimed { .. }
         | Event::CommandStarted { .. }
-        | Event::LoopStarted { .. } => "RUNNING",
+        | Event::LoopStarted { .. }
+        | Event::LoopClaimed { .. } => "RUNNING",
         Event::StepSkipped { .. } => "SKIPPED",
         // Whoever may claim it next finds it pending.
         Event::CommandIssued(_) | Event::CommandResumed { .. } | Event::CommandReleased { .. } => "PENDING",

@@ -189,6 +189,17 @@ fn event<J: ReadJson>(mut row: EventRow<J>) -> Result<Event, String> {
                 items: result(&mut row)?.bound().unwrap_or_else(Bound::null),
                 total: context.total,
                 max_in_flight: context.max_in_flight.unwrap_or(1),
+                cursor: context.cursor,
+            })
+        }
+        "loop.claimed" => {
+            let context = context::<_, LoopContext>(&mut row)?;
+            Ok(Event::LoopClaimed {
+                step: node(&row)?,
+                visit,
+                rows: result(&mut row)?.bound().unwrap_or_else(Bound::null),
+                count: context.total,
+                full: context.full,
             })
         }
         "loop.done" => {

@@ -241,6 +241,7 @@ fn samples() -> Vec<Event> {
             items: Bound::inline(json!([1, 2])),
             total: 2,
             max_in_flight: 1,
+            cursor: None,
         },
         Event::LoopDone { step: step.clone(), visit: 2, total: 2, failed: 1, result: stored() },
         Event::StepExit(Box::new(StepExited {
@@ -302,6 +303,16 @@ fn samples() -> Vec<Event> {
                 Ended { command_id, epoch: 2, step: step.clone(), end: AttemptEnd::Unconfirmed, pids: vec![4711] },
             ],
         },
+        Event::LoopStarted {
+            step: step.clone(),
+            visit: 1,
+            items: Bound::null(),
+            total: 0,
+            max_in_flight: 6,
+            cursor: Some(CursorPlan { claimers: 3, max_rows: 50, row_concurrency: 2, by_frame: true }),
+        },
+        Event::LoopClaimed { step: step.clone(), visit: 2, rows: stored(), count: 50, full: true },
+        Event::LoopClaimed { step: step.clone(), visit: 1, rows: Bound::inline(json!([])), count: 0, full: false },
         Event::CommandStopping(Box::new(Stopping {
             command_id,
             epoch: 1,

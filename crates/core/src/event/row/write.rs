@@ -254,16 +254,28 @@ pub fn columns<J: WriteJson>(event: &Event) -> Columns<J> {
             attempt: Some(*epoch),
             ..row
         },
-        Event::LoopStarted { step, visit, items, total, max_in_flight } => Columns {
+        Event::LoopStarted { step, visit, items, total, max_in_flight, cursor } => Columns {
             node_name: Some(Arc::clone(step)),
-            context: Some(J::write(&LoopContext { total: *total, max_in_flight: Some(*max_in_flight), failed: None })),
+            context: Some(J::write(&LoopContext {
+                total: *total,
+                max_in_flight: Some(*max_in_flight),
+                cursor: *cursor,
+                ..LoopContext::default()
+            })),
             result: result(row.status, Some(items), None),
+            meta: meta(&Meta::of_visit(*visit)),
+            ..row
+        },
+        Event::LoopClaimed { step, visit, rows, count, full } => Columns {
+            node_name: Some(Arc::clone(step)),
+            context: Some(J::write(&LoopContext { total: *count, full: *full, ..LoopContext::default() })),
+            result: result(row.status, Some(rows), None),
             meta: meta(&Meta::of_visit(*visit)),
             ..row
         },
         Event::LoopDone { step, visit, total, failed, result: bound } => Columns {
             node_name: Some(Arc::clone(step)),
-            context: Some(J::write(&LoopContext { total: *total, max_in_flight: None, failed: Some(*failed) })),
+            context: Some(J::write(&LoopContext { total: *total, failed: Some(*failed), ..LoopContext::default() })),
             result: result(row.status, Some(bound), None),
             meta: meta(&Meta::of_visit(*visit)),
             ..row

@@ -6,6 +6,7 @@ pub mod check;
 pub mod detail;
 pub mod events;
 pub mod list;
+pub mod logs;
 pub mod status;
 pub mod steps;
 pub mod tree;

@@ -15,11 +15,45 @@ pub(super) struct Hello {
     slots: u32,
     /// Which pools it serves; none means `default`.
     pools: Vec<String>,
+    /// The newest protocol that it speaks; 1 when it does not say.
+    protocol: u32,
     /// Its version, for people.
     version: String,
     /// Host, pid and the like, for people.
     #[schema(value_type = Object)]
     meta: (),
+}
+
+/// What tools printed.
+#[derive(ToSchema)]
+pub(super) struct Printed {
+    /// In the order in which it was printed; at most 1,000.
+    lines: Vec<LogLine>,
+}
+
+/// A line that a tool printed.
+#[derive(ToSchema)]
+pub(super) struct LogLine {
+    /// Whose.
+    execution_id: String,
+    /// Which command printed it.
+    command_id: String,
+    /// Step name.
+    step: String,
+    /// Task label within the step.
+    task: String,
+    /// Which execution of the task, from 1.
+    attempt: u32,
+    /// `stdout`, `stderr`, or `system` for a mark that says what is missing.
+    stream: String,
+    /// When the worker read it, in milliseconds since 1970.
+    at: i64,
+    /// The process that the line comes from: a number of its own choice.
+    source: i64,
+    /// Which line of that process.
+    serial: i64,
+    /// The line, without its end; at most 16 KiB.
+    line: String,
 }
 
 /// The answer to a hello.
@@ -31,6 +65,8 @@ pub(super) struct Welcome {
     lease_ms: u64,
     /// How long a poll should hang at most, in milliseconds.
     poll_ms: u64,
+    /// The protocol to speak from here on.
+    protocol: u32,
 }
 
 /// A worker asks for a credential, under its claim of a command.
@@ -46,6 +82,64 @@ pub(super) struct CredentialAsk {
     epoch: u32,
     /// The credential's name.
     alias: String,
+}
+
+/// Under what a token is kept.
+#[derive(ToSchema)]
+pub(super) struct KeptUnder {
+    /// The keychain entry's name, or the credential's.
+    name: String,
+    /// `oauth2`.
+    kind: String,
+    /// `local` and `execution` keep it for one execution, every other word for all.
+    scope: String,
+    /// The playbook version.
+    catalog_id: String,
+    /// Tells requests apart.
+    digest: String,
+}
+
+/// A worker asks for a token that is kept.
+#[derive(ToSchema)]
+pub(super) struct KeptAsk {
+    /// Who asks.
+    session_id: String,
+    /// Whose command it runs.
+    execution_id: String,
+    /// Which.
+    command_id: String,
+    /// Attempt.
+    epoch: u32,
+    /// Under what it is kept.
+    under: KeptUnder,
+}
+
+/// A token that is kept.
+#[derive(ToSchema)]
+pub(super) struct KeptReply {
+    /// The issuer's answer; null if none is kept.
+    #[schema(value_type = Option<Object>)]
+    value: (),
+}
+
+/// A worker has a token to be kept.
+#[derive(ToSchema)]
+pub(super) struct KeepRequest {
+    /// Who speaks.
+    session_id: String,
+    /// Whose command it runs.
+    execution_id: String,
+    /// Which.
+    command_id: String,
+    /// Attempt.
+    epoch: u32,
+    /// Under what to keep it.
+    under: KeptUnder,
+    /// The issuer's answer.
+    #[schema(value_type = Object)]
+    value: (),
+    /// For how long, in milliseconds.
+    life_ms: u64,
 }
 
 /// A credential with its secret values. It is for the running command alone: never kept, logged or reported.
@@ -78,6 +172,8 @@ pub(super) struct Poll {
     draining: bool,
     /// Rises with everything that the worker says, because requests overtake each other; 0 = it does not count.
     serial: u64,
+    /// The protocol that the welcome named; 1 when it does not say.
+    protocol: u32,
 }
 
 /// An attempt in a worker's hands.
