@@ -22,7 +22,6 @@ mod examples;
 mod founding_document;
 mod playbooks;
 mod runaways;
-mod secrets_leak;
 mod server_bad_days;
 mod server_doors;
 mod server_killed;
