@@ -66,6 +66,9 @@ impl Server {
                 command.env(name, value);
             }
         }
+        if settings.database_url.is_some() {
+            command.env("NOETL_ENCRYPTION_KEY", "conformance conformance conformance conformance");
+        }
         let process = command
             .stdin(Stdio::null())
             .stdout(output)

@@ -118,11 +118,11 @@ pub enum DueKind {
     ChildDone,
     /// The head is runnable.
     Continue,
-    /// A grace ends: what still runs is to be killed.
+    /// A command was ordered to stop: whether it has is looked at again. Key: the command.
     GraceEnd,
     /// A time limit of the whole execution.
     Timeout,
-    /// A time limit of a step or command.
+    /// The time limit of a step, for one of its commands. Key: the command.
     StepTimeout,
 }
 

@@ -6,3 +6,4 @@
 pub mod cancel;
 pub mod lease;
 pub mod settle;
+pub mod stop;

@@ -138,6 +138,8 @@ pub enum Event {
         /// Reported by the worker that held it.
         worker_id: Option<Arc<str>>,
     },
+    /// `command.stopping`: it is to end before its time, while the execution goes on.
+    CommandStopping(Box<Stopping>),
     /// `command.forgotten`: a lost attempt whose session has not been heard of for `session_forget`.
     CommandForgotten {
         /// Which.
@@ -161,6 +163,21 @@ pub enum Event {
         total: u32,
         /// Most iterations in flight at once.
         max_in_flight: u32,
+        /// How rows are claimed; there are no elements yet.
+        cursor: Option<CursorPlan>,
+    },
+    /// `loop.claimed`: a cursor has claimed a frame of rows, which may be empty.
+    LoopClaimed {
+        /// Step name.
+        step: Arc<str>,
+        /// Which visit.
+        visit: u32,
+        /// The rows, in order.
+        rows: Bound,
+        /// Iterations of this frame.
+        count: u32,
+        /// As many rows as were asked for: there may be more.
+        full: bool,
     },
     /// `loop.done`: every iteration has ended.
     LoopDone {
@@ -243,6 +260,19 @@ pub struct Parent {
     pub command_id: Option<CommandId>,
     /// The step whose data the parent wants.
     pub return_step: Option<Arc<str>>,
+}
+
+/// How a cursor loop claims.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CursorPlan {
+    /// Most frames under way at once (`max_in_flight`).
+    pub claimers: u32,
+    /// Rows that a claim is asked for (`frame.max_rows`).
+    pub max_rows: u32,
+    /// Iterations of one frame at once (`frame.row_concurrency`).
+    pub row_concurrency: u32,
+    /// One iteration gets all rows of a frame (`frame.process: frame`).
+    pub by_frame: bool,
 }
 
 /// `command.issued`.
@@ -442,6 +472,35 @@ pub struct Ended {
     pub pids: Vec<u32>,
 }
 
+/// What `command.stopping` says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stopping {
+    /// Which.
+    pub command_id: CommandId,
+    /// Attempt.
+    pub epoch: u32,
+    /// Step name.
+    pub step: Arc<str>,
+    /// Why, as its step's error will say.
+    pub cause: StopCause,
+    /// Free text.
+    pub reason: String,
+    /// The authenticated identity, else `api`, `cli`, `timeout`.
+    pub by: String,
+    /// A worker holds it and is told to stop it; else it ran nowhere and is over.
+    pub held: bool,
+}
+
+/// Why a command is ended while its execution goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StopCause {
+    /// Somebody wants it.
+    Cancelled,
+    /// Its step's time limit passed.
+    Timeout,
+}
+
 /// How an attempt that was in flight at the end came to rest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -478,8 +537,10 @@ impl Event {
             | Event::CommandLost { .. }
             | Event::CommandReleased { .. }
             | Event::CommandCancelled { .. }
+            | Event::CommandStopping(_)
             | Event::CommandForgotten { .. }
             | Event::LoopStarted { .. }
+            | Event::LoopClaimed { .. }
             | Event::LoopDone { .. }
             | Event::StepExit(_)
             | Event::ExecutionCancelEscalated(_)

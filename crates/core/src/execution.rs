@@ -2,8 +2,10 @@
 //!
 //! [`evolve`](state::Execution::evolve) applies facts, [`Draft::decide`](draft::Draft) makes them. One file per input.
 
+pub mod cursor;
 pub mod draft;
 pub mod evolve;
+pub mod results;
 pub mod state;
 
 mod advance;
@@ -36,7 +38,7 @@ pub const LIVE_COMMANDS_MAX: usize = 1000;
 pub const DEPTH_MAX: u32 = 64;
 /// Elements of one loop at most.
 pub const LOOP_ITEMS_MAX: usize = 1_000_000;
-/// A snapshot is written by the append that passes every so-manieth event.
+/// A snapshot is written by the append that passes every so-manieth event; in a long loop less often.
 pub const SNAPSHOT_EVERY: u64 = 256;
 
 /// What happened to an execution.

@@ -7,6 +7,7 @@
 
 mod names;
 mod policy;
+mod relay;
 mod state;
 
 use std::sync::Arc;
@@ -198,7 +199,7 @@ impl Pipeline {
                 self.outcome = Some(ToolOutcome::ok(data));
                 Ok(None)
             }
-            "artifact" => {
+            "artifact" | "result_fetch" => {
                 match artifact(&config, &input, place.library) {
                     Ok(outcome) => self.outcome = Some(outcome),
                     Err(reference) => return Ok(Some(Next::Needs(vec![reference]))),
@@ -238,13 +239,20 @@ impl Pipeline {
         }
     }
 
-    /// Step input, then the task's own input over it, then the iterator where nothing has its name.
+    /// A workbook task's own arguments, the step's input over them, the task's input over that, then the iterator
+    /// where nothing has its name.
     fn render_input(&self, place: &Place<'_>, task: &Task) -> Result<Map<String, Value>, ExprError> {
-        let names = self.names(place, None, None).with_keychain(keychain_for(place, task));
-        let scope = scope(place, &names);
+        let keychain = keychain_for(place, task);
+        let names = self.names(place, None, None).with_keychain(keychain);
         let mut input = Map::new();
-        for (key, template) in place.step.input.iter().chain(&task.input) {
-            input.insert(key.to_string(), template.render(&scope)?);
+        for (key, template) in task.defaults.iter().chain(&place.step.input) {
+            input.insert(key.to_string(), template.render(&scope(place, &names))?);
+        }
+        // The task's own arguments may be made of the step's.
+        let outer = input.clone();
+        let names = self.names(place, Some(&outer), None).with_keychain(keychain);
+        for (key, template) in &task.input {
+            input.insert(key.to_string(), template.render(&scope(place, &names))?);
         }
         if let Some(iteration) = &self.work.iteration {
             input.entry(iteration.iterator.to_string()).or_insert_with(|| iteration.item.clone());
@@ -269,7 +277,10 @@ impl Pipeline {
         self.state.awaiting_child = false;
         let data = bound_data(&outcome);
         let judged = {
-            let names = self.names(place, None, Some((&outcome, &data)));
+            let mut names = self.names(place, None, Some((&outcome, &data)));
+            if !task.policy.is_empty() {
+                names = names.with_own(&task.label, &data, outcome.error.as_ref());
+            }
             policy::judge(&scope(place, &names), task, &outcome, self.state.executions)
         };
         let judged = match judged {
@@ -282,7 +293,10 @@ impl Pipeline {
         self.assign(judged.set);
         // A rule that continues past an error handles it: what is bound says so, the step has not failed.
         let own = if failed.is_none() || matches!(judged.verdict, Verdict::Continue | Verdict::Break) {
-            let names = self.names(place, None, None).with_output(&data);
+            let mut names = self.names(place, None, None).with_output(&data);
+            if !task.set.is_empty() {
+                names = names.with_own(&task.label, &data, failed.as_ref());
+            }
             match policy::evaluate(&scope(place, &names), &task.set) {
                 Ok(own) => own,
                 Err(error) => {
@@ -483,7 +497,8 @@ fn child_request(
             return refuse("PLAYBOOK_VERSION", "`version` must be a number");
         }
     };
-    Ok(ChildRequest { path: path.into(), version, input, return_step: text("return_step").map(Into::into), timeout_ms })
+    let return_step = text("return_step").or_else(|| text("result_step")).map(Into::into);
+    Ok(ChildRequest { path: path.into(), version, input, return_step, timeout_ms })
 }
 
 /// Gives the whole data of a stored result, or says which one is to be loaded.
@@ -491,11 +506,12 @@ fn artifact(config: &Map<String, Value>, input: &Map<String, Value>, library: &L
     let refuse = |code: &str, message: &str| Ok(failed(ToolError::hard(ErrorKind::Config, code, message)));
     let text = |key: &str| input.get(key).or_else(|| config.get(key)).and_then(Value::as_str);
     match config.get("action").and_then(Value::as_str) {
-        None | Some("get") => {}
-        Some(_) => return refuse("ARTIFACT_ACTION", "an artifact task knows `action: get` and nothing else"),
+        None | Some("get" | "fetch") => {}
+        Some(_) => return refuse("ARTIFACT_ACTION", "stored results can be read with `action: get`, and nothing else"),
     }
-    let Some(reference) = text("result_ref").or_else(|| text("ref")).filter(|text| !text.is_empty()) else {
-        return refuse("ARTIFACT_REF", "an artifact task needs `input.result_ref`, and here it is empty");
+    let named = ["result_ref", "ref", "uri"].iter().find_map(|key| text(key).filter(|text| !text.is_empty()));
+    let Some(reference) = named else {
+        return refuse("ARTIFACT_REF", "a stored result is named by `input.result_ref`, and here that is empty");
     };
     match library.get(reference) {
         Some(data) => Ok(ToolOutcome::ok((*data).clone())),

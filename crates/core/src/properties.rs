@@ -10,7 +10,7 @@ use std::fmt;
 use serde_json::Value;
 
 use crate::event::{Event, Recorded, row};
-use crate::execution::state::Execution;
+use crate::execution::state::{Execution, LiveState};
 use crate::head::{CommandRow, Head, Status};
 use crate::id::{CommandId, ExecutionId};
 
@@ -174,7 +174,10 @@ fn whole_log(member: &Member, found: &mut Found) {
         .collect();
     if head.is_active() {
         let given_up = |id: &CommandId| {
-            fold.live.get(id).is_some_and(|live| live.state == crate::execution::state::LiveState::GivenUp)
+            fold.live.get(id).is_some_and(|live| match live.state {
+                LiveState::GivenUp | LiveState::Stopped => true,
+                LiveState::Issued | LiveState::Suspended { .. } => false,
+            })
         };
         let missing: Vec<_> = live.difference(&rows).filter(|(id, _)| !given_up(id)).collect();
         let extra: Vec<_> = rows.difference(&live).collect();
@@ -233,8 +236,10 @@ fn after_the_end(member: &Member, found: &mut Found) {
             | Event::CommandSuspended(_)
             | Event::CommandResumed { .. }
             | Event::CommandReleased { .. }
+            | Event::CommandStopping(_)
             | Event::CommandForgotten { .. }
             | Event::LoopStarted { .. }
+            | Event::LoopClaimed { .. }
             | Event::LoopDone { .. }
             | Event::StepExit(_) => {
                 found.add(Property::LateIsHarmless, format!("{name} at version {}", recorded.version));
@@ -350,8 +355,10 @@ fn loops(member: &Member, found: &mut Found) {
                 format!("`{step}` is done after {count} of {total} iterations")
             });
             if let crate::result::Bound::Inline(data) = result {
-                let results = data.get("results").and_then(Value::as_array).map_or(0, Vec::len);
-                found.unless(results == *total as usize, Property::WholeLoops, || {
+                let kept = data.get("results").and_then(Value::as_array).map_or(0, Vec::len);
+                let omitted = data.get("results_omitted").and_then(Value::as_u64).unwrap_or(0);
+                let results = kept as u64 + omitted;
+                found.unless(results == u64::from(*total), Property::WholeLoops, || {
                     format!("`{step}` has {results} results of {total} iterations")
                 });
             }

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use crate::id::{CommandId, ExecutionId};
 
 /// One execution of one tool, with everything rendered.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ToolCall {
     /// The run this belongs to.
     pub execution_id: ExecutionId,

@@ -39,6 +39,16 @@ pub struct Named {
     /// It is a step's result, with the helper attributes of one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result: Option<Shape>,
+    /// Further names instead of data: `steps`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<IndexMap<Arc<str>, Named>>,
+}
+
+impl Named {
+    /// Returns plain data.
+    pub fn data(bound: Bound) -> Self {
+        Named { bound, result: None, group: None }
+    }
 }
 
 /// What a result is besides its data.

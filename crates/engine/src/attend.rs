@@ -8,6 +8,7 @@ use noetl_core::event::Event;
 use noetl_core::execution::Input;
 use noetl_core::head::{CommandRow, CommandState, Head, Holder, Status};
 use noetl_core::id::{CommandId, EventId, ExecutionId, SessionId};
+use noetl_core::turns::Turns;
 use noetl_core::work::{Assignment, Report, Reported};
 use noetl_store::{EventQuery, Session, StoreError};
 use serde_json::json;
@@ -20,8 +21,8 @@ use crate::engine::Engine;
 use crate::landing::Whose;
 use crate::mailbox::Letter;
 use crate::transport::{
-    Attempt, Claim, ClaimError, Hello, Offer, Orders, POLL_MS_MAX, Poll, REPORTS_MAX, Reports, SLOTS_MAX, Welcome,
-    WorkerError,
+    Attempt, Claim, ClaimError, Hello, Offer, Orders, POLL_MS_MAX, PROTOCOL, Poll, REPORTS_MAX, Reports, SLOTS_MAX,
+    Welcome, WorkerError,
 };
 
 /// How long a report may hold back commands that the open poll could bring sooner, in milliseconds.
@@ -40,7 +41,11 @@ impl Engine {
         if hello.slots == 0 || hello.slots > SLOTS_MAX {
             return Err(WorkerError::Bad(format!("slots: expected 1 to {SLOTS_MAX}, got {}", hello.slots)));
         }
+        if hello.protocol == 0 {
+            return Err(WorkerError::Bad(format!("protocol: expected 1 to {PROTOCOL}, got 0")));
+        }
         let now = self.now().await?;
+        let protocol = hello.protocol.min(PROTOCOL);
         let pools = if hello.pools.is_empty() { vec![Arc::from("default")] } else { hello.pools };
         let session = Session {
             session_id: SessionId(self.next_id(now)),
@@ -49,12 +54,13 @@ impl Engine {
             pools,
             lease_until: now.plus_ms(self.options.lease_ms),
             started_at: now,
-            meta: json!({ "version": hello.version, "meta": hello.meta }),
+            meta: json!({ "version": hello.version, "protocol": protocol, "meta": hello.meta }),
         };
         let welcome = Welcome {
             session_id: session.session_id,
             lease_ms: self.options.lease_ms,
             poll_ms: (self.options.lease_ms / 3).clamp(1, POLL_MS_MAX),
+            protocol,
         };
         let older = self.store.open_session(session.clone()).await?;
         self.desk.seat(session);
@@ -129,7 +135,7 @@ impl Engine {
             self.metrics.reports.add_one();
             let attempt = Attempt { command_id: report.command_id, epoch: report.epoch };
             let execution_id = report.execution_id;
-            let slot = if frees_slot(&report) { self.desk.keep_slot(session_id) } else { None };
+            let slot = if frees_slot(&report) { self.desk.keep_slot(session_id, execution_id) } else { None };
             let settles = !matches!(report.outcome, Reported::Started { .. });
             let input = Input::Report(Box::new(report), Arc::clone(&attention.worker_id));
             let (answer, told) = oneshot::channel();
@@ -237,6 +243,12 @@ impl Engine {
     /// Takes what a worker says of itself; returns also what it holds although it is not its own (any more).
     async fn attend(&self, said: &Poll, channel: Channel) -> Result<(Attention, Vec<Attempt>), WorkerError> {
         let unknown_session = || WorkerError::UnknownSession(said.session_id);
+        if said.protocol > PROTOCOL {
+            let spoken = said.protocol;
+            return Err(WorkerError::TooNew(format!(
+                "protocol {spoken} is newer than this server, which speaks {PROTOCOL}: ask a newer server, or upgrade this one"
+            )));
+        }
         let attention = match self.desk.attend(said, channel) {
             Some(attention) => attention,
             // It spoke to another server before, or this one has come up again.
@@ -261,7 +273,7 @@ impl Engine {
     }
 
     /// Returns a session with a lease, and seats it.
-    async fn session(&self, session_id: SessionId) -> Result<Option<Session>, StoreError> {
+    pub(crate) async fn session(&self, session_id: SessionId) -> Result<Option<Session>, StoreError> {
         if let unknown @ [_, ..] = self.store.renew_sessions(&[session_id], self.options.lease_ms).await?.as_slice() {
             debug_assert_eq!(unknown, [session_id]);
             return Ok(None);
@@ -304,7 +316,7 @@ impl Engine {
     }
 
     async fn offer(&self, attention: &Attention) -> Result<Vec<Offer>, StoreError> {
-        let rows = self.store.candidates(&attention.pools, 0, OFFERS_MAX).await?;
+        let rows = self.store.candidates(&attention.pools, &Turns::default(), 0, OFFERS_MAX).await?;
         let mut offered = crate::hold(&self.offered);
         for row in &rows {
             offered.put(row.command_id, row.execution_id);
@@ -364,7 +376,16 @@ fn frees_slot(report: &Report) -> bool {
 impl Poll {
     /// Returns a poll that says nothing and waits for nothing.
     pub fn of(session_id: SessionId) -> Self {
-        Poll { session_id, held: Vec::new(), free: 0, wait_ms: 0, offer: false, draining: false, serial: 0 }
+        Poll {
+            session_id,
+            held: Vec::new(),
+            free: 0,
+            wait_ms: 0,
+            offer: false,
+            draining: false,
+            serial: 0,
+            protocol: PROTOCOL,
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use noetl_core::append::Append;
 use noetl_core::control::cancel::{self, Answer, InFlight, Request};
-use noetl_core::head::{CommandState, Head, HeadView, Status};
+use noetl_core::head::{CancelInfo, CommandState, Head, HeadView, Status};
 use noetl_core::id::{CancellationId, ExecutionId, IdSource};
 use noetl_core::playbook::CancelMode;
 use noetl_core::time::Timestamp;
@@ -126,8 +126,30 @@ pub(crate) struct Decided {
     pub(crate) head: Head,
     pub(crate) what: What,
     pub(crate) in_flight: Vec<InFlight>,
+    /// What this decision wrote down of it; `None` when it wrote nothing.
+    cancel: Option<CancelInfo>,
     /// What is told to workers.
     orders: Vec<(Attempt, CancelMode, u64)>,
+}
+
+impl Decided {
+    /// One line for each decision.
+    fn log(&self) {
+        let Decided { head, what, in_flight, cancel, .. } = self;
+        let Some(cancel) = cancel else { return };
+        let (execution, in_flight) = (head.execution_id, in_flight.len());
+        let (by, reason) = (cancel.cancelled_by.as_str(), cancel.reason.as_deref().unwrap_or_default());
+        let (mode, named) = (cancel.mode, cancel.requested_execution_id);
+        match what {
+            What::Cancelled { quiesced, .. } => {
+                tracing::info!(%execution, by, reason, ?mode, %named, in_flight, quiesced, "execution cancelled");
+            }
+            What::Escalated => {
+                tracing::info!(%execution, by, reason, ?mode, in_flight, "cancelled execution is stopped harder");
+            }
+            What::AlreadyEnded => {}
+        }
+    }
 }
 
 /// Kinds of it.
@@ -166,7 +188,8 @@ pub(crate) fn decide(
                 })
                 .collect()
         });
-        Decided { head: view.head.clone(), what, in_flight, orders }
+        let cancel = append.and_then(|append| append.head.cancel.clone());
+        Decided { head: view.head.clone(), what, in_flight, cancel, orders }
     };
     match cancel::decide(view, request, now, ids) {
         Answer::Cancelled { append, in_flight, quiesced, mode } => {
@@ -210,10 +233,23 @@ impl Engine {
     }
 
     async fn cancel_one(&self, request: &CancelRequest) -> Result<CancelAnswer, CancelError> {
+        let answer = self.cancel_one_if(request, |_| true).await?;
+        answer.ok_or(CancelError::Unknown(request.execution_id))
+    }
+
+    /// Cancels one if it still is as wanted when its head is locked; `None` when it is not, or does not exist.
+    pub(crate) async fn cancel_one_if(
+        &self,
+        request: &CancelRequest,
+        wanted: impl Fn(&HeadView) -> bool + Send + Sync + 'static,
+    ) -> Result<Option<CancelAnswer>, CancelError> {
         let asked = self.request(request);
         let seen: Arc<Mutex<Option<Decided>>> = Arc::default();
         let out = Arc::clone(&seen);
         self.under_lock_with(request.execution_id, None, move |locked, ids| {
+            if !wanted(&locked.view) {
+                return None;
+            }
             let (decided, append) = decide(&locked.view, &asked, locked.now, ids);
             *hold(&out) = Some(decided);
             let append = append?;
@@ -221,14 +257,14 @@ impl Engine {
             Some((append, landing))
         })
         .await?;
-        let Some(decided) = hold(&seen).take() else { return Err(CancelError::Unknown(request.execution_id)) };
+        let Some(decided) = hold(&seen).take() else { return Ok(None) };
         self.tell_workers(&decided);
         if decided.what == What::AlreadyEnded {
             return Err(CancelError::AlreadyEnded { head: Box::new(decided.head) });
         }
         let mut answer = answer(request, vec![decided]);
         answer.active_descendants = self.active_descendants(request.execution_id).await?;
-        Ok(answer)
+        Ok(Some(answer))
     }
 
     /// Returns the request as the core reads it.
@@ -250,6 +286,7 @@ impl Engine {
     /// Pushes cancel orders over the open polls of workers that speak to this server. Others hear of it from the
     /// server they speak to, which sweeps for it.
     pub(crate) fn tell_workers(&self, decided: &Decided) {
+        decided.log();
         for (attempt, mode, grace_ms) in &decided.orders {
             if self.desk.cancel(*attempt, *mode, *grace_ms) {
                 self.metrics.cancel_orders.add_one();

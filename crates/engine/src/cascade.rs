@@ -6,10 +6,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
-use noetl_core::append::Append;
-use noetl_core::control::cancel::Request;
+use noetl_core::append::{Append, Due};
+use noetl_core::control::cancel::{self as cancel_core, BY_TIMEOUT, Request};
 use noetl_core::head::Head;
 use noetl_core::id::{CancellationId, ExecutionId};
+use noetl_core::playbook::CancelMode;
 use noetl_store::{Cancellation, ListQuery, LockedView, StoreError};
 use tokio::time::{Duration, Instant};
 
@@ -28,6 +29,9 @@ const CHUNK_TIME: Duration = Duration::from_millis(5);
 const FAMILY_PAGE: u64 = 1000;
 /// Members of a family looked at when nothing is written, at most.
 const FAMILY_MAX: usize = 100_000;
+
+/// Members whose running commands are listed when nothing is written, at most.
+const IN_FLIGHT_LOOKED_AT: usize = 1_000;
 
 /// The cascades that this process is driving.
 #[derive(Debug, Default)]
@@ -174,6 +178,50 @@ impl Engine {
         Ok(answer)
     }
 
+    /// Begins what the time limit of an execution brings about: it fails, its descendants are cancelled, what runs is
+    /// interrupted. `None` when it has ended.
+    ///
+    pub(crate) async fn time_out(&self, due: &Due) -> Result<Option<(Cancellation, Driving)>, StoreError> {
+        let Some(head) = self.store.head(due.execution_id).await?.filter(Head::is_active) else { return Ok(None) };
+        // The obligation is deleted when the execution has ended, which the cascade sees to.
+        let begun =
+            |known: &Cancellation| known.requested_execution_id == due.execution_id && known.cancelled_by == BY_TIMEOUT;
+        if self.store.open_cancellations().await?.iter().any(begun) {
+            return Ok(None);
+        }
+        let limit_ms = due.at.since_ms(head.started_at);
+        let reason = format!("it took longer than {} s (executor.spec.timeout)", limit_ms as f64 / 1000.0);
+        self.begin_cascade(due.execution_id, reason, BY_TIMEOUT).await
+    }
+
+    /// Records a cascade that interrupts. Whoever drops what it returns leaves it to the sweep.
+    pub(crate) async fn begin_cascade(
+        &self,
+        requested_execution_id: ExecutionId,
+        reason: String,
+        cancelled_by: &str,
+    ) -> Result<Option<(Cancellation, Driving)>, StoreError> {
+        let now = self.now().await?;
+        let cancellation = Cancellation {
+            cancellation_id: CancellationId(self.next_id(now)),
+            requested_execution_id,
+            reason: Some(reason),
+            cancelled_by: cancelled_by.to_owned(),
+            requested_by: None,
+            remote: None,
+            mode: Some(CancelMode::Interrupt),
+            grace_ms: None,
+            idempotency_key: None,
+            cancelled: 0,
+            visited: 0,
+            created_at: now,
+            done_at: None,
+        };
+        self.store.open_cancellation(cancellation.clone()).await?;
+        let driving = self.cascades.drive(cancellation.cancellation_id);
+        Ok(driving.map(|driving| (cancellation, driving)))
+    }
+
     /// Goes on with a cascade that somebody left or lost, to its end.
     pub(crate) async fn finish_cascade(
         &self,
@@ -219,6 +267,12 @@ impl Engine {
         if would_cancel.is_empty() {
             return Err(CancelError::AlreadyEnded { head: Box::new(head) });
         }
+        let mut in_flight = Vec::new();
+        let active = std::iter::once(&head).chain(descendants.iter().filter(|_| request.cascade));
+        for member in active.filter(|head| head.is_active() && head.in_flight > 0).take(IN_FLIGHT_LOOKED_AT) {
+            let view = self.store.view(member.execution_id).await?;
+            in_flight.extend(view.iter().flat_map(cancel_core::in_flight));
+        }
         let own = request.mode.or(head.cancel_mode).unwrap_or(self.options.default_cancel_mode);
         Ok(CancelAnswer {
             status: CancelStatus::DryRun,
@@ -227,7 +281,7 @@ impl Engine {
             escalated: false,
             reason: request.reason.clone(),
             mode: own,
-            in_flight: Vec::new(),
+            in_flight,
             active_descendants,
             quiesced: false,
             complete: true,

@@ -3,8 +3,8 @@
 //! A hint like everything in memory. The tables say who holds what; a worker that comes back from another server, or a
 //! server that comes back from a crash, is brought up to date by [`Desk::correct`].
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -13,6 +13,7 @@ use noetl_core::head::Holder;
 use noetl_core::id::{ExecutionId, SessionId};
 use noetl_core::playbook::CancelMode;
 use noetl_core::time::Timestamp;
+use noetl_core::turns::Freed;
 use noetl_core::work::Assignment;
 use noetl_store::Session;
 use tokio::sync::Notify;
@@ -28,8 +29,8 @@ const REPEAT_MS: u64 = 1_000;
 const REPEAT_CANCEL_MS: u64 = 250;
 /// Attempts that are remembered as reported, so that a poll which crossed the report is understood.
 const REPORTED_MAX: u64 = 16_384;
-/// How many freed slots in a row an execution may keep for itself while others wait for one.
-const STREAK_MAX: u32 = 8;
+/// Executions known to wait for a slot, at most; beyond that it makes no difference who they are.
+const WAITING_MAX: usize = 256;
 /// Workers that one decision may hand work to.
 pub(crate) const HANDS_MAX: usize = 16;
 
@@ -54,6 +55,8 @@ struct Lives {
     given: u64,
     /// Where the next search for free slots begins.
     turn: SessionId,
+    /// Executions with pending commands, as far as the last look and the hints since say.
+    waiting: BTreeSet<ExecutionId>,
 }
 
 /// A worker's session, as far as it talks to this server.
@@ -161,6 +164,7 @@ impl Desk {
                 reported: Lru::new(REPORTED_MAX),
                 given: 0,
                 turn: SessionId(0),
+                waiting: BTreeSet::new(),
             }),
             // A server that has just come up does not know what waits.
             backlog: AtomicBool::new(true),
@@ -388,14 +392,28 @@ impl Desk {
         true
     }
 
-    /// Says whether there may be pending commands that nobody has been found for.
-    pub(crate) fn set_backlog(&self, backlog: bool) {
-        self.backlog.store(backlog, Ordering::Relaxed);
+    /// There may be pending commands that nobody has been found for.
+    pub(crate) fn set_backlog(&self) {
+        self.backlog.store(true, Ordering::Relaxed);
     }
 
-    /// There is something pending: wakes the matcher and those who wait for offers.
-    pub(crate) fn expect_work(&self) {
-        self.set_backlog(true);
+    /// The pending commands are about to be read: whatever is said from here on is news.
+    pub(crate) fn look_begins(&self) {
+        self.backlog.store(false, Ordering::Relaxed);
+        hold(&self.lives).waiting.clear();
+    }
+
+    /// Notes executions whose pending commands have been seen and not claimed.
+    pub(crate) fn others_wait(&self, executions: impl IntoIterator<Item = ExecutionId>) {
+        let mut lives = hold(&self.lives);
+        let room = WAITING_MAX.saturating_sub(lives.waiting.len());
+        lives.waiting.extend(executions.into_iter().take(room));
+    }
+
+    /// An execution has something pending: wakes the matcher and those who wait for offers.
+    pub(crate) fn expect_work(&self, execution_id: ExecutionId) {
+        self.others_wait([execution_id]);
+        self.set_backlog();
         self.work.notify_one();
         self.offers.notify_waiters();
     }
@@ -447,15 +465,23 @@ impl Desk {
 
     /// Promises the slot that a report frees to what the report brings about.
     ///
-    /// This makes a chain one commit per step. While others wait for a slot every few-th one is left to them.
-    pub(crate) fn keep_slot(self: &Arc<Self>, session_id: SessionId) -> Option<Promise> {
+    /// While something is pending the execution gets its share and no more, and every few-th slot is left to others.
+    pub(crate) fn keep_slot(self: &Arc<Self>, session_id: SessionId, execution_id: ExecutionId) -> Option<Promise> {
         let mut lives = hold(&self.lives);
-        let life = lives.lives.get_mut(&session_id)?;
+        let Lives { lives, waiting, .. } = &mut *lives;
+        let life = lives.get_mut(&session_id)?;
         if life.available() == 0 {
             return None;
         }
         if self.backlog.load(Ordering::Relaxed) {
-            if life.streak >= STREAK_MAX {
+            let held = life.attempts.values().filter(|given| given.execution_id == execution_id).count();
+            let freed = Freed {
+                slots: life.session.slots,
+                held: u32::try_from(held.saturating_sub(1)).unwrap_or(u32::MAX),
+                streak: life.streak,
+                waiting: waiting.len() - usize::from(waiting.contains(&execution_id)),
+            };
+            if !freed.is_kept() {
                 life.streak = 0;
                 self.work.notify_one();
                 return None;

@@ -397,12 +397,12 @@ impl Engine {
     fn failed(&self, execution_id: ExecutionId, error: &StoreError) {
         self.metrics.store_errors.add_one();
         match error {
-            StoreError::BadData(_) | StoreError::Corrupt(_) => {
+            StoreError::BadData(_) | StoreError::Corrupt(_) | StoreError::Closed(_) => {
                 tracing::error!(%execution_id, %error, "the execution can not go on; it is left alone for a while");
                 self.executions.forget(execution_id);
                 self.mailboxes.quarantine(execution_id);
             }
-            StoreError::Full(_) | StoreError::Closed(_) | StoreError::Query(_) | StoreError::Unavailable(_) => {
+            StoreError::Full(_) | StoreError::Query(_) | StoreError::Unavailable(_) => {
                 tracing::warn!(%execution_id, %error, "the store could not do it; it is tried again");
             }
         }

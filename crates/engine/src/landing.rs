@@ -30,6 +30,8 @@ pub(crate) struct Landing {
     fold: Fold,
     ended: Option<Status>,
     quiesced: bool,
+    /// How long after its cancel the proof came, in milliseconds.
+    quiesced_after_ms: Option<u64>,
     due: Vec<Due>,
     settled: Vec<Attempt>,
     claimed: Vec<(SessionId, Assignment)>,
@@ -98,6 +100,7 @@ impl Landing {
             fold,
             ended: append.head.status.filter(|status| status.is_terminal()),
             quiesced: append.head.quiesced,
+            quiesced_after_ms: None,
             due: Vec::new(),
             settled: Vec::new(),
             claimed: Vec::new(),
@@ -157,7 +160,12 @@ impl Landing {
 
     /// Notes what a control append brings about: the state at hand does not see it.
     pub(crate) fn of_control(append: &Append, head: &Head) -> Self {
-        Landing::of(append, &Whose::of_head(head), Fold::Drop)
+        let mut landing = Landing::of(append, &Whose::of_head(head), Fold::Drop);
+        if append.head.quiesced {
+            let since = if head.is_active() { append.at } else { head.ended_at.unwrap_or(append.at) };
+            landing.quiesced_after_ms = Some(append.at.since_ms(since));
+        }
+        landing
     }
 
     /// Adds the slots that its claims use.
@@ -206,8 +214,10 @@ pub(crate) fn child_outcome(execution_id: ExecutionId, event: &Event) -> Option<
         | Event::CommandLost { .. }
         | Event::CommandReleased { .. }
         | Event::CommandCancelled { .. }
+        | Event::CommandStopping(_)
         | Event::CommandForgotten { .. }
         | Event::LoopStarted { .. }
+        | Event::LoopClaimed { .. }
         | Event::LoopDone { .. }
         | Event::StepExit(_)
         | Event::ExecutionCancelEscalated(_)
@@ -226,6 +236,7 @@ impl Engine {
             fold,
             ended,
             quiesced,
+            quiesced_after_ms,
             due,
             settled,
             claimed,
@@ -255,6 +266,10 @@ impl Engine {
                 }
             }
         }
+        if let Some(after_ms) = quiesced_after_ms {
+            self.metrics.quiesce_ms.note(after_ms);
+            tracing::info!(execution = %execution_id, after_ms, "execution quiesced: nothing of it runs any more");
+        }
         for attempt in settled {
             self.desk.settled(attempt);
         }
@@ -264,7 +279,7 @@ impl Engine {
         }
         drop(promise);
         if pending {
-            self.desk.expect_work();
+            self.desk.expect_work(execution_id);
         }
         for due in &due {
             self.hint(due, at, outcome.as_deref());

@@ -7,19 +7,25 @@
 //! Nothing here opens a socket, starts a process or reads a wall clock, and nothing depends on which task runs
 //! first: the simulator runs this very code in a seeded world.
 //!
-//! In reading order: `engine`, what there is; `start`, `cancel` and `cascade`, what people ask for; `mailbox`, `drive`, `lock`,
-//! `batch` and `landing`, the way of an input to the log and what follows from it; `attend`, `desk`, `claim` and
-//! `lease`, the workers; `secrets`, what they may know; `sweep`, for everything that was missed; `worker`, the other side.
+//! In reading order: `engine`, what there is; `start`, `cancel`, `cascade`, `stop` and `bulk`, what people ask for;
+//! `mailbox`, `drive`, `lock`, `batch` and `landing`, the way of an input to the log and what follows from it; `attend`,
+//! `advance`, `desk`, `claim` and `lease`, the workers; `secrets`, what they may know; `sweep`, for everything that was
+//! missed; `worker`, the other side.
 
 pub mod engine;
 
 pub mod start;
 
+pub mod bulk;
 pub mod cancel;
 mod cascade;
 
+pub mod stop;
+
 pub mod catalog;
 pub mod look;
+
+mod log;
 
 mod mailbox;
 
@@ -34,6 +40,7 @@ pub mod transport;
 
 pub mod secrets;
 
+mod advance;
 mod attend;
 mod claim;
 mod desk;
@@ -53,12 +60,15 @@ mod watch;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+pub use advance::{Advance, Advanced};
+pub use bulk::{BulkAnswer, BulkError, BulkRequest, Filter};
 pub use cancel::{CancelAnswer, CancelError, CancelRequest, CancelStatus};
 pub use catalog::{RegisterError, Registered};
 pub use engine::{Engine, EngineOptions, Running};
 pub use look::{Inspection, WaitFor};
 pub use metrics::Metrics;
 pub use start::{StartError, StartRequest, Started};
+pub use stop::{StopError, StopRequest, Stopped};
 
 /// Locks what is never left half-changed, so that a panic elsewhere is no reason to stop.
 fn hold<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

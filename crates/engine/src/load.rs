@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use noetl_core::event::Recorded;
 use noetl_core::execution::state::{Execution, FoldError};
-use noetl_core::head::Head;
+use noetl_core::head::{ENGINE_VERSION, Head};
 use noetl_core::id::ExecutionId;
 use noetl_store::{EventQuery, StoreError};
 
@@ -20,6 +20,13 @@ impl Engine {
     pub(crate) async fn load(&self, execution_id: ExecutionId) -> Result<Option<Arc<Execution>>, StoreError> {
         self.metrics.loads.add_one();
         let Some(loaded) = self.store.load(execution_id).await? else { return Ok(None) };
+        if loaded.head.engine > ENGINE_VERSION {
+            // While servers are upgraded one by one: a newer one goes on with it.
+            return Err(StoreError::Closed(format!(
+                "execution {execution_id} needs engine {}, this server has {ENGINE_VERSION}",
+                loaded.head.engine
+            )));
+        }
         let snapshot = loaded.snapshot.as_ref().map(|(version, state)| (*version, &**state));
         let folded = match Execution::fold(snapshot, &loaded.tail) {
             Ok(folded) => folded,

@@ -11,10 +11,12 @@ use noetl_core::execution::Input;
 use noetl_core::head::{CommandState, HeadView};
 use noetl_core::id::{CancellationId, CommandId, SessionId};
 use noetl_core::playbook::CancelMode;
-use noetl_store::StoreError;
+use noetl_store::{Cancellation, StoreError};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Duration, Instant};
 
+use crate::cascade::Driving;
 use crate::engine::Engine;
 use crate::landing::child_outcome;
 use crate::mailbox::Letter;
@@ -22,6 +24,8 @@ use crate::transport::Attempt;
 
 /// Obligations, sessions, executions read at a time.
 const LOOK_MAX: u64 = 1000;
+/// How soon after a hint everything is looked at, in milliseconds.
+const HINTED_MS: u64 = 5;
 /// After how long without progress a cascade is taken over from whoever ran it, in milliseconds.
 const STALLED_MS: u64 = 1_000;
 
@@ -29,23 +33,45 @@ const STALLED_MS: u64 = 1_000;
 pub(crate) async fn run(engine: Arc<Engine>) {
     let mut cascades = Cascades::default();
     let mut regular = Instant::now();
+    let mut hints = engine.store.hints();
     loop {
         let swept = if Instant::now() >= regular {
             regular = Instant::now() + Duration::from_millis(engine.options.sweep_ms);
             everything(&engine, &mut cascades).await
         } else {
-            due(&engine).await
+            due(&engine, &mut cascades).await
         };
         if let Err(error) = swept {
             engine.metrics.store_errors.add_one();
             tracing::warn!(%error, "the store can not be swept; trying again");
         }
-        engine.alarms.next(regular).await;
+        tokio::select! {
+            biased;
+            () = engine.alarms.next(regular) => {}
+            // Another server wrote something: soon is now. Hints come in crowds, so not at once.
+            () = hinted(&mut hints) => {
+                regular = regular.min(Instant::now() + Duration::from_millis(HINTED_MS));
+                engine.desk.work.notify_one();
+                engine.alarms.next(regular).await;
+            }
+        }
     }
 }
 
+/// Waits until another server says that it wrote something others may want to look at.
+async fn hinted(hints: &mut Option<watch::Receiver<u64>>) {
+    if let Some(receiver) = hints
+        && receiver.changed().await.is_ok()
+    {
+        return;
+    }
+    // Nobody else writes, or the store has been closed.
+    *hints = None;
+    std::future::pending().await
+}
+
 async fn everything(engine: &Arc<Engine>, cascades: &mut Cascades) -> Result<(), StoreError> {
-    due(engine).await?;
+    due(engine, cascades).await?;
     silent_workers(engine).await?;
     for view in engine.store.unquiesced(LOOK_MAX).await? {
         engine.order_cancels(&view);
@@ -56,7 +82,7 @@ async fn everything(engine: &Arc<Engine>, cascades: &mut Cascades) -> Result<(),
 }
 
 /// Obligations whose time has come.
-async fn due(engine: &Engine) -> Result<(), StoreError> {
+async fn due(engine: &Arc<Engine>, cascades: &mut Cascades) -> Result<(), StoreError> {
     let (now, found) = engine.store.due(LOOK_MAX).await?;
     engine.clock.note(now);
     let mut moot = Vec::new();
@@ -72,8 +98,21 @@ async fn due(engine: &Engine) -> Result<(), StoreError> {
                 Some(input) => input,
                 None => continue,
             },
-            // No decision makes these yet; on an execution that has ended they are deleted.
-            DueKind::GraceEnd | DueKind::Timeout | DueKind::StepTimeout => {
+            DueKind::Timeout => {
+                if let Some((cancellation, driving)) = engine.time_out(&due).await? {
+                    cascades.go_on_with(engine, cancellation, driving);
+                }
+                moot.push(due);
+                continue;
+            }
+            // The decision clears or renews the obligation; on an execution that has ended it is deleted here.
+            DueKind::StepTimeout => {
+                engine.time_out_step(due.execution_id, CommandId(due.key)).await?;
+                moot.push(due);
+                continue;
+            }
+            DueKind::GraceEnd => {
+                engine.stop_again(due.execution_id, CommandId(due.key)).await?;
                 moot.push(due);
                 continue;
             }
@@ -150,16 +189,20 @@ impl Cascades {
             if (left.contains(&id) || stalled)
                 && let Some(driving) = engine.cascades.drive(id)
             {
-                let engine = Arc::clone(engine);
-                self.running.spawn(async move {
-                    if let Err(error) = engine.finish_cascade(&cancellation, driving).await {
-                        engine.metrics.store_errors.add_one();
-                        tracing::warn!(%error, job = %cancellation.cancellation_id, "a cascade stopped; it is resumed");
-                    }
-                });
+                self.go_on_with(engine, cancellation, driving);
             }
         }
         self.progress = progress;
         Ok(())
+    }
+
+    fn go_on_with(&mut self, engine: &Arc<Engine>, cancellation: Cancellation, driving: Driving) {
+        let engine = Arc::clone(engine);
+        self.running.spawn(async move {
+            if let Err(error) = engine.finish_cascade(&cancellation, driving).await {
+                engine.metrics.store_errors.add_one();
+                tracing::warn!(%error, job = %cancellation.cancellation_id, "a cascade stopped; it is resumed");
+            }
+        });
     }
 }

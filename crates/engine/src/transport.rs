@@ -8,6 +8,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use noetl_core::head::CommandRow;
 use noetl_core::id::{CatalogId, CommandId, ExecutionId, SessionId};
+use noetl_core::log::LogLine;
 use noetl_core::playbook::{CancelMode, Playbook};
 use noetl_core::secret::keychain::KeptUnder;
 use noetl_core::secret::{Credential, Warrant};
@@ -19,10 +20,15 @@ use serde_json::Value;
 use crate::engine::Engine;
 use crate::secrets::SecretError;
 
+/// The worker protocol that this program speaks, and every older one. A worker says the newest that it speaks, the
+/// server answers with the one they will use; so servers and workers of neighbouring versions work together.
+pub const PROTOCOL: u32 = 1;
 /// Longest long poll, in milliseconds.
 pub const POLL_MS_MAX: u64 = 20_000;
 /// Reports in one request at most.
 pub const REPORTS_MAX: usize = 256;
+/// Lines of logs in one request at most.
+pub const LOG_LINES_PER_REQUEST_MAX: usize = 1_000;
 /// Commands that one worker may run at once, at most.
 pub const SLOTS_MAX: u32 = 1024;
 
@@ -39,6 +45,9 @@ pub struct Hello {
     /// Which pools it serves; empty means `default`.
     #[serde(default)]
     pub pools: Vec<Arc<str>>,
+    /// The newest [`PROTOCOL`] that it speaks.
+    #[serde(default = "first_protocol")]
+    pub protocol: u32,
     /// Its version, for people.
     #[serde(default)]
     pub version: String,
@@ -56,6 +65,14 @@ pub struct Welcome {
     pub lease_ms: u64,
     /// How long a poll should hang at most, in milliseconds, so that leases are renewed in time.
     pub poll_ms: u64,
+    /// The protocol to speak from here on, on whichever server.
+    #[serde(default = "first_protocol")]
+    pub protocol: u32,
+}
+
+/// What is spoken where nothing is said.
+fn first_protocol() -> u32 {
+    1
 }
 
 /// A worker asks for work and orders, and says what it has.
@@ -81,6 +98,9 @@ pub struct Poll {
     /// Rises with everything that the worker says, because requests overtake each other; 0 = it does not count.
     #[serde(default)]
     pub serial: u64,
+    /// The protocol that the [`Welcome`] named.
+    #[serde(default = "first_protocol")]
+    pub protocol: u32,
 }
 
 /// An attempt in a worker's hands.
@@ -212,6 +232,9 @@ pub enum WorkerError {
     /// The request makes no sense.
     #[error("{0}")]
     Bad(String),
+    /// The session was begun on a newer server: ask one of those, this one does not understand.
+    #[error("{0}")]
+    TooNew(String),
     /// The store could not do it; send the request again.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -238,6 +261,17 @@ pub enum ClaimError {
     /// 409.
     #[error("Command waits for a time or a child")]
     Suspended,
+    /// 409: what it does counts no more.
+    #[error("command {id} is not held by this session under epoch {epoch} (any more): stop it")]
+    NotHeld {
+        /// Which command.
+        id: i64,
+        /// Attempt.
+        epoch: u32,
+    },
+    /// 400.
+    #[error("continuation: not what came with the last call")]
+    Continuation,
     /// The session has ended, or never was.
     #[error("session {0} is not known (any more): say hello again")]
     UnknownSession(SessionId),
@@ -263,6 +297,9 @@ pub trait Transport: Send + Sync + 'static {
 
     /// Returns a large result.
     async fn result(&self, reference: &str) -> Result<Arc<Value>, WorkerError>;
+
+    /// Hands over what tools printed. Nothing waits for it: what is lost is lost.
+    async fn log(&self, lines: Vec<LogLine>) -> Result<(), WorkerError>;
 
     /// Returns a credential to whoever holds a live command.
     async fn credential(&self, warrant: &Warrant, alias: &str) -> Result<Credential, SecretError>;
@@ -309,6 +346,10 @@ impl Transport for Local {
             Some(data) => Ok(data),
             None => Err(WorkerError::Bad(format!("there is no result {reference}"))),
         }
+    }
+
+    async fn log(&self, lines: Vec<LogLine>) -> Result<(), WorkerError> {
+        Ok(self.0.keep_log(lines).await?)
     }
 
     async fn credential(&self, warrant: &Warrant, alias: &str) -> Result<Credential, SecretError> {

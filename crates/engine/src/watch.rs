@@ -18,6 +18,8 @@ struct Watched {
     version: watch::Sender<u64>,
     /// Counts the ends and proofs: what most who wait are waiting for.
     milestones: watch::Sender<u64>,
+    /// Counts what was printed, and the milestones.
+    log: watch::Sender<u64>,
 }
 
 impl Watches {
@@ -29,6 +31,18 @@ impl Watches {
     /// Returns a receiver that changes when the execution ends or quiesces.
     pub(crate) fn milestones(&self, execution_id: ExecutionId) -> watch::Receiver<u64> {
         self.watched(execution_id, |watched| watched.milestones.subscribe())
+    }
+
+    /// Returns a receiver that changes when something was printed, and with the milestones.
+    pub(crate) fn log(&self, execution_id: ExecutionId) -> watch::Receiver<u64> {
+        self.watched(execution_id, |watched| watched.log.subscribe())
+    }
+
+    /// Tells those who read what is printed.
+    pub(crate) fn printed(&self, execution_id: ExecutionId) {
+        if let Some(watched) = hold(&self.0).get(&execution_id) {
+            watched.log.send_modify(|count| *count += 1);
+        }
     }
 
     /// Tells those who watch.
@@ -46,6 +60,7 @@ impl Watches {
         });
         if milestone {
             watched.milestones.send_modify(|count| *count += 1);
+            watched.log.send_modify(|count| *count += 1);
         }
     }
 
@@ -54,7 +69,8 @@ impl Watches {
         if all.len() >= WATCHES_BEFORE_CLEANING && !all.contains_key(&execution_id) {
             all.retain(|_, watched| !watched.is_idle());
         }
-        let fresh = || Watched { version: watch::channel(0).0, milestones: watch::channel(0).0 };
+        let fresh =
+            || Watched { version: watch::channel(0).0, milestones: watch::channel(0).0, log: watch::channel(0).0 };
         subscribe(all.entry(execution_id).or_insert_with(fresh))
     }
 }
@@ -64,7 +80,7 @@ const WATCHES_BEFORE_CLEANING: usize = 1024;
 
 impl Watched {
     fn is_idle(&self) -> bool {
-        self.version.is_closed() && self.milestones.is_closed()
+        self.version.is_closed() && self.milestones.is_closed() && self.log.is_closed()
     }
 }
 

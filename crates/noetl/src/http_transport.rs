@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use indexmap::IndexMap;
 use noetl_core::id::{CatalogId, ExecutionId, SessionId};
+use noetl_core::log::LogLine;
 use noetl_core::playbook::{self, Playbook};
 use noetl_core::secret::keychain::KeptUnder;
 use noetl_core::secret::{Credential, Warrant, Withheld};
@@ -21,12 +22,15 @@ use serde_json::Value;
 use crate::api::catalog::Entry;
 use crate::api::error::ErrorBody;
 use crate::api::worker::secrets::{self, CredentialAsk, KeepReply, KeepRequest, KeptAsk, KeptReply};
+use crate::api::worker::{Printed, PrintedReply};
 use crate::server::{doors, tls};
 
 /// Longest time to a connection.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest time to an answer, beyond what the request asks the server to wait.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
+/// The same for a poll: shorter, so that a server that is gone without a word is noticed before the lease runs out.
+pub const POLL_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest time to an answer that carries or takes data.
 pub const DATA_TIMEOUT: Duration = Duration::from_secs(60);
 /// A connection that was idle for so long is not used again: the server closes it after a while.
@@ -106,6 +110,7 @@ impl HttpTransport {
         };
         Err(match (status, session_id) {
             (StatusCode::GONE, Some(session_id)) => WorkerError::UnknownSession(session_id),
+            (StatusCode::UPGRADE_REQUIRED, _) => WorkerError::TooNew(message),
             (StatusCode::SERVICE_UNAVAILABLE | StatusCode::INSUFFICIENT_STORAGE, _) => {
                 WorkerError::Store(StoreError::Unavailable(message))
             }
@@ -183,7 +188,7 @@ impl Transport for HttpTransport {
     }
 
     async fn poll(&self, poll: Poll) -> Result<Orders, WorkerError> {
-        let timeout = ANSWER_TIMEOUT + Duration::from_millis(poll.wait_ms);
+        let timeout = POLL_TIMEOUT + Duration::from_millis(poll.wait_ms);
         self.ask(self.post("api/worker/poll", &poll, timeout)?, Some(poll.session_id)).await
     }
 
@@ -215,6 +220,12 @@ impl Transport for HttpTransport {
         let mut url = self.url("api/result/resolve")?;
         url.query_pairs_mut().append_pair("ref", reference);
         self.ask(self.client.get(url).timeout(DATA_TIMEOUT), None).await.map(Arc::new)
+    }
+
+    async fn log(&self, lines: Vec<LogLine>) -> Result<(), WorkerError> {
+        let taken: Result<PrintedReply, _> =
+            self.ask(self.post("api/worker/log", &Printed { lines }, ANSWER_TIMEOUT)?, None).await;
+        taken.map(|_| ())
     }
 
     async fn credential(&self, warrant: &Warrant, alias: &str) -> Result<Credential, SecretError> {

@@ -2,16 +2,20 @@
 
 use std::convert::Infallible;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use noetl_core::id::ExecutionId;
+use noetl_core::log::LogStream;
 use noetl_core::secret::keychain::Wanted;
 use noetl_core::secret::{Credential, PieceMask};
 use noetl_core::tool::{ToolCall, ToolError, ToolOutcome};
 use noetl_engine::worker::{CommandSecrets, Stop, Tools};
 use noetl_tools::{LINE_BYTES_MAX, LogSink, Outside, Secrets, StopHandle, Stream, Toolbox, stop_line};
 use serde_json::Value;
+
+use crate::logs::{LogPost, Printer};
 
 /// Hidden argument that makes this binary a process supervisor: `main` must look for it before anything else.
 pub const SUPERVISE: &str = "__supervise";
@@ -40,6 +44,7 @@ pub type Output = Arc<dyn Fn(Printed<'_>) + Send + Sync>;
 /// A toolbox as the worker knows it.
 pub struct Hands {
     toolbox: Arc<Toolbox>,
+    post: LogPost,
     output: Option<Output>,
 }
 
@@ -50,9 +55,9 @@ impl fmt::Debug for Hands {
 }
 
 impl Hands {
-    /// Returns the hands of a worker. What tools print goes to `output`, else nowhere: it may hold secrets.
-    pub fn new(toolbox: Arc<Toolbox>, output: Option<Output>) -> Self {
-        Hands { toolbox, output }
+    /// Returns the hands of a worker. What tools print goes to the log by `post`, and to `output` too.
+    pub fn new(toolbox: Arc<Toolbox>, post: LogPost, output: Option<Output>) -> Self {
+        Hands { toolbox, post, output }
     }
 }
 
@@ -71,6 +76,9 @@ impl Tools for Hands {
             label: Arc::clone(&call.label),
             secrets: Arc::clone(secrets),
             pieces: Mutex::default(),
+            post: self.post.clone(),
+            printer: Printer::of(&call),
+            has_printed: AtomicBool::new(false),
         };
         let outside = Outside { log: &sink, secrets: &Given { secrets, hands: self } };
         let outcome = tokio::select! {
@@ -116,6 +124,9 @@ struct Sink {
     secrets: Arc<CommandSecrets>,
     /// What may be the beginning of a secret in a line that was cut, by stream.
     pieces: Mutex<[PieceMask; 2]>,
+    post: LogPost,
+    printer: Printer,
+    has_printed: AtomicBool,
 }
 
 /// Every line passes here on its way out of the worker, and leaves its secrets behind.
@@ -141,9 +152,45 @@ impl Sink {
         }
     }
 
+    /// The one place where what tools print leaves their hands, for the log and for whoever looks on.
     fn print(&self, stream: Stream, line: &str) {
+        self.has_printed.store(true, Ordering::Relaxed);
+        let log_stream = match stream {
+            Stream::Stdout => LogStream::Stdout,
+            Stream::Stderr => LogStream::Stderr,
+        };
+        self.post.line(&self.printer, log_stream, line);
         if let Some(output) = &self.output {
             output(Printed { execution_id: self.execution_id, step: &self.step, label: &self.label, stream, line });
         }
+    }
+}
+
+impl Drop for Sink {
+    fn drop(&mut self) {
+        if self.has_printed.load(Ordering::Relaxed) {
+            self.post.ended(&self.printer);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use noetl_core::playbook::{ENGINE_KINDS, TOOL_KINDS};
+
+    /// Kinds that a playbook may use and no toolbox runs yet: a step fails when it is reached.
+    const MISSING: &[&str] = &["secrets"];
+
+    #[test]
+    fn what_may_be_registered_is_what_the_engine_and_the_toolbox_run() {
+        let run: BTreeSet<&str> =
+            noetl_tools::kinds().iter().map(|info| info.kind).chain(ENGINE_KINDS.iter().copied()).collect();
+        let known: BTreeSet<&str> = TOOL_KINDS.iter().copied().collect();
+        let unknown: Vec<_> = run.difference(&known).collect();
+        assert!(unknown.is_empty(), "add to TOOL_KINDS: {unknown:?}");
+        let missing: Vec<_> = known.difference(&run).filter(|kind| !MISSING.contains(*kind)).collect();
+        assert!(missing.is_empty(), "the toolbox lacks {missing:?}");
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use noetl_core::id::{CatalogId, ExecutionId};
+use noetl_core::log::LogLine;
 use noetl_core::playbook::Playbook;
 use noetl_core::secret::keychain::KeptUnder;
 use noetl_core::secret::{Credential, Warrant};
@@ -85,6 +86,11 @@ impl Transport for Flaky {
 
     async fn result(&self, reference: &str) -> Result<Arc<Value>, WorkerError> {
         self.server().await?.result(reference).await
+    }
+
+    async fn log(&self, lines: Vec<LogLine>) -> Result<(), WorkerError> {
+        let server = self.server().await?;
+        self.answer(server.log(lines).await).await
     }
 
     async fn credential(&self, warrant: &Warrant, alias: &str) -> Result<Credential, SecretError> {

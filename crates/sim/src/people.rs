@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use noetl_core::head::Status;
 use noetl_core::id::ExecutionId;
 use noetl_core::playbook::CancelMode;
-use noetl_engine::{CancelAnswer, CancelError, CancelRequest, StartRequest};
+use noetl_engine::{CancelAnswer, CancelError, CancelRequest, StartRequest, StopRequest};
 use noetl_store::catalog::ResourceKey;
 use serde_json::Map;
 use tokio::time::Instant;
@@ -54,9 +55,30 @@ pub(crate) async fn live(scenario: Scenario, servers: Servers, chance: Chance) -
             }
         } else if chance.per_mille(scenario.cancels) {
             cancel(&engine, &servers, &chance, &mut memory).await;
+        } else if chance.per_mille(400) {
+            stop_step(&engine, &chance).await;
         }
     }
     memory
+}
+
+/// Stops one step of anybody's execution, or one iteration of it. Whether that comes in time is left to chance.
+async fn stop_step(engine: &std::sync::Arc<noetl_engine::Engine>, chance: &Chance) {
+    let query = noetl_store::ListQuery { status: vec![Status::Running], limit: 200, ..Default::default() };
+    let Ok(known) = engine.store().executions(query).await else { return };
+    let Some(head) = chance.pick(&known) else { return };
+    let Ok(Some(view)) = engine.store().view(head.execution_id).await else { return };
+    let Some(row) = chance.pick(&view.commands) else { return };
+    let request = StopRequest {
+        execution_id: head.execution_id,
+        step: row.step.to_string(),
+        iteration: if chance.per_mille(500) { row.iteration } else { None },
+        reason: None,
+        grace_ms: chance.per_mille(300).then(|| chance.between(0, 3_000)),
+        by: "sim".to_owned(),
+    };
+    // Ended, over, or the store was away: people try once.
+    drop(engine.stop_step(&request).await);
 }
 
 async fn cancel(

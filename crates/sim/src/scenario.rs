@@ -52,11 +52,13 @@ impl Scenario {
         ("sim/chain", CHAIN),
         ("sim/fan", FAN),
         ("sim/loop", LOOP),
+        ("sim/cursor", CURSOR),
         ("sim/retry", RETRY),
         ("sim/cycle", CYCLE),
         ("sim/leaf", LEAF),
         ("sim/branch", BRANCH),
         ("sim/family", FAMILY),
+        ("sim/limited", LIMITED),
     ];
 }
 
@@ -90,6 +92,21 @@ metadata: {name: loop, path: sim/loop}
 workflow:
   - step: start
     loop: {in: 7, iterator: i, spec: {mode: parallel, max_in_flight: 3}}
+    tool: {kind: shell, cmds: [work]}
+    next: {arcs: [{step: end}]}
+  - {step: end, tool: {kind: noop}}
+";
+
+const CURSOR: &str = "
+apiVersion: noetl.io/v2
+kind: Playbook
+metadata: {name: cursor, path: sim/cursor}
+workflow:
+  - step: start
+    loop:
+      cursor: {kind: postgres, claim: 'claim {{ __frame_max_rows }}'}
+      iterator: row
+      spec: {mode: cursor, max_in_flight: 2, frame: {max_rows: 3, row_concurrency: 2}}
     tool: {kind: shell, cmds: [work]}
     next: {arcs: [{step: end}]}
   - {step: end, tool: {kind: noop}}
@@ -141,6 +158,17 @@ workflow:
     loop: {in: 3, iterator: i, spec: {mode: parallel}}
     tool: {kind: playbook, path: sim/leaf}
     next: {arcs: [{step: end}]}
+  - {step: end, tool: {kind: shell, cmds: [work]}}
+";
+
+const LIMITED: &str = "
+apiVersion: noetl.io/v2
+kind: Playbook
+metadata: {name: limited, path: sim/limited}
+executor: {spec: {timeout: 4}}
+workflow:
+  - {step: start, spec: {timeout: 2}, tool: {kind: playbook, path: sim/branch}, next: {arcs: [{step: one}]}}
+  - {step: one, spec: {timeout: 1}, tool: {kind: shell, cmds: [work]}, next: {arcs: [{step: end}]}}
   - {step: end, tool: {kind: shell, cmds: [work]}}
 ";
 

@@ -9,10 +9,12 @@ use noetl_core::append::{Append, Due, Verdict};
 use noetl_core::event::Recorded;
 use noetl_core::head::{CommandRow, Head, HeadView};
 use noetl_core::id::{CancellationId, CredentialId, ExecutionId, SessionId};
+use noetl_core::log::LogLine;
 use noetl_core::time::Timestamp;
+use noetl_core::turns::Turns;
 use noetl_store::{
-    Cancellation, Chunk, ChunkDecide, EventQuery, ListQuery, Loaded, LockedDecide, Session, SqlLimits, SqlRows, Store,
-    StoreError, TableSize, catalog, secret,
+    Cancellation, Chunk, ChunkDecide, EventQuery, ListQuery, Loaded, LockedDecide, LogQuery, LogRow, Session,
+    SqlLimits, SqlRows, Store, StoreError, TableSize, catalog, secret,
 };
 use serde_json::Value;
 
@@ -113,8 +115,14 @@ impl Store for Shaky {
         self.inner.executions(query).await
     }
 
-    async fn candidates(&self, pools: &[Arc<str>], skip: u64, limit: u64) -> Result<Vec<CommandRow>, StoreError> {
-        self.inner.candidates(pools, skip, limit).await
+    async fn candidates(
+        &self,
+        pools: &[Arc<str>],
+        turns: &Turns,
+        skip: u64,
+        limit: u64,
+    ) -> Result<Vec<CommandRow>, StoreError> {
+        self.inner.candidates(pools, turns, skip, limit).await
     }
 
     async fn due(&self, limit: u64) -> Result<(Timestamp, Vec<Due>), StoreError> {
@@ -195,6 +203,17 @@ impl Store for Shaky {
 
     async fn keep_answer(&self, key: &str, answer: Value) -> Result<Value, StoreError> {
         self.inner.keep_answer(key, answer).await
+    }
+
+    async fn keep_log(&self, lines: Vec<LogLine>) -> Result<(), StoreError> {
+        self.before().await?;
+        let answer = self.inner.keep_log(lines).await;
+        self.after().await?;
+        answer
+    }
+
+    async fn log(&self, query: LogQuery) -> Result<Vec<LogRow>, StoreError> {
+        self.inner.log(query).await
     }
 
     async fn credential(&self, name_or_id: &str) -> Result<Option<secret::CredentialRow>, StoreError> {

@@ -37,11 +37,15 @@ pub(crate) struct SimTools {
     chance: Chance,
     witness: Witness,
     attempts: Mutex<BTreeMap<CommandId, u32>>,
+    claims: Mutex<BTreeMap<ExecutionId, u32>>,
 }
+
+/// Claims of one execution at one worker that find rows; those after them find none.
+const CLAIMS_MAX: u32 = 4;
 
 impl SimTools {
     pub(crate) fn new(chance: Chance, witness: Witness) -> Self {
-        SimTools { chance, witness, attempts: Mutex::default() }
+        SimTools { chance, witness, attempts: Mutex::default(), claims: Mutex::default() }
     }
 }
 
@@ -83,6 +87,20 @@ impl Tools for SimTools {
         if self.chance.per_mille(15) {
             return ToolOutcome::failed(ToolError::hard(ErrorKind::Connection, "GONE", "it is not there"), Value::Null);
         }
+        if &*call.kind == "postgres" {
+            return ToolOutcome::ok(self.rows(call.execution_id));
+        }
         ToolOutcome::ok(json!({ "step": &*call.step, "tries": tries }))
+    }
+}
+
+impl SimTools {
+    /// What a claim gives: some rows for a while, then none.
+    fn rows(&self, execution_id: ExecutionId) -> Value {
+        let mut claims = self.claims.lock().unwrap_or_else(PoisonError::into_inner);
+        let claims = claims.entry(execution_id).or_default();
+        *claims += 1;
+        let count = if *claims > CLAIMS_MAX { 0 } else { self.chance.below(4) };
+        json!({ "rows": (0..count).collect::<Vec<_>>(), "row_count": count })
     }
 }

@@ -249,7 +249,9 @@ fn after_the_end(append: &Append, head: &Head) -> Result<(), StoreError> {
             | Event::CommandSuspended(_)
             | Event::CommandResumed { .. }
             | Event::CommandReleased { .. }
+            | Event::CommandStopping(_)
             | Event::LoopStarted { .. }
+            | Event::LoopClaimed { .. }
             | Event::LoopDone { .. }
             | Event::StepExit(_) => !ended,
         };
@@ -284,8 +286,10 @@ fn well_formed(append: &Append) -> Result<(), StoreError> {
         | Event::CommandLost { .. }
         | Event::CommandReleased { .. }
         | Event::CommandCancelled { .. }
+        | Event::CommandStopping(_)
         | Event::CommandForgotten { .. }
         | Event::LoopStarted { .. }
+        | Event::LoopClaimed { .. }
         | Event::LoopDone { .. }
         | Event::StepExit(_)
         | Event::ExecutionCancelEscalated(_)

@@ -8,6 +8,7 @@ pub mod conformance;
 mod landing;
 pub mod memory;
 pub mod payload;
+mod pending;
 pub mod postgres;
 pub mod query;
 pub mod secret;
@@ -21,8 +22,10 @@ use noetl_core::append::{Append, Due, Verdict};
 use noetl_core::event::Recorded;
 use noetl_core::head::{CommandRow, Head, HeadView, Status};
 use noetl_core::id::{CancellationId, CredentialId, EventId, ExecutionId, SessionId};
+use noetl_core::log::LogLine;
 use noetl_core::playbook::CancelMode;
 use noetl_core::time::Timestamp;
+use noetl_core::turns::Turns;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -97,6 +100,30 @@ pub struct EventQuery {
     pub offset: u64,
     /// How many at most.
     pub limit: u64,
+}
+
+/// Which printed lines to read. All conditions hold together; oldest first.
+#[derive(Debug, Clone)]
+pub struct LogQuery {
+    /// Whose.
+    pub execution_id: ExecutionId,
+    /// Only lines of this step.
+    pub step: Option<String>,
+    /// Only lines that came after this one; 0 = all.
+    pub after: u64,
+    /// How many at most.
+    pub limit: u64,
+    /// The newest of them instead of the oldest; in the same order.
+    pub newest: bool,
+}
+
+/// A printed line with its place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogRow {
+    /// Rises with every line, from 1.
+    pub log_id: u64,
+    /// The line.
+    pub line: LogLine,
 }
 
 /// Which executions to list. All conditions hold together; newest first.
@@ -248,8 +275,17 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     /// Lists executions.
     async fn executions(&self, query: ListQuery) -> Result<Vec<Head>, StoreError>;
 
-    /// Returns pending commands of `pools`, by priority and age, skipping `skip`: an unlocked read, so a hint.
-    async fn candidates(&self, pools: &[Arc<str>], skip: u64, limit: u64) -> Result<Vec<CommandRow>, StoreError>;
+    /// Returns pending commands of `pools`, skipping `skip`: an unlocked read, so a hint.
+    ///
+    /// Highest priority first. In one priority first one command of each execution, in the order of `turns`, then a
+    /// second one of each, and so on; the commands of one execution by age. Pools are merged in that same order.
+    async fn candidates(
+        &self,
+        pools: &[Arc<str>],
+        turns: &Turns,
+        skip: u64,
+        limit: u64,
+    ) -> Result<Vec<CommandRow>, StoreError>;
 
     /// Returns the store's clock and obligations that are due, oldest first.
     async fn due(&self, limit: u64) -> Result<(Timestamp, Vec<Due>), StoreError>;
@@ -312,6 +348,13 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
 
     /// Keeps the answer given to an idempotency key, unless one is kept already; returns the one that is kept.
     async fn keep_answer(&self, key: &str, answer: Value) -> Result<Value, StoreError>;
+
+    /// Keeps lines that tools printed, in their order. A line that is here already changes nothing; lines of executions
+    /// that are not here (any more) are dropped, and so is what an execution prints beyond its limit, behind a mark.
+    async fn keep_log(&self, lines: Vec<LogLine>) -> Result<(), StoreError>;
+
+    /// Returns lines that tools printed.
+    async fn log(&self, query: LogQuery) -> Result<Vec<LogRow>, StoreError>;
 
     /// Returns the credential under a name, else the one with that id.
     async fn credential(&self, name_or_id: &str) -> Result<Option<secret::CredentialRow>, StoreError>;

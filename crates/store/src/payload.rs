@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use noetl_core::append::{Append, CommandChange, Guard};
 use noetl_core::event::{
-    Call, Cancelled, CommandDone, Ended, Escalated, Event, Exit, Initialized, Issued, Parent, StepExited, Suspended,
-    Wait, Write,
+    Call, Cancelled, CommandDone, Ended, Escalated, Event, Exit, Initialized, Issued, Parent, StepExited, Stopping,
+    Suspended, Wait, Write,
 };
 use noetl_core::head::{CancelInfo, CommandRow, Head};
 use noetl_core::result::{Bound, StoredRef};
@@ -159,6 +159,13 @@ impl Scrub {
                 self.text(reason);
                 Ok(())
             }
+            Event::CommandStopping(stopping) => {
+                let Stopping { command_id: _, epoch: _, step, cause: _, reason, by, held: _ } = &mut **stopping;
+                self.shared_text(step);
+                self.text(reason);
+                self.text(by);
+                Ok(())
+            }
             Event::CommandReleased { command_id: _, epoch: _, step }
             | Event::CommandForgotten { command_id: _, epoch: _, step, end: _ } => {
                 self.shared_text(step);
@@ -170,9 +177,13 @@ impl Scrub {
                 self.maybe_shared_text(worker_id.as_mut());
                 Ok(())
             }
-            Event::LoopStarted { step, visit: _, items, total: _, max_in_flight: _ } => {
+            Event::LoopStarted { step, visit: _, items, total: _, max_in_flight: _, cursor: _ } => {
                 self.shared_text(step);
                 self.bound(items)
+            }
+            Event::LoopClaimed { step, visit: _, rows, count: _, full: _ } => {
+                self.shared_text(step);
+                self.bound(rows)
             }
             Event::LoopDone { step, visit: _, total: _, failed: _, result } => {
                 self.shared_text(step);

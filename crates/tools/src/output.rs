@@ -9,8 +9,8 @@ use tokio::net::unix::pipe;
 /// Most bytes kept of one stream of one command; the rest is counted and dropped.
 pub const OUTPUT_BYTES_MAX: usize = 8 << 20;
 
-/// Longest line that is passed on whole; a longer one is cut into several.
-pub const LINE_BYTES_MAX: usize = 64 << 10;
+/// Longest line that is passed on whole; a longer one is cut into several. As long as logs keep.
+pub const LINE_BYTES_MAX: usize = noetl_core::log::LOG_LINE_BYTES_MAX;
 
 /// Most bytes taken from a pipe after its process ended: the largest pipe that an ordinary user may have.
 const DRAIN_BYTES_MAX: usize = 1 << 20;

@@ -3,18 +3,23 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::append::{Append, CommandChange, Due, DueChange, DueKind, Guard, HeadChange, NewEvent};
-use crate::event::{AttemptEnd, Cancelled, Ended, Escalated, Event};
+use crate::event::{AttemptEnd, Cancelled, Ended, Escalated, Event, error_value};
 use crate::head::{CancelInfo, CommandRow, CommandState, Head, HeadView, Status};
 use crate::id::{CommandId, EventId, ExecutionId, IdSource};
 use crate::playbook::CancelMode;
 use crate::time::Timestamp;
+use crate::tool::{ErrorKind, ToolError};
 
 /// Longest reason, in bytes.
 pub const REASON_BYTES_MAX: usize = 4096;
 /// Grace of an interrupt when neither request, step nor playbook names one, in milliseconds.
 pub const GRACE_MS_DEFAULT: u64 = 10_000;
+
+/// The [`Request::cancelled_by`] of a time limit (`executor.spec.timeout`).
+pub const BY_TIMEOUT: &str = "timeout";
 
 /// Who wants what, for one execution or a family.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +44,13 @@ pub struct Request {
     pub grace_ms: Option<u64>,
     /// `Idempotency-Key`.
     pub idempotency_key: Option<String>,
+}
+
+impl Request {
+    /// Returns whether this is the time limit of `execution_id` itself: it fails, and only its descendants are cancelled.
+    fn times_out(&self, execution_id: ExecutionId) -> bool {
+        self.cancelled_by == BY_TIMEOUT && self.requested_execution_id == execution_id
+    }
 }
 
 /// A command held by a worker at the decision.
@@ -95,6 +107,7 @@ pub enum Answer {
 /// | the execution is | the request | answer |
 /// | --- | --- | --- |
 /// | running | any | cancelled by this append; quiesced too when nothing is in flight |
+/// | running | its own time limit | the same, but failed with an error of kind `timeout`: people alert on FAILED |
 /// | cancelled, not quiesced | `mode: interrupt` where the present mode is `finish`, or a shorter grace | escalated |
 /// | cancelled, not quiesced | the same idempotency key | repeated: the first answer again |
 /// | ended | any other | already ended; nothing is written, ever |
@@ -116,18 +129,25 @@ fn cancel(view: &HeadView, request: &Request, now: Timestamp, ids: &mut IdSource
     let mut ended = Vec::new();
     let mut append = locked(view, now);
     let mut emit = |event| append.events.push(NewEvent { event_id: EventId(ids.next(now)), event });
-    emit(Event::ExecutionCancelled(Box::new(Cancelled {
-        reason: request.reason.clone(),
-        cancelled_by: request.cancelled_by.clone(),
-        requested_by: request.requested_by.clone(),
-        remote: request.remote.clone(),
-        cascade: request.cascade,
-        mode,
-        grace_ms,
-        root_execution_id: head.root_execution_id,
-        requested_execution_id: request.requested_execution_id,
-        in_flight: in_flight.iter().map(|held| held.command_id).collect(),
-    })));
+    let (status, error) = if request.times_out(head.execution_id) {
+        let error = Arc::new(timed_out(request));
+        emit(Event::PlaybookFailed { path: Arc::clone(&head.path), error: Arc::clone(&error), step: None });
+        (Status::Failed, Some(error))
+    } else {
+        emit(Event::ExecutionCancelled(Box::new(Cancelled {
+            reason: request.reason.clone(),
+            cancelled_by: request.cancelled_by.clone(),
+            requested_by: request.requested_by.clone(),
+            remote: request.remote.clone(),
+            cascade: request.cascade,
+            mode,
+            grace_ms,
+            root_execution_id: head.root_execution_id,
+            requested_execution_id: request.requested_execution_id,
+            in_flight: in_flight.iter().map(|held| held.command_id).collect(),
+        })));
+        (Status::Cancelled, None)
+    };
     let mut commands = Vec::new();
     let mut due = Vec::new();
     for row in &view.commands {
@@ -167,9 +187,10 @@ fn cancel(view: &HeadView, request: &Request, now: Timestamp, ids: &mut IdSource
     append.commands = commands;
     append.due = due;
     append.head = HeadChange {
-        status: Some(Status::Cancelled),
+        status: Some(status),
         quiesced,
         runnable: Some(false),
+        error,
         cancel: Some(CancelInfo {
             reason: request.reason.clone(),
             cancelled_by: request.cancelled_by.clone(),
@@ -185,6 +206,12 @@ fn cancel(view: &HeadView, request: &Request, now: Timestamp, ids: &mut IdSource
         ..HeadChange::default()
     };
     Answer::Cancelled { append: Box::new(append), in_flight, quiesced, mode }
+}
+
+/// The error of an execution that took too long.
+fn timed_out(request: &Request) -> Value {
+    let message = request.reason.clone().unwrap_or_else(|| "it took too long".to_owned());
+    error_value(&ToolError::hard(ErrorKind::Timeout, "EXECUTION_TIMEOUT", message))
 }
 
 /// A cancelled execution is cancelled again: who, why and when are never rewritten.

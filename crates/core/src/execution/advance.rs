@@ -83,7 +83,9 @@ impl Draft {
             .iter()
             .filter_map(|(&command_id, live)| match live.state {
                 LiveState::Suspended { .. } => Some((command_id, live.epoch, Arc::clone(&live.step), true)),
-                LiveState::GivenUp => Some((command_id, live.epoch, Arc::clone(&live.step), false)),
+                LiveState::GivenUp | LiveState::Stopped => {
+                    Some((command_id, live.epoch, Arc::clone(&live.step), false))
+                }
                 LiveState::Issued => None,
             })
             .collect();
@@ -132,6 +134,9 @@ impl Draft {
         self.out.head.status = Some(status);
         self.out.head.failed_steps.clone_from(&self.execution.failed_steps);
         self.out.head.quiesced = true;
+        if env.playbook.executor.timeout_ms.is_some() {
+            self.clear_due(DueKind::Timeout, 0);
+        }
         if !lost.is_empty() {
             // They may still run somewhere, and nothing more can be learnt of them: the certificate says so.
             let mut commands = Vec::new();

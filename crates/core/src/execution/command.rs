@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::append::CommandChange;
+use crate::append::{CommandChange, Due, DueChange, DueKind};
 use crate::event::{Call, CommandDone, Event, Issued, Suspended, Wait, Write, error_value};
 use crate::execution::draft::{Draft, Halt, halt, scope};
 use crate::execution::names::StateNames;
@@ -112,7 +112,7 @@ impl Draft {
     }
 
     /// Returns the step whose data is `result` for the visit that is about to begin.
-    fn arriving_from(&self, step: &Step) -> Option<&str> {
+    pub(super) fn arriving_from(&self, step: &Step) -> Option<&str> {
         self.execution.tokens.iter().rfind(|token| token.step == step.name).and_then(|token| token.from.as_deref())
     }
 
@@ -125,6 +125,8 @@ impl Draft {
             finished: None,
             previous,
             event: None,
+            now: env.now,
+            fields: false,
         }
     }
 
@@ -289,7 +291,13 @@ impl Draft {
     }
 
     /// Issues a command for a worker, claimed at once when one has a free slot.
-    fn issue(&mut self, run: Run<'_>, work: &Work, state: CommandState, env: &mut Env<'_>) -> Result<(), Halt> {
+    pub(super) fn issue(
+        &mut self,
+        run: Run<'_>,
+        work: &Work,
+        state: CommandState,
+        env: &mut Env<'_>,
+    ) -> Result<(), Halt> {
         let command_id = CommandId(env.ids.next(env.now));
         self.emit_issued(run, command_id, env);
         self.insert_row(run, Held { command_id, epoch: 1, row: None }, work, state, None, env);
@@ -307,6 +315,12 @@ impl Draft {
             input: Arc::new(self.audit_input(run, env)),
         };
         self.emit(env, Event::CommandIssued(Box::new(issued)));
+        if let Some(timeout_ms) = run.step.spec.timeout_ms {
+            let execution_id = self.execution.execution_id;
+            let at = env.now.plus_ms(timeout_ms);
+            let due = Due { execution_id, kind: DueKind::StepTimeout, key: command_id.0, at, child: None };
+            self.out.due.push(DueChange::Set(due));
+        }
     }
 
     /// What the log says of a command's arguments: those that are known before the work begins and hold no secret.
@@ -343,8 +357,8 @@ impl Draft {
         let step = run.step;
         let pool = step.spec.pool.clone().unwrap_or_else(|| Arc::clone(&playbook.executor.pool));
         let losses = self.execution.live.get(&held.command_id).map_or(0, |live| live.losses);
-        // A server-run body has entered its step already, and a loop enters once for all iterations.
-        let enters = run.iteration.is_none() && run.command.is_none();
+        // A server-run body has entered its step already, and a loop enters once for all iterations and claims.
+        let enters = run.iteration.is_none() && run.command.is_none() && !step.claims;
         let mut row = CommandRow {
             execution_id: self.execution.execution_id,
             command_id: held.command_id,
@@ -398,6 +412,9 @@ impl Draft {
     /// A body is over: binds its result, settles its command, and leaves the step or goes on with the loop.
     pub(super) fn end_body(&mut self, run: Run<'_>, done: Done, env: &mut Env<'_>) -> Result<(), Halt> {
         let step = run.step;
+        if step.claims {
+            return self.end_claim(run, done, env);
+        }
         let name = match run.iteration {
             Some(index) => format!("{}[{index}]", step.name),
             None => step.name.to_string(),
@@ -427,6 +444,12 @@ impl Draft {
                 })),
             );
             if let Some(Held { command_id, epoch, row }) = run.command {
+                if step.spec.timeout_ms.is_some() {
+                    self.clear_due(DueKind::StepTimeout, command_id.0);
+                }
+                if self.execution.live.get(&command_id).is_some_and(|live| live.stop.is_some()) {
+                    self.clear_due(DueKind::GraceEnd, command_id.0);
+                }
                 let worker_id = done.worker_id;
                 self.emit(
                     env,

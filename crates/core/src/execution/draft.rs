@@ -102,10 +102,19 @@ impl Draft {
             self.out.due.push(DueChange::Set(due));
         }
         let after = self.base + self.out.events.len() as u64;
-        if self.base / SNAPSHOT_EVERY != after / SNAPSHOT_EVERY && !self.execution.status.is_terminal() {
+        let every = self.snapshot_every();
+        if self.base / every != after / every && !self.execution.status.is_terminal() {
             self.out.snapshot = serde_json::to_value(&self.execution).ok().map(Arc::new);
         }
         (self.execution, self.out)
+    }
+
+    /// Returns after how many events a snapshot is worth it. One costs as much as the state is large, and a loop makes
+    /// it large: with a fixed distance the snapshots of a long loop would cost the square of its length.
+    fn snapshot_every(&self) -> u64 {
+        let loops = self.execution.visits.iter().filter_map(|visit| visit.looping.as_deref());
+        let kept = loops.map(|state| u64::from(state.done)).sum::<u64>();
+        SNAPSHOT_EVERY.max(kept.next_power_of_two())
     }
 
     fn go_on(&mut self, _env: &mut Env<'_>) -> Result<bool, Halt> {

@@ -5,9 +5,12 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use crate::event::{CommandDone, Event, Exit, Initialized, Recorded, Write};
-use crate::execution::state::{Ctx, Execution, FoldError, Live, LiveState, LoopState, Outcome, Token, Visit};
+use crate::execution::cursor::{CURSOR_RESULTS_MAX, CursorState};
+use crate::execution::results::Results;
+use crate::execution::state::{Ctx, Execution, FoldError, Live, LiveState, LoopState, Outcome, Stop, Token, Visit};
 use crate::head::{FAILED_STEPS_MAX, Status};
 use crate::id::ExecutionId;
+use crate::result::Bound;
 use crate::time::Timestamp;
 
 impl Execution {
@@ -90,12 +93,10 @@ impl Execution {
             Event::CommandIssued(issued) => {
                 self.begin_visit(&issued.step, issued.visit);
                 self.commands_issued += 1;
-                if let Some(index) = issued.iteration
-                    && let Some(looping) =
-                        self.visit_mut(&issued.step, issued.visit).and_then(|visit| visit.looping.as_mut())
+                if let Some(looping) =
+                    self.visit_mut(&issued.step, issued.visit).and_then(|visit| visit.looping.as_mut())
                 {
-                    let looping = Arc::make_mut(looping);
-                    looping.next = looping.next.max(index + 1);
+                    Arc::make_mut(looping).begin(issued.iteration);
                 }
                 self.live.insert(
                     issued.command_id,
@@ -106,6 +107,7 @@ impl Execution {
                         epoch: 1,
                         losses: 0,
                         started: false,
+                        stop: None,
                         state: LiveState::Issued,
                     },
                 );
@@ -176,10 +178,20 @@ impl Execution {
                     self.live.remove(command_id);
                 }
             }
+            Event::CommandStopping(stopping) => {
+                if let Some(live) = self.live.get_mut(&stopping.command_id).filter(|live| live.epoch == stopping.epoch)
+                {
+                    // The first reason counts.
+                    live.stop.get_or_insert_with(|| Stop { cause: stopping.cause, reason: stopping.reason.clone() });
+                    if !stopping.held {
+                        live.state = LiveState::Stopped;
+                    }
+                }
+            }
             Event::CommandForgotten { command_id, epoch, .. } => {
                 self.lost.remove(&(*command_id, *epoch));
             }
-            Event::LoopStarted { step, visit, items, total, max_in_flight } => {
+            Event::LoopStarted { step, visit, items, total, max_in_flight, cursor } => {
                 if let Some(visit) = self.visit_mut(step, *visit) {
                     visit.looping = Some(Arc::new(LoopState {
                         items: items.clone(),
@@ -189,8 +201,14 @@ impl Execution {
                         done: 0,
                         failed: 0,
                         hard: None,
-                        results: vec![None; *total as usize],
+                        results: Results::unknown(*total as usize),
+                        cursor: cursor.map(CursorState::new),
                     }));
+                }
+            }
+            Event::LoopClaimed { step, visit, rows, count, full } => {
+                if let Some(looping) = self.visit_mut(step, *visit).and_then(|visit| visit.looping.as_mut()) {
+                    Arc::make_mut(looping).claimed(rows, *count, *full);
                 }
             }
             Event::LoopDone { step, visit, failed, result, .. } => {
@@ -293,6 +311,11 @@ impl Execution {
         } else {
             self.live.remove(&done.command_id);
             self.write(&done.ctx);
+            if done.iteration.is_none()
+                && let Some(looping) = self.visit_mut(&done.step, done.visit).and_then(|visit| visit.looping.as_mut())
+            {
+                Arc::make_mut(looping).end_claim(done.error.as_ref());
+            }
         }
     }
 
@@ -316,21 +339,55 @@ impl Execution {
 }
 
 impl LoopState {
+    /// Records that an iteration (or, without one, a claim) is under way.
+    fn begin(&mut self, iteration: Option<u32>) {
+        match (iteration, &mut self.cursor) {
+            (Some(index), cursor) => {
+                self.next = self.next.max(index + 1);
+                if let Some(cursor) = cursor {
+                    cursor.begun(index);
+                }
+            }
+            (None, Some(cursor)) => cursor.claiming += 1,
+            (None, None) => {}
+        }
+    }
+
+    /// Records a frame of rows: they are the next elements.
+    fn claimed(&mut self, rows: &Bound, count: u32, full: bool) {
+        let Some(cursor) = &mut self.cursor else { return };
+        cursor.claimed(self.total, rows, count, full);
+        self.total += count;
+        self.results.grow(self.total.min(CURSOR_RESULTS_MAX) as usize);
+    }
+
+    /// Records the end of a claim; its rows are recorded apart.
+    fn end_claim(&mut self, error: Option<&Arc<Value>>) {
+        let Some(cursor) = &mut self.cursor else { return };
+        cursor.claiming = cursor.claiming.saturating_sub(1);
+        if self.hard.is_none() {
+            self.hard = error.map(Arc::clone);
+        }
+    }
+
     /// Records the end of an iteration; a second one changes nothing.
     fn end(&mut self, index: u32, outcome: Outcome) {
-        let Some(place) = self.results.get_mut(index as usize) else { return };
-        if place.is_some() {
+        if index >= self.total || self.results.get(index as usize).is_some() {
             return;
         }
         self.next = self.next.max(index + 1);
         self.done += 1;
+        if let Some(cursor) = &mut self.cursor {
+            cursor.ended(index);
+        }
         if let Some(error) = &outcome.error {
             self.failed += 1;
             if outcome.hard && self.hard.is_none() {
                 self.hard = Some(Arc::clone(error));
             }
         }
-        *place = Some(outcome);
+        // What a cursor gives beyond the results that are kept is counted, not kept.
+        self.results.record(index as usize, outcome);
     }
 }
 

@@ -93,46 +93,32 @@ impl Draft {
     }
 
     fn evaluate_exit(&self, step: &Step, outcome: &Outcome, env: &Env<'_>) -> Result<Result<Left, String>, Halt> {
-        let finished = Finished { step, outcome };
         let mut leaving = Leaving {
             execution: &self.execution,
             env,
-            finished,
+            finished: Some(Finished { step, outcome }),
             ctx: Arc::clone(&self.execution.ctx),
             writes: Vec::new(),
         };
-        match leaving.run() {
+        match leaving.run(step, outcome) {
             Ok(left) => Ok(Ok(left)),
             Err(error) => halt(env, error).map(Err),
         }
     }
 
-    /// Follows the arcs of a step that was not admitted.
+    /// Follows the arcs of a step that was not admitted. Its own `set` is skipped with it; that of an arc is not.
     pub(super) fn evaluate_skip(&self, step: &Step, env: &Env<'_>) -> Result<Result<Exit, String>, Halt> {
-        let ctx = Arc::clone(&self.execution.ctx);
-        let names = StateNames {
+        let mut leaving = Leaving {
             execution: &self.execution,
-            playbook: env.playbook,
-            environment: env.environment,
-            ctx: &ctx,
+            env,
             finished: None,
-            previous: None,
-            event: None,
+            ctx: Arc::clone(&self.execution.ctx),
+            writes: Vec::new(),
         };
-        let mut exit = Exit::default();
-        for arrow in &step.next.arcs {
-            let fires = match arrow.when.as_ref().map(|when| when.holds(&scope(env, &names))).transpose() {
-                Ok(holds) => holds.unwrap_or(true),
-                Err(error) => return halt(env, error).map(Err),
-            };
-            if fires {
-                exit.routed.push(Arc::clone(&env.playbook.step(arrow.to).name));
-                if !step.next.inclusive {
-                    break;
-                }
-            }
+        match leaving.skip(step) {
+            Ok(exit) => Ok(Ok(exit)),
+            Err(error) => halt(env, error).map(Err),
         }
-        Ok(Ok(exit))
     }
 }
 
@@ -140,15 +126,15 @@ impl Draft {
 struct Leaving<'a, 'e> {
     execution: &'a Execution,
     env: &'a Env<'e>,
-    finished: Finished<'a>,
+    /// `None`: the step was skipped.
+    finished: Option<Finished<'a>>,
     /// `ctx` with the writes so far.
     ctx: Ctx,
     writes: Vec<Write>,
 }
 
 impl<'a> Leaving<'a, '_> {
-    fn run(&mut self) -> Result<Left, ExprError> {
-        let Finished { step, outcome } = self.finished;
+    fn run(&mut self, step: &Step, outcome: &Outcome) -> Result<Left, ExprError> {
         self.apply(&step.set, None)?;
         let mut left = Left { exit: Exit::default(), caught: false };
         // A hard error is routed only by an arc that names failures.
@@ -164,7 +150,7 @@ impl<'a> Leaving<'a, '_> {
                 if self.holds(arrow, event)? {
                     self.apply(&arrow.set, Some(event))?;
                     left.caught |= arrow.catches;
-                    left.exit.routed.push(Arc::clone(&self.env.playbook.step(arrow.to).name));
+                    self.route(arrow, &mut left.exit);
                     if !step.next.inclusive {
                         break;
                     }
@@ -178,10 +164,36 @@ impl<'a> Leaving<'a, '_> {
         Ok(left)
     }
 
+    fn skip(&mut self, step: &Step) -> Result<Exit, ExprError> {
+        let mut exit = Exit::default();
+        for arrow in &step.next.arcs {
+            if self.holds(arrow, "step.skipped")? {
+                self.apply(&arrow.set, Some("step.skipped"))?;
+                self.route(arrow, &mut exit);
+                if !step.next.inclusive {
+                    break;
+                }
+            }
+        }
+        exit.ctx = std::mem::take(&mut self.writes);
+        Ok(exit)
+    }
+
+    /// Two arcs of one step to the same target are one arrival.
+    fn route(&self, arrow: &Arrow, exit: &mut Exit) {
+        let target = &self.env.playbook.step(arrow.to).name;
+        if !exit.routed.contains(target) {
+            exit.routed.push(Arc::clone(target));
+        }
+    }
+
     fn holds(&self, arrow: &Arrow, event: &str) -> Result<bool, ExprError> {
         match &arrow.when {
             None => Ok(true),
-            Some(when) => when.holds(&scope(self.env, &self.names(Some(event)))),
+            Some(when) => {
+                let names = StateNames { fields: arrow.over_result, ..self.names(Some(event)) };
+                when.holds(&scope(self.env, &names))
+            }
         }
     }
 
@@ -215,9 +227,11 @@ impl<'a> Leaving<'a, '_> {
             playbook: self.env.playbook,
             environment: self.env.environment,
             ctx: &self.ctx,
-            finished: Some(self.finished),
+            finished: self.finished,
             previous: None,
             event,
+            now: self.env.now,
+            fields: false,
         }
     }
 }

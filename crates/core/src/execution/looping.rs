@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use crate::event::Event;
+use crate::event::{CursorPlan, Event};
 use crate::execution::command::Run;
+use crate::execution::cursor::Move;
 use crate::execution::draft::{Draft, Halt, halt, scope};
 use crate::execution::state::{LoopState, Outcome};
 use crate::execution::{Env, LIVE_COMMANDS_MAX, LOOP_ITEMS_MAX};
+use crate::expr::ValueTemplate;
 use crate::playbook::{Loop, LoopSource, Output, Step};
 use crate::result::Bound;
 use crate::tool::{ErrorKind, ToolError};
@@ -23,10 +25,25 @@ impl Draft {
         visit: u32,
         env: &mut Env<'_>,
     ) -> Result<(), Halt> {
-        let evaluated = self.evaluate_loop(step, looping, env)?;
+        let evaluated = match &looping.source {
+            LoopSource::In(source) => self.evaluate_loop(step, looping, source, env)?.map(Evaluated::Elements),
+            LoopSource::Cursor(cursor) => self.plan_cursor(step, looping, cursor, env)?.map(Evaluated::Plan),
+        };
         self.enter(step, visit, env);
         let (items, max_in_flight) = match evaluated {
-            Ok(evaluated) => evaluated,
+            Ok(Evaluated::Elements(evaluated)) => evaluated,
+            Ok(Evaluated::Plan(plan)) => {
+                let started = Event::LoopStarted {
+                    step: Arc::clone(&step.name),
+                    visit,
+                    items: Bound::null(),
+                    total: 0,
+                    max_in_flight: plan.claimers.saturating_mul(plan.row_concurrency),
+                    cursor: Some(plan),
+                };
+                self.emit(env, started);
+                return Ok(());
+            }
             Err(error) => {
                 let outcome = Outcome { result: Bound::null(), error: None, hard: true, handled: false };
                 return self.exit_fatally(step, visit, outcome, false, &error, env);
@@ -35,7 +52,8 @@ impl Draft {
         let total = u32::try_from(items.len()).unwrap_or(u32::MAX);
         let name = format!("{}.items", step.name);
         let items = self.bind(env, &name, Value::Array(items), &Output::default());
-        self.emit(env, Event::LoopStarted { step: Arc::clone(&step.name), visit, items, total, max_in_flight });
+        let step_name = Arc::clone(&step.name);
+        self.emit(env, Event::LoopStarted { step: step_name, visit, items, total, max_in_flight, cursor: None });
         if total == 0 { self.end_loop(step, visit, env) } else { Ok(()) }
     }
 
@@ -43,21 +61,15 @@ impl Draft {
         &self,
         step: &Step,
         looping: &Loop,
+        source: &ValueTemplate,
         env: &Env<'_>,
     ) -> Result<Result<(Vec<Value>, u32), ToolError>, Halt> {
-        let previous = self.execution.tokens.iter().rfind(|token| token.step == step.name);
-        let names = self.names(env, previous.and_then(|token| token.from.as_deref()));
+        let names = self.names(env, self.arriving_from(step));
         let scope = scope(env, &names);
         let template = |message| ToolError::hard(ErrorKind::Transform, "TEMPLATE", message);
-        let source = match &looping.source {
-            LoopSource::In(source) => match source.render(&scope) {
-                Ok(source) => source,
-                Err(error) => return halt(env, error).map(template).map(Err),
-            },
-            LoopSource::Cursor(_) => {
-                let message = "cursor loops are not supported yet";
-                return Ok(Err(ToolError::hard(ErrorKind::Config, "LOOP_CURSOR", message)));
-            }
+        let source = match source.render(&scope) {
+            Ok(source) => source,
+            Err(error) => return halt(env, error).map(template).map(Err),
         };
         let items = match elements(source) {
             Ok(items) => items,
@@ -93,16 +105,28 @@ impl Draft {
             let number = visit.visit;
             let step = playbook.step(ix);
             let Some(looping) = &step.looping else { continue };
-            let items = if has_room(state) { self.data(env, &state.items)? } else { continue };
-            while let Some(state) = self.execution.visit(&step.name, number).and_then(|visit| visit.looping.as_ref()) {
-                let (index, total) = (state.next, state.total);
-                if !has_room(state) || self.execution.live.len() >= LIVE_COMMANDS_MAX || !self.may_advance() {
+            if matches!(next_move(state), Move::Wait | Move::Over) {
+                continue;
+            }
+            while let Some(state) = self.looping(&step.name, number) {
+                let (going, total) = (next_move(state), state.total);
+                if matches!(going, Move::Wait | Move::Over)
+                    || self.execution.live.len() >= LIVE_COMMANDS_MAX
+                    || !self.may_advance()
+                {
                     break;
                 }
-                let item = items.get(index as usize).cloned().unwrap_or(Value::Null);
-                let iteration = Iteration { iterator: Arc::clone(&looping.iterator), item, index, total };
-                let run = Run { step, visit: number, iteration: Some(index), command: None };
-                self.run_body(run, Some(iteration), env)?;
+                match (going, &looping.source) {
+                    (Move::Iterate(index), _) => {
+                        let Some(state) = self.looping(&step.name, number) else { break };
+                        let item = self.element(state, index, env)?;
+                        let iteration = Iteration { iterator: Arc::clone(&looping.iterator), item, index, total };
+                        let run = Run { step, visit: number, iteration: Some(index), command: None };
+                        self.run_body(run, Some(iteration), env)?;
+                    }
+                    (Move::Claim, LoopSource::Cursor(cursor)) => self.claim_rows(cursor, number, env)?,
+                    (Move::Claim, LoopSource::In(_)) | (Move::Wait | Move::Over, _) => break,
+                }
                 began = true;
             }
             if self.is_runnable() {
@@ -112,13 +136,14 @@ impl Draft {
         Ok(began)
     }
 
-    /// An iteration is over: ends the loop after the last one.
+    /// Returns the loop of a visit under way. Nobody keeps a clone of it over an event: the fold would have to copy it.
+    pub(super) fn looping(&self, step: &str, visit: u32) -> Option<&LoopState> {
+        self.execution.visit(step, visit)?.looping.as_deref()
+    }
+
+    /// An iteration (or a claim) is over: ends the loop after the last one.
     pub(super) fn end_iteration(&mut self, step: &Step, visit: u32, env: &mut Env<'_>) -> Result<(), Halt> {
-        let over = self
-            .execution
-            .visit(&step.name, visit)
-            .and_then(|visit| visit.looping.as_ref())
-            .is_some_and(|state| state.done >= state.total);
+        let over = self.looping(&step.name, visit).is_some_and(|state| next_move(state) == Move::Over);
         if over { self.end_loop(step, visit, env) } else { Ok(()) }
     }
 
@@ -127,13 +152,13 @@ impl Draft {
             return Ok(());
         };
         let mut results = Vec::with_capacity(state.results.len());
-        for outcome in &state.results {
+        for outcome in state.results.iter() {
             results.push(match outcome {
                 Some(outcome) => (*self.data(env, &outcome.result)?).clone(),
                 None => Value::Null,
             });
         }
-        let data = serde_json::json!({
+        let mut data = serde_json::json!({
             "results": results,
             "stats": {
                 "total": state.total,
@@ -144,6 +169,10 @@ impl Draft {
             },
             "status": "ok",
         });
+        let omitted = state.total as usize - state.results.len();
+        if let (Some(map), true) = (data.as_object_mut(), omitted > 0) {
+            map.insert("results_omitted".into(), omitted.into());
+        }
         let result = self.bind(env, &step.name, data, &step.output);
         self.emit(
             env,
@@ -167,8 +196,22 @@ impl Draft {
     }
 }
 
-fn has_room(state: &LoopState) -> bool {
-    state.next < state.total && state.next - state.done < state.max_in_flight
+/// What a loop begins with.
+enum Evaluated {
+    /// The elements of a collection, and how many at once.
+    Elements((Vec<Value>, u32)),
+    /// How rows will be claimed.
+    Plan(CursorPlan),
+}
+
+/// Says what a loop can begin now.
+fn next_move(state: &LoopState) -> Move {
+    match &state.cursor {
+        Some(cursor) => cursor.next(state.hard.is_some()),
+        None if state.done >= state.total => Move::Over,
+        None if state.next < state.total && state.next - state.done < state.max_in_flight => Move::Iterate(state.next),
+        None => Move::Wait,
+    }
 }
 
 /// Returns the elements of what a loop iterates: a list's elements, a map's entries as `{key, value}`, 0…n-1 for a
@@ -198,7 +241,7 @@ fn pair(key: String, value: Value) -> Value {
     Value::Object(map)
 }
 
-fn count(value: &Value) -> Option<usize> {
+pub(super) fn count(value: &Value) -> Option<usize> {
     let number = match value {
         Value::Number(number) => number.as_f64()?,
         Value::String(text) => text.trim().parse().ok()?,

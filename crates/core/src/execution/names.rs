@@ -9,6 +9,7 @@ use crate::execution::state::{Ctx, Execution, Outcome};
 use crate::expr::{Binding, Names, ResultBinding};
 use crate::playbook::{Playbook, Step};
 use crate::result::{Bound, stored_value};
+use crate::time::Timestamp;
 use crate::work::{Named, Shape};
 
 /// Names, from the innermost to the outermost. What comes first here hides what comes later.
@@ -25,6 +26,10 @@ pub(super) struct StateNames<'a> {
     pub(super) previous: Option<&'a str>,
     /// `event.name` in arcs.
     pub(super) event: Option<&'a str>,
+    /// `event.timestamp` in arcs.
+    pub(super) now: Timestamp,
+    /// The expression is one over the fields of the result: they are names.
+    pub(super) fields: bool,
 }
 
 /// A visit that has just finished.
@@ -54,6 +59,15 @@ impl StateNames<'_> {
             status: Some(if error.is_some() { "error" } else { "ok" }),
             error: error.cloned(),
             labels,
+        }
+    }
+
+    /// Returns the field of the result at hand, in an expression over its fields.
+    fn field(&self, name: &str) -> Option<Binding> {
+        let outcome = self.finished.filter(|_| self.fields)?.outcome;
+        match &outcome.result {
+            Bound::Inline(data) => Some(Binding::Data(Arc::new(data.get(name)?.clone()))),
+            Bound::Stored(stored) => Some(Binding::Data(Arc::new(stored.summary.get(name)?.clone()))),
         }
     }
 
@@ -120,6 +134,7 @@ impl Names for StateNames<'_> {
                         "name": self.event,
                         "step": &*finished.step.name,
                         "payload": payload,
+                        "timestamp": self.now.to_iso(),
                     }));
                 }
                 _ => {}
@@ -145,6 +160,16 @@ impl Names for StateNames<'_> {
         if let Some(value) = self.system(name) {
             return data(value);
         }
+        if let Some(field) = self.field(name) {
+            return Some(field);
+        }
+        if matches!(name, "result" | "response") {
+            let finished = self.finished.map(|finished| &*finished.step.name);
+            // Before anything has finished, a workload key of that name is meant.
+            if let Some(result) = finished.or(self.previous).and_then(|step| self.step(step)) {
+                return Some(Binding::Result(result));
+            }
+        }
         if let Some(value) = self.ctx.get(name) {
             return Some(Binding::Data(Arc::clone(value)));
         }
@@ -157,43 +182,30 @@ impl Names for StateNames<'_> {
         if let Some(value) = self.workload(name) {
             return data(value.clone());
         }
-        if let Some(value) = self.playbook.extras.get(name) {
-            return data(value.clone());
-        }
-        match name {
-            "result" | "response" => {
-                let finished = self.finished.map(|finished| &*finished.step.name);
-                Some(Binding::Result(self.step(finished.or(self.previous)?)?))
-            }
-            _ => None,
-        }
+        self.playbook.extras.get(name).and_then(|value| data(value.clone()))
     }
 }
 
-/// Returns a binding as it stands in a command. A group becomes plain data.
+/// Returns a binding as it stands in a command. A group without results in it becomes plain data.
 fn named(binding: Binding) -> Named {
     match binding {
-        Binding::Data(data) => Named { bound: Bound::Inline(data), result: None },
+        Binding::Data(data) => Named::data(Bound::Inline(data)),
         Binding::Result(result) => {
             let shape = Shape { error: result.error, labels: result.labels };
-            Named { bound: result.bound, result: Some(shape) }
+            Named { bound: result.bound, result: Some(shape), group: None }
         }
         Binding::Group(group) => {
-            let plain = group.iter().map(|(name, binding)| (name.to_string(), plain(binding))).collect();
-            Named { bound: Bound::inline(Value::Object(plain)), result: None }
-        }
-    }
-}
-
-fn plain(binding: &Binding) -> Value {
-    match binding {
-        Binding::Data(data) => (**data).clone(),
-        Binding::Result(result) => match &result.bound {
-            Bound::Inline(data) => (**data).clone(),
-            Bound::Stored(stored) => stored_value(stored),
-        },
-        Binding::Group(group) => {
-            Value::Object(group.iter().map(|(name, binding)| (name.to_string(), plain(binding))).collect())
+            let plain = group.iter().map(|(name, binding)| match binding {
+                Binding::Data(data) => Some((name.to_string(), (**data).clone())),
+                Binding::Result(_) | Binding::Group(_) => None,
+            });
+            match plain.collect() {
+                Some(plain) => Named::data(Bound::inline(Value::Object(plain))),
+                None => {
+                    let names = group.iter().map(|(name, binding)| (Arc::clone(name), named(binding.clone())));
+                    Named { bound: Bound::null(), result: None, group: Some(names.collect()) }
+                }
+            }
         }
     }
 }

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::append::{CommandChange, DueKind};
-use crate::event::{Event, Wait};
+use crate::event::{Event, StopCause, Wait};
 use crate::execution::Env;
 use crate::execution::command::{Going, Held, Run};
 use crate::execution::draft::{Draft, Halt};
-use crate::execution::state::LiveState;
+use crate::execution::state::{LiveState, Stop};
 use crate::head::CommandState;
 use crate::id::CommandId;
 use crate::playbook::Step;
@@ -24,11 +24,14 @@ impl Draft {
         let Some(live) = self.execution.live.get(&command_id) else { return Ok(false) };
         match live.state {
             LiveState::Issued if live.epoch == report.epoch => {}
-            LiveState::Issued | LiveState::Suspended { .. } | LiveState::GivenUp => return Ok(false),
+            LiveState::Issued | LiveState::Suspended { .. } | LiveState::GivenUp | LiveState::Stopped => {
+                return Ok(false);
+            }
         }
+        let stop = live.stop.clone();
         let epoch = report.epoch;
         let (visit, iteration, started) = (live.visit, live.iteration, live.started);
-        let Some(step) = step(env, &live.step.clone()) else { return Ok(false) };
+        let Some(step) = env.playbook.body(&live.step, iteration.is_some()) else { return Ok(false) };
         let held = Held { command_id, epoch, row: Some(CommandState::Claimed) };
         let mut run = Run { step, visit, iteration, command: Some(held) };
         match &report.outcome {
@@ -46,6 +49,10 @@ impl Draft {
                 let done = Done { worker_id: Some(Arc::clone(worker_id)), ..(**done).clone() };
                 self.end_body(run, done, env)?;
             }
+            // What is to be stopped does not begin to wait.
+            Reported::Suspended(_) if stop.is_some() => {
+                self.end_body(run, failed(stopped(stop.as_ref()), Some(Arc::clone(worker_id))), env)?;
+            }
             Reported::Suspended(pause) => {
                 let item = self.iteration(step, visit, iteration, env)?;
                 let work = Work { iteration: item, ..Work::default() };
@@ -60,9 +67,8 @@ impl Draft {
                 }
             }
             Reported::Cancelled { .. } => {
-                // Of an execution that goes on: the worker was stopped by something else than a cancel of the run.
-                let error = ToolError::soft(ErrorKind::Cancelled, "CANCELLED", "the command was cancelled");
-                self.end_body(run, failed(error, Some(Arc::clone(worker_id))), env)?;
+                // Of an execution that goes on: its step was stopped, not the run.
+                self.end_body(run, failed(stopped(stop.as_ref()), Some(Arc::clone(worker_id))), env)?;
             }
             // Needs the command's row: decided by `control::settle` under the lock.
             Reported::Released => return Ok(false),
@@ -86,7 +92,7 @@ impl Draft {
     /// A moment has come: a delay is over, a child took too long, or a command was given up.
     pub(super) fn timer(&mut self, command_id: CommandId, env: &mut Env<'_>) -> Result<bool, Halt> {
         let Some(live) = self.execution.live.get(&command_id).cloned() else { return Ok(false) };
-        let Some(step) = step(env, &live.step) else { return Ok(false) };
+        let Some(step) = env.playbook.body(&live.step, live.iteration.is_some()) else { return Ok(false) };
         let run = |row| Run {
             step,
             visit: live.visit,
@@ -100,6 +106,10 @@ impl Draft {
                 let message = format!("the worker of `{}` was lost {} time(s)", step.name, live.losses);
                 let error = ToolError::hard(ErrorKind::WorkerLost, "WORKER_LOST", message);
                 self.end_body(run(None), failed(error, None), env)?;
+            }
+            LiveState::Stopped => {
+                self.clear_due(DueKind::Timer, command_id.0);
+                self.end_body(run(None), failed(stopped(live.stop.as_ref()), None), env)?;
             }
             LiveState::Suspended { wait: Wait::Until(at), continuation } => {
                 if *at > env.now {
@@ -132,7 +142,7 @@ impl Draft {
         let LiveState::Suspended { wait: Wait::Child { execution_id, .. }, continuation } = &live.state else {
             return Ok(false);
         };
-        let Some(step) = step(env, &live.step) else { return Ok(false) };
+        let Some(step) = env.playbook.body(&live.step, live.iteration.is_some()) else { return Ok(false) };
         if *execution_id != child.execution_id {
             return Ok(false);
         }
@@ -173,14 +183,22 @@ impl Draft {
         let Some(state) = self.execution.visit(&step.name, visit).and_then(|visit| visit.looping.as_ref()) else {
             return Ok(None);
         };
-        let items = self.data(env, &state.items)?;
-        let item = items.get(index as usize).cloned().unwrap_or(Value::Null);
+        let item = self.element(state, index, env)?;
         Ok(Some(Iteration { iterator: Arc::clone(&looping.iterator), item, index, total: state.total }))
     }
 }
 
-fn step<'a>(env: &Env<'a>, name: &str) -> Option<&'a Step> {
-    env.playbook.find(name).map(|ix| env.playbook.step(ix))
+/// Returns the error of a command that was ended before its time.
+fn stopped(stop: Option<&Stop>) -> ToolError {
+    match stop {
+        Some(Stop { cause: StopCause::Timeout, reason }) => {
+            ToolError::soft(ErrorKind::Timeout, "STEP_TIMEOUT", reason.clone()).retryable()
+        }
+        Some(Stop { cause: StopCause::Cancelled, reason }) => {
+            ToolError::soft(ErrorKind::Cancelled, "CANCELLED", reason.clone())
+        }
+        None => ToolError::soft(ErrorKind::Cancelled, "CANCELLED", "the command was cancelled"),
+    }
 }
 
 /// Returns the end of a body that failed without having run to one.

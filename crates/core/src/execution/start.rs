@@ -87,6 +87,15 @@ fn begin(start: &Start, playbook: &Playbook, env: &mut Env<'_>) -> Result<(Draft
     let mut draft = Draft::new(execution);
     draft.out.at = env.now;
     draft.emit(env, Event::PlaybookInitialized(Box::new(init)));
+    if let Some(timeout_ms) = playbook.executor.timeout_ms {
+        draft.out.due.push(DueChange::Set(Due {
+            execution_id: start.execution_id,
+            kind: DueKind::Timeout,
+            key: 0,
+            at: env.now.plus_ms(timeout_ms),
+            child: None,
+        }));
+    }
     Ok((draft, head))
 }
 
@@ -125,21 +134,47 @@ fn head(start: &Start, init: &Initialized, now: Timestamp) -> Head {
 fn workload(start: &Start, playbook: &Playbook, env: &Env<'_>) -> Result<Map<String, Value>, StartRefusal> {
     let mut workload = Map::new();
     let payload = Arc::new(Value::Object(start.payload.clone()));
-    for (name, template) in &playbook.workload {
-        if let Some(given) = start.payload.get(&**name) {
-            workload.insert(name.to_string(), given.clone());
-            continue;
-        }
+    for name in rendering_order(start, playbook) {
+        let Some(template) = playbook.workload.get(&name) else { continue };
         let names = WorkloadNames { start, playbook, payload: &payload, so_far: &workload, env };
         let value = template
             .render(&Scope { names: &names, library: env.library, now: env.now })
             .map_err(|error| StartRefusal::Workload { name: name.to_string(), message: error.to_string() })?;
         workload.insert(name.to_string(), value);
     }
-    for (name, given) in &start.payload {
-        workload.entry(name.clone()).or_insert_with(|| given.clone());
+    // The keys stand as the playbook has them, whatever the order they were rendered in.
+    let mut laid = Map::new();
+    for name in playbook.workload.keys() {
+        let value = start.payload.get(&**name).cloned().or_else(|| workload.remove(&**name));
+        laid.insert(name.to_string(), value.unwrap_or(Value::Null));
     }
-    Ok(workload)
+    for (name, given) in &start.payload {
+        laid.entry(name.clone()).or_insert_with(|| given.clone());
+    }
+    Ok(laid)
+}
+
+/// Returns the defaults to render, each behind those that it reads. Keys that read each other keep their order: the
+/// first one finds nothing.
+fn rendering_order(start: &Start, playbook: &Playbook) -> Vec<Arc<str>> {
+    let mut seen: std::collections::BTreeSet<&str> = start.payload.keys().map(String::as_str).collect();
+    let mut order = Vec::new();
+    for name in playbook.workload.keys() {
+        // Each entry: a key, and whether what it reads stands before it already.
+        let mut open = vec![(name, false)];
+        while let Some((name, ready)) = open.pop() {
+            if ready {
+                order.push(Arc::clone(name));
+            } else if seen.insert(name)
+                && let Some((name, template)) = playbook.workload.get_key_value(name)
+            {
+                open.push((name, true));
+                let reads = template.roots().filter_map(|root| playbook.workload.get_key_value(root));
+                open.extend(reads.map(|(name, _)| (name, false)));
+            }
+        }
+    }
+    order
 }
 
 /// The names that workload defaults see.

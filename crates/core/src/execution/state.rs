@@ -7,7 +7,9 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::event::{Initialized, Wait};
+use crate::event::{Initialized, StopCause, Wait};
+use crate::execution::cursor::CursorState;
+use crate::execution::results::Results;
 use crate::head::Status;
 use crate::id::{CommandId, ExecutionId};
 use crate::result::Bound;
@@ -125,8 +127,12 @@ pub struct LoopState {
     pub failed: u32,
     /// An iteration failed hard.
     pub hard: Option<Arc<Value>>,
-    /// What each one gave.
-    pub results: Vec<Option<Outcome>>,
+    /// What each one gave; of a cursor, only of the first
+    /// [`CURSOR_RESULTS_MAX`](crate::execution::cursor::CURSOR_RESULTS_MAX).
+    pub results: Results,
+    /// Where a cursor stands, when rows are claimed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<CursorState>,
 }
 
 /// A command that is not settled.
@@ -144,8 +150,20 @@ pub struct Live {
     pub losses: u32,
     /// `command.started` of this attempt is in the log.
     pub started: bool,
+    /// It is to end before its time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop: Option<Stop>,
     /// Where it stands, as far as decisions know.
     pub state: LiveState,
+}
+
+/// Why a command is to end before its time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stop {
+    /// As its step's error will say.
+    pub cause: StopCause,
+    /// Free text.
+    pub reason: String,
 }
 
 /// Where a command stands, as far as decisions know.
@@ -163,6 +181,8 @@ pub enum LiveState {
     },
     /// Lost too often, or once with `at_most_once`: to be failed by the next decision.
     GivenUp,
+    /// Stopped while it ran nowhere: to be ended by the next decision.
+    Stopped,
 }
 
 /// Why a run will fail.

@@ -104,6 +104,18 @@ pub struct TemplateError {
     pub range: Option<Range<usize>>,
 }
 
+impl TemplateError {
+    /// Keeps the range inside `source`: the engine also points at the end that it missed.
+    fn within(self, source: &str) -> Self {
+        let range = self.range.map(|range| {
+            let start = source.floor_char_boundary(range.start.min(source.len()));
+            let end = source.ceil_char_boundary(range.end.clamp(start, source.len()));
+            start..end
+        });
+        TemplateError { range, ..self }
+    }
+}
+
 impl fmt::Debug for Scope<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Scope").field("now", &self.now).finish_non_exhaustive()

@@ -71,6 +71,10 @@ enum Outcome {
 impl Template {
     /// Compiles `source`. Text without a template in it is one, too: it means itself.
     pub fn compile(source: &str) -> Result<Self, TemplateError> {
+        Template::read(source).map_err(|error| error.within(source))
+    }
+
+    fn read(source: &str) -> Result<Self, TemplateError> {
         let mut roots = BTreeSet::new();
         let kind = match scan::scan(source)? {
             Scan::Plain => Kind::Plain,
@@ -100,7 +104,8 @@ impl Template {
         scan::scan(&braced).map_err(|error| TemplateError { range: None, ..error })?;
         let mut roots = BTreeSet::new();
         let piece = Piece { text: expression.trim(), start: 0, expression: true };
-        let kind = Kind::Single(compile_part(piece, &mut roots)?);
+        let part = compile_part(piece, &mut roots).map_err(|error| error.within(expression))?;
+        let kind = Kind::Single(part);
         Ok(Template(Arc::new(Inner { source: Arc::from(expression), roots: roots.into_iter().collect(), kind })))
     }
 

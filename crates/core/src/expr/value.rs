@@ -23,6 +23,11 @@ struct Inner {
 enum Node {
     Literal(Value),
     Template(Template),
+    /// Text that looks like a template and is none: it can be shown, not rendered.
+    Unreadable {
+        source: String,
+        message: String,
+    },
     List(Vec<ValueTemplate>),
     Map(Vec<(String, ValueTemplate)>),
 }
@@ -52,6 +57,13 @@ impl ValueTemplate {
     /// elsewhere sends [`ValueTemplate::as_literal`] as such.
     pub fn literal(value: Value) -> Self {
         ValueTemplate::of(Node::Literal(value))
+    }
+
+    /// Returns a value that can not be rendered, because `source` is no template.
+    pub fn unreadable(source: &str, error: &TemplateError) -> Self {
+        let message =
+            format!("this is no template: {} (write {{% raw %}}…{{% endraw %}} around braces)", error.message);
+        ValueTemplate::of(Node::Unreadable { source: source.to_owned(), message })
     }
 
     /// Returns the list of `items`.
@@ -93,6 +105,7 @@ impl ValueTemplate {
         match &self.0.node {
             Node::Literal(value) => value.clone(),
             Node::Template(template) => Value::from(template.source()),
+            Node::Unreadable { source, .. } => Value::from(source.as_str()),
             Node::List(items) => items.iter().map(ValueTemplate::source).collect(),
             Node::Map(entries) => entries.iter().map(|(key, item)| (key.clone(), item.source())).collect(),
         }
@@ -102,7 +115,7 @@ impl ValueTemplate {
     pub fn as_literal(&self) -> Option<&Value> {
         match &self.0.node {
             Node::Literal(value) => Some(value),
-            Node::Template(_) | Node::List(_) | Node::Map(_) => None,
+            Node::Template(_) | Node::Unreadable { .. } | Node::List(_) | Node::Map(_) => None,
         }
     }
 
@@ -113,7 +126,7 @@ impl ValueTemplate {
             Node::Literal(Value::Object(map)) => {
                 Some(map.iter().map(|(key, item)| (key.clone(), ValueTemplate::literal(item.clone()))).collect())
             }
-            Node::Literal(_) | Node::Template(_) | Node::List(_) => None,
+            Node::Literal(_) | Node::Template(_) | Node::Unreadable { .. } | Node::List(_) => None,
         }
     }
 
@@ -121,6 +134,7 @@ impl ValueTemplate {
         match &self.0.node {
             Node::Literal(value) => json::copy(value, budget).map_err(ExprError::from),
             Node::Template(template) => template.render_within(scope, budget),
+            Node::Unreadable { message, .. } => Err(ExprError::Failed { message: message.clone() }),
             Node::List(items) => {
                 let mut out = Vec::with_capacity(items.len());
                 let mut needs = Ok(());
@@ -153,7 +167,7 @@ impl ValueTemplate {
     fn of(node: Node) -> Self {
         let mut roots = BTreeSet::new();
         match &node {
-            Node::Literal(_) => {}
+            Node::Literal(_) | Node::Unreadable { .. } => {}
             Node::Template(template) => roots.extend(template.roots().map(Arc::from)),
             Node::List(items) => roots.extend(items.iter().flat_map(|item| item.0.roots.iter().cloned())),
             Node::Map(entries) => roots.extend(entries.iter().flat_map(|(_, item)| item.0.roots.iter().cloned())),

@@ -7,13 +7,14 @@ use indexmap::IndexMap;
 use serde_json::{Map, Value};
 
 use super::state::State;
-use crate::event::Write;
+use crate::event::{Write, error_value};
 use crate::execution::evolve::write;
 use crate::execution::state::Ctx;
 use crate::expr::{Binding, ExprError, Library, Names, ResultBinding};
 use crate::playbook::{KeychainEntry, Step};
 use crate::result::Bound;
 use crate::secret::keychain::Reference;
+use crate::tool::ToolError;
 use crate::work::{Named, Work};
 
 /// Names, from the innermost to the outermost: `output`, pipeline locals, the task's arguments, earlier tasks by
@@ -25,14 +26,29 @@ pub(super) struct PipelineNames<'a> {
     step: &'a Step,
     input: Option<&'a Map<String, Value>>,
     output: Option<Binding>,
+    /// The task at hand has run.
+    judging: bool,
     /// The keychain, where secrets may be asked for.
     keychain: Option<&'a [KeychainEntry]>,
+    /// What the task that is being judged gives, under its own label.
+    own: Option<(&'a str, Binding)>,
     ctx: OnceCell<Ctx>,
 }
 
 impl<'a> PipelineNames<'a> {
     pub(super) fn new(work: &'a Work, state: &'a State, writes: &'a [Write], step: &'a Step) -> Self {
-        PipelineNames { work, state, writes, step, input: None, output: None, keychain: None, ctx: OnceCell::new() }
+        PipelineNames {
+            work,
+            state,
+            writes,
+            step,
+            input: None,
+            output: None,
+            judging: false,
+            keychain: None,
+            own: None,
+            ctx: OnceCell::new(),
+        }
     }
 
     pub(super) fn with_input(mut self, input: Option<&'a Map<String, Value>>) -> Self {
@@ -48,13 +64,27 @@ impl<'a> PipelineNames<'a> {
 
     /// `output` in a policy.
     pub(super) fn with_envelope(mut self, envelope: Option<Value>) -> Self {
+        self.judging = envelope.is_some();
         self.output = envelope.map(|envelope| Binding::Data(Arc::new(envelope)));
         self
     }
 
     /// `output` in the task's own `set`: the data, with the helper attributes of a result.
     pub(super) fn with_output(mut self, data: &Value) -> Self {
+        self.judging = true;
         self.output = Some(Binding::Result(ResultBinding::ok(Bound::inline(data.clone()))));
+        self
+    }
+
+    /// The task's own new result, by its label.
+    pub(super) fn with_own(mut self, label: &'a str, data: &Value, error: Option<&ToolError>) -> Self {
+        let own = ResultBinding {
+            bound: Bound::inline(data.clone()),
+            status: Some(if error.is_some() { "error" } else { "ok" }),
+            error: error.map(|error| Arc::new(error_value(error))),
+            labels: None,
+        };
+        self.own = Some((label, Binding::Result(own)));
         self
     }
 
@@ -67,20 +97,9 @@ impl<'a> PipelineNames<'a> {
             !matches!(name, "result" | "response")
                 && mentions.is_none_or(|mentions| mentions.iter().any(|mention| &**mention == name))
         };
-        let mut add = |name: &str, bound: &Bound, flat: &mut Map<String, Value>| match bound {
-            Bound::Inline(data) => {
-                flat.insert(name.to_owned(), (**data).clone());
-            }
-            Bound::Stored(stored) => match library.get(&stored.reference) {
-                Some(data) => {
-                    flat.insert(name.to_owned(), (*data).clone());
-                }
-                None => missing.push(stored.reference.clone()),
-            },
-        };
         for (name, named) in &self.work.names {
             if wanted(name) {
-                add(name, &named.bound, &mut flat);
+                flat.insert(name.to_string(), whole(named, library, &mut missing));
             }
         }
         for (label, result) in &self.state.results {
@@ -186,7 +205,11 @@ impl Names for PipelineNames<'_> {
                 return Some(Binding::Group(Arc::new(all.collect())));
             }
             "_prev" => return self.state.results.keys().next_back().and_then(|label| self.task(label)),
-            "_attempt" => return Some(Binding::Data(Arc::new(self.state.executions.into()))),
+            "_attempt" => {
+                // Before a task runs, its number is that of the execution to come.
+                let attempt = self.state.executions + u32::from(!self.judging);
+                return Some(Binding::Data(Arc::new(attempt.into())));
+            }
             "_task" => {
                 let task = self.step.body.tasks.get(self.state.at)?;
                 return Some(Binding::Data(Arc::new(task.label.to_string().into())));
@@ -208,6 +231,9 @@ impl Names for PipelineNames<'_> {
         if let Some(value) = self.input.and_then(|input| input.get(name)) {
             return Some(Binding::Data(Arc::new(value.clone())));
         }
+        if let Some((_, own)) = self.own.as_ref().filter(|(label, _)| *label == name) {
+            return Some(own.clone());
+        }
         if let Some(task) = self.task(name) {
             return Some(task);
         }
@@ -225,8 +251,29 @@ impl Names for PipelineNames<'_> {
     }
 }
 
+/// Returns all of what a name stands for; what is stored and not at hand is noted as missing.
+fn whole(named: &Named, library: &Library, missing: &mut Vec<String>) -> Value {
+    if let Some(group) = &named.group {
+        return group.iter().map(|(name, named)| (name.to_string(), whole(named, library, missing))).collect();
+    }
+    match &named.bound {
+        Bound::Inline(data) => (**data).clone(),
+        Bound::Stored(stored) => library.get(&stored.reference).map_or_else(
+            || {
+                missing.push(stored.reference.clone());
+                Value::Null
+            },
+            |data| (*data).clone(),
+        ),
+    }
+}
+
 /// Returns what a name that the command brought along is bound to.
 fn binding(named: &Named) -> Binding {
+    if let Some(group) = &named.group {
+        let names = group.iter().map(|(name, named)| (Arc::clone(name), binding(named)));
+        return Binding::Group(Arc::new(names.collect()));
+    }
     match (&named.bound, &named.result) {
         (bound, Some(shape)) => Binding::Result(ResultBinding {
             bound: bound.clone(),

@@ -84,7 +84,8 @@ impl State {
     /// Returns what later templates see under the step's name.
     ///
     /// A single tool gives its data. A list gives label → data, with the fields of the tasks' data on top, the last
-    /// task winning; a label is never hidden by a field.
+    /// task winning; a label is never hidden by a field. That a task failed is said under its label; on top it would
+    /// say that the step did, so there it stands for the last task only.
     pub(super) fn result(&self, step: &Step, error: Option<&ToolError>) -> Value {
         if !step.body.pipeline {
             return match (self.results.values().next_back(), error) {
@@ -98,10 +99,12 @@ impl State {
         for (label, result) in &self.results {
             merged.insert(label.to_string(), (*result.data).clone());
         }
-        for result in self.results.values() {
+        for (place, result) in self.results.values().enumerate() {
             let Value::Object(fields) = &*result.data else { continue };
+            let passed_over = result.error.is_some() && place + 1 < self.results.len();
             for (key, value) in fields {
-                if !self.results.contains_key(key.as_str()) {
+                let marks_failure = passed_over && matches!(key.as_str(), "status" | "error");
+                if !marks_failure && !self.results.contains_key(key.as_str()) {
                     merged.insert(key.clone(), value.clone());
                 }
             }

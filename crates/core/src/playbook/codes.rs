@@ -99,4 +99,6 @@ codes! {
     CONSTANT_CONDITION = "NE0703";
     /// A template reads a name that nothing defines.
     UNDEFINED_NAME = "NE0704";
+    /// A command that looks like a template but is none fails its step.
+    UNREADABLE_COMMAND = "NE0705";
 }

@@ -25,9 +25,12 @@ pub use self::codes::CODES;
 pub use self::document::STEPS_MAX;
 pub use self::model::*;
 pub use self::reader::DIAGNOSTICS_MAX;
-pub use self::task::{TASKS_MAX, TOOL_KINDS};
+pub use self::task::{ENGINE_KINDS, TASKS_MAX, TOOL_KINDS};
 pub use self::tree::{SOURCE_BYTES_MAX, SOURCE_DEPTH_MAX, SOURCE_NODES_MAX};
 use crate::diag::{Diagnostic, Severity};
+
+/// What editors need for completion: a JSON Schema (2020-12) of a playbook. Kept by hand beside the reader.
+pub const SCHEMA: &str = include_str!("playbook.schema.json");
 
 /// A playbook, and what should be said about it.
 #[derive(Debug)]

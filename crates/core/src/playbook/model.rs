@@ -49,6 +49,16 @@ impl Playbook {
         &self.steps[ix.0]
     }
 
+    /// Returns what a command of the step called `name` runs: its body, or, in a cursor loop outside iterations, the
+    /// claim.
+    pub fn body(&self, name: &str, in_iteration: bool) -> Option<&Step> {
+        let step = self.step(self.find(name)?);
+        match &step.looping {
+            Some(Loop { source: LoopSource::Cursor(cursor), .. }) if !in_iteration => Some(&cursor.claim),
+            Some(_) | None => Some(step),
+        }
+    }
+
     /// Returns the place of the step called `name`.
     pub fn find(&self, name: &str) -> Option<StepIx> {
         self.index.get(name).copied()
@@ -117,6 +127,8 @@ pub struct Step {
     pub spec: StepSpec,
     /// What the body's templates and code mention; see [`Reads::of`].
     pub reads: Reads,
+    /// It is no step of the workflow but what a cursor loop runs to claim rows.
+    pub claims: bool,
 }
 
 /// The names that a command takes along, because its body mentions them.
@@ -136,7 +148,8 @@ impl Reads {
         let mut add = |template: &ValueTemplate| names.extend(template.roots().map(Arc::from));
         input.values().for_each(&mut add);
         for task in &body.tasks {
-            task.config.values().chain(task.input.values()).chain(&task.timeout).for_each(&mut add);
+            let own = task.defaults.values().chain(task.input.values());
+            task.config.values().chain(own).chain(&task.timeout).for_each(&mut add);
             task.set.iter().for_each(|assignment| add(&assignment.value));
             for rule in &task.policy {
                 rule.set.iter().for_each(|assignment| add(&assignment.value));
@@ -168,7 +181,7 @@ pub struct StepSpec {
     pub on_worker: bool,
     /// A lost attempt fails the step instead of being tried again.
     pub at_most_once: bool,
-    /// Time limit of one visit, in milliseconds.
+    /// Time limit of one visit, in a loop of one iteration, counted from when its command is issued; in milliseconds.
     pub timeout_ms: Option<u64>,
     /// `spec.cancel.grace_seconds`, in milliseconds.
     pub cancel_grace_ms: Option<u64>,
@@ -205,6 +218,8 @@ pub struct Task {
     pub kind: Arc<str>,
     /// Everything of the tool mapping but `kind`, `name`, `input`, `set`, `output`, `spec.policy`, `timeout`.
     pub config: IndexMap<Arc<str>, ValueTemplate>,
+    /// The arguments that a workbook task brings along; what the step gives wins over them.
+    pub defaults: IndexMap<Arc<str>, ValueTemplate>,
     /// The task's own arguments.
     pub input: IndexMap<Arc<str>, ValueTemplate>,
     /// Bindings after the task; bare names are local to the pipeline.
@@ -315,12 +330,12 @@ pub enum LoopSource {
 /// `loop.cursor` and `loop.spec.frame`.
 #[derive(Debug)]
 pub struct Cursor {
-    /// `kind`: the SQL tool that claims.
-    pub kind: Arc<str>,
-    /// Everything else of the cursor mapping (`auth`, `claim`, `options`, …).
-    pub config: IndexMap<Arc<str>, ValueTemplate>,
-    /// `spec.frame`: `max_rows`, `row_concurrency`, `process`, …
+    /// `cursor` as a step of the loop's name with one tool, whose `query` is the `claim`.
+    pub claim: Box<Step>,
+    /// `spec.frame`: `max_rows`, `row_concurrency`, and advice that nothing here depends on.
     pub frame: IndexMap<Arc<str>, ValueTemplate>,
+    /// `spec.frame.process: frame`: an iteration gets all rows of a frame, not one.
+    pub by_frame: bool,
 }
 
 /// `step.output` (or a single tool's `output`).
@@ -348,6 +363,8 @@ pub struct Arrow {
     pub to: StepIx,
     /// `None` = always.
     pub when: Option<Condition>,
+    /// The condition was written as `cond`, a bare expression over the step's result: the fields of that are names.
+    pub over_result: bool,
     /// Applied when the arc fires.
     pub set: Vec<Assignment>,
     /// The condition names a failure (`call.error`, `step.failed`, `output.status == 'error'`, `error`), so it

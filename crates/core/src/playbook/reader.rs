@@ -36,12 +36,16 @@ pub(super) struct NameUse {
 pub(super) enum Unreadable {
     /// It is an error.
     Refused,
-    /// It is code of another language, and used as it is.
+    /// It is code that means something to an interpreter, and used as it is.
     Verbatim,
+    /// The step fails when it is reached: a command that is sent off half rendered does harm.
+    Fails,
 }
 
-/// Fields that hold code of another language.
-const CODE_FIELDS: &[&str] = &["code", "command", "commands", "cmds", "query", "claim"];
+const RAW_HINT: &str = "to write braces that are no template: {% raw %}…{% endraw %}";
+
+/// Fields that hold commands of another language, in which braces may mean something else.
+const COMMAND_FIELDS: &[&str] = &["command", "commands", "cmds", "query", "claim"];
 
 impl<'s> Reader<'s> {
     pub(super) fn new(source: &'s str) -> Self {
@@ -198,7 +202,12 @@ impl<'s> Reader<'s> {
                 }
                 Err(error) => {
                     self.refuse(node, text, &error, unreadable);
-                    ValueTemplate::literal(Value::from(text.as_str()))
+                    match unreadable {
+                        Unreadable::Refused | Unreadable::Verbatim => {
+                            ValueTemplate::literal(Value::from(text.as_str()))
+                        }
+                        Unreadable::Fails => ValueTemplate::unreadable(text, &error),
+                    }
                 }
             },
             Yaml::List(items) => ValueTemplate::list(items.iter().map(|item| self.value(item, unreadable)).collect()),
@@ -212,8 +221,12 @@ impl<'s> Reader<'s> {
 
     /// Compiles the value of a field, which may hold code.
     pub(super) fn field(&mut self, key: &Key, node: &Node, unreadable: Unreadable) -> ValueTemplate {
-        let code = CODE_FIELDS.contains(&&*key.text);
-        self.value(node, if code { Unreadable::Verbatim } else { unreadable })
+        let unreadable = match &*key.text {
+            "code" => Unreadable::Verbatim,
+            name if COMMAND_FIELDS.contains(&name) => Unreadable::Fails,
+            _ => unreadable,
+        };
+        self.value(node, unreadable)
     }
 
     /// Compiles the entries of a mapping; nothing and null is no entry.
@@ -270,10 +283,8 @@ impl<'s> Reader<'s> {
             }
         };
         match Condition::compile_raw(text) {
-            Ok(condition) => {
-                self.note_roots(node, text, condition.roots());
-                Some(condition)
-            }
+            // Its names may be fields of a result, which nobody knows here.
+            Ok(condition) => Some(condition),
             Err(error) => {
                 self.refuse(node, text, &error, Unreadable::Refused);
                 None
@@ -288,8 +299,12 @@ impl<'s> Reader<'s> {
         };
         match unreadable {
             Unreadable::Refused => {
-                let hint = "to write braces that are no template: {% raw %}…{% endraw %}";
-                self.error(codes::BAD_TEMPLATE, span, format!("the template can not be read: {}", error.message), hint);
+                let message = format!("the template can not be read: {}", error.message);
+                self.error(codes::BAD_TEMPLATE, span, message, RAW_HINT);
+            }
+            Unreadable::Fails => {
+                let message = format!("the step fails here, because this is no template: {}", error.message);
+                self.warn(codes::UNREADABLE_COMMAND, span, message, RAW_HINT);
             }
             Unreadable::Verbatim => {
                 let message = format!("this is used as it is, because it is no template: {}", error.message);

@@ -177,7 +177,7 @@ fn arcs(reader: &mut Reader<'_>, outline: &mut Outline<'_>, items: &[Node]) -> V
 
 fn always(reader: &mut Reader<'_>, outline: &Outline<'_>, name: &str, span: Span) -> Vec<Arrow> {
     let to = outline.find(reader, name, span);
-    to.into_iter().map(|to| Arrow { to, when: None, set: Vec::new(), catches: false }).collect()
+    to.into_iter().map(|to| Arrow { to, when: None, over_result: false, set: Vec::new(), catches: false }).collect()
 }
 
 fn arc(reader: &mut Reader<'_>, outline: &mut Outline<'_>, node: &Node) -> Option<Arrow> {
@@ -224,7 +224,8 @@ fn arc(reader: &mut Reader<'_>, outline: &mut Outline<'_>, node: &Node) -> Optio
     let name = reader.text(target, "`step`")?;
     let to = outline.find(reader, &name, target.span)?;
     let catches = when.as_ref().is_some_and(names_a_failure);
-    Some(Arrow { to, when, set, catches })
+    let over_result = condition("when").is_none() && condition("cond").is_some();
+    Some(Arrow { to, when, over_result, set, catches })
 }
 
 /// Returns whether a condition speaks of failure, so that its author expects one.

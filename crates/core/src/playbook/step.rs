@@ -5,7 +5,7 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 
 use super::codes;
-use super::model::{AdmitRule, Body, Cursor, Loop, LoopSource, Output, Reads, Step, StepSpec};
+use super::model::{AdmitRule, Body, Cursor, Loop, LoopSource, Next, Output, Reads, Step, StepSpec, Task};
 use super::policy;
 use super::reader::{Reader, Unreadable};
 use super::routing::{Bare, Outline, assignments, next};
@@ -82,13 +82,29 @@ pub(super) fn step(reader: &mut Reader<'_>, outline: &mut Outline<'_>, name: &Ar
     let output = output(reader, node);
     let next = node.get("next").map(|node| next(reader, outline, node)).unwrap_or_default();
     let description = node.get("desc").or_else(|| node.get("description")).and_then(Node::as_str).map(str::to_owned);
-    let looping = match looping {
+    let mut looping = match looping {
         Some(looping) => Some(looping?),
         None => None,
     };
+    if let Some(Loop { source: LoopSource::Cursor(cursor), .. }) = &mut looping {
+        (cursor.claim.name, cursor.claim.spec) = (Arc::clone(name), spec.clone());
+    }
     let body = body?;
     let reads = Reads::of(&input, &body);
-    Some(Step { name: Arc::clone(name), description, input, admit, looping, body, set, output, next, spec, reads })
+    Some(Step {
+        name: Arc::clone(name),
+        description,
+        input,
+        admit,
+        looping,
+        body,
+        set,
+        output,
+        next,
+        spec,
+        reads,
+        claims: false,
+    })
 }
 
 fn body(reader: &mut Reader<'_>, outline: &mut Outline<'_>, name: &str, node: &Node) -> Option<Body> {
@@ -106,6 +122,9 @@ fn body(reader: &mut Reader<'_>, outline: &mut Outline<'_>, name: &str, node: &N
 fn output(reader: &mut Reader<'_>, node: &Node) -> Output {
     if let Some(output) = node.get("output").filter(|output| !output.is_null()) {
         return task::output(reader, output);
+    }
+    if let Some(select) = node.get("output_select") {
+        return Output { select: task::names(reader, select), store: None };
     }
     node.get("tool").filter(|tool| tool.is_map()).and_then(|tool| task::output_of(reader, tool)).unwrap_or_default()
 }
@@ -304,10 +323,16 @@ fn read_cursor(reader: &mut Reader<'_>, node: &Node, spec: Option<&Node>) -> Opt
     }
     let mut config = IndexMap::new();
     for (key, item) in node.entries().iter().filter(|(key, _)| key.text != "kind") {
-        let name = if key.text == "credential" { "auth" } else { &key.text };
+        let name = match &*key.text {
+            "credential" => "auth",
+            "claim" => "query",
+            name => name,
+        };
         config.insert(Arc::from(name), reader.field(key, item, Unreadable::Refused));
     }
-    let frame = spec.and_then(|spec| spec.get("frame"));
+    let frame = spec.and_then(|spec| spec.get("frame")).filter(|frame| !frame.is_null());
+    let process = frame.and_then(|frame| frame.get("process"));
+    let by_frame = process.and_then(|word| reader.word(word, "`process`", &[("row", false), ("frame", true)]));
     if let Some(frame) = frame {
         let known = [
             "max_rows",
@@ -322,5 +347,36 @@ fn read_cursor(reader: &mut Reader<'_>, node: &Node, spec: Option<&Node>) -> Opt
     }
     let frame: IndexMap<Arc<str>, ValueTemplate> =
         frame.map(|frame| reader.mapping(frame, "`frame`")).unwrap_or_default();
-    Some(Cursor { kind: Arc::from(kind), config, frame })
+    Some(Cursor { claim: Box::new(claim(kind, config)), frame, by_frame: by_frame.unwrap_or(false) })
+}
+
+/// Returns the step that claims rows; its name and `spec` are those of the loop.
+fn claim(kind: &str, config: IndexMap<Arc<str>, ValueTemplate>) -> Step {
+    let task = Task {
+        label: Arc::from("claim"),
+        kind: Arc::from(kind),
+        config,
+        defaults: IndexMap::new(),
+        input: IndexMap::new(),
+        set: Vec::new(),
+        policy: Vec::new(),
+        timeout: None,
+        mentions: Some(Vec::new()),
+    };
+    let body = Body { pipeline: false, tasks: vec![task] };
+    let reads = Reads::of(&IndexMap::new(), &body);
+    Step {
+        name: Arc::from(""),
+        description: None,
+        input: IndexMap::new(),
+        admit: Vec::new(),
+        looping: None,
+        body,
+        set: Vec::new(),
+        output: Output::default(),
+        next: Next::default(),
+        spec: StepSpec::default(),
+        reads,
+        claims: true,
+    }
 }

@@ -15,20 +15,24 @@ use super::tree::{Key, Node, Yaml};
 use crate::diag::Span;
 use crate::expr::ValueTemplate;
 
-/// Tool kinds that a playbook may use.
+/// Tool kinds that a playbook may use, in alphabetical order: the one list that registration, the schema and the
+/// toolbox go by.
 pub const TOOL_KINDS: &[&str] = &[
-    "python",
-    "shell",
+    "artifact",
+    "duckdb",
+    "http",
     "noop",
     "playbook",
-    "http",
     "postgres",
-    "duckdb",
-    "workbook",
-    "artifact",
+    "python",
     "result_fetch",
+    "secrets",
+    "shell",
     "transfer",
+    "workbook",
 ];
+/// Those of [`TOOL_KINDS`] that the engine runs itself; all others are a toolbox's.
+pub const ENGINE_KINDS: &[&str] = &["artifact", "noop", "playbook", "result_fetch", "workbook"];
 
 /// Most tasks of one pipeline.
 pub const TASKS_MAX: usize = 500;
@@ -43,7 +47,6 @@ const REFUSED_KINDS: &[&str] = &[
     "subscription",
     "agent",
     "mcp",
-    "secrets",
     "rhai",
     "provider",
     "gateway",
@@ -134,7 +137,7 @@ fn items<'n>(reader: &mut Reader<'_>, nodes: &'n [Node]) -> Vec<Item<'n>> {
     for (at, node) in nodes.iter().enumerate() {
         let (label, span, node) = match node.entries() {
             // `- label: {kind: …}`
-            [(key, inner)] if inner.get("kind").is_some() => (key.text.clone(), key.span, inner),
+            [(key, inner)] if inner.is_map() && key.text != "spec" => (key.text.clone(), key.span, inner),
             _ => match node.get("name") {
                 Some(name) => (reader.text(name, "`name`").unwrap_or_default(), name.span, node),
                 None => (format!("task_{at}"), node.span, node),
@@ -164,7 +167,7 @@ fn task(reader: &mut Reader<'_>, outline: &mut Outline<'_>, item: &Item<'_>, pla
     outline.defined.insert(item.label.clone());
     let fields = Fields::of(reader, node);
     let mut task = match kind.as_str() {
-        "workbook" => from_workbook(reader, outline, item, place)?,
+        "workbook" => from_workbook(reader, outline, item, &fields, place)?,
         _ => {
             let mut task = plain(reader, outline, &kind, &fields);
             task.label = Arc::from(&*item.label);
@@ -172,9 +175,8 @@ fn task(reader: &mut Reader<'_>, outline: &mut Outline<'_>, item: &Item<'_>, pla
         }
     };
     if kind == "workbook" {
-        // What the step gives wins over what the workbook's own task has.
-        let own = input(reader, outline, "python", &fields);
-        task.input.extend(own);
+        // What the step gives wins over what the workbook's own task has, step-level `input` included.
+        task.defaults = std::mem::replace(&mut task.input, input(reader, outline, "python", &fields));
         task.timeout = timeout(reader, &fields).or(task.timeout);
     }
     if let Some(policy) = fields.policy {
@@ -290,6 +292,7 @@ fn plain(reader: &mut Reader<'_>, outline: &mut Outline<'_>, kind: &str, fields:
         label: Arc::from(""),
         kind: Arc::from(kind),
         config,
+        defaults: IndexMap::new(),
         input,
         set: Vec::new(),
         policy: retry.into_iter().collect(),
@@ -314,7 +317,8 @@ fn config_name<'k>(kind: &str, key: &'k str) -> Option<&'k str> {
 /// Returns the keys that mean `input`; later ones win.
 fn input_keys(kind: &str) -> &'static [&'static str] {
     match kind {
-        "python" | "shell" | "noop" => &["with", "args", "input"],
+        "python" => &["data", "params", "with", "args", "input"],
+        "shell" | "noop" => &["with", "args", "input"],
         "artifact" | "result_fetch" => &["with", "args", "input"],
         "playbook" => &["with", "args", "payload", "input"],
         // The keys of a request and of a statement are the tool's own.
@@ -347,9 +351,10 @@ fn from_workbook(
     reader: &mut Reader<'_>,
     outline: &mut Outline<'_>,
     item: &Item<'_>,
+    fields: &Fields<'_>,
     place: Place<'_>,
 ) -> Option<Task> {
-    let named = ["task", "workbook", "name"].iter().find_map(|key| item.node.get(key));
+    let named = ["task", "workbook", "name"].iter().find_map(|key| fields.get(key));
     let Some(named) = named else {
         let span = item.node.place();
         reader.error(codes::UNKNOWN_WORKBOOK_TASK, span, "a `workbook` tool does not say which task", "add `name:`");
@@ -426,7 +431,8 @@ pub(super) fn output(reader: &mut Reader<'_>, node: &Node) -> Output {
     Output { select, store }
 }
 
-fn names(reader: &mut Reader<'_>, node: &Node) -> Vec<String> {
+/// Reads a list of field names.
+pub(super) fn names(reader: &mut Reader<'_>, node: &Node) -> Vec<String> {
     match &node.yaml {
         Yaml::List(items) => items.iter().filter_map(|item| reader.text(item, "a selected field")).collect(),
         Yaml::Null => Vec::new(),
@@ -439,7 +445,7 @@ fn names(reader: &mut Reader<'_>, node: &Node) -> Vec<String> {
 
 fn check_keys(reader: &mut Reader<'_>, kind: &str, fields: &Fields<'_>) {
     let own: &[&str] = match kind {
-        "python" => &["code", "script", "libs", "iterator", "with", "args"],
+        "python" => &["code", "script", "libs", "iterator", "with", "args", "params", "data"],
         "shell" => &["command", "cmds", "cwd", "env", "shell", "with", "args"],
         "http" => &[
             "method",

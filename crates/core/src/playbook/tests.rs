@@ -174,7 +174,8 @@ workflow:
     assert!(matches!(get.policy[1], Rule { when: None, action: Action::Continue, .. }));
 
     assert_eq!((&*rate.label, &*rate.kind), ("rate", "python"));
-    assert_eq!(source_of(&rate.input), json!({"a": 1, "b": "{{ answer.data }}"}));
+    assert_eq!(source_of(&rate.defaults), json!({"a": 1, "b": 2}));
+    assert_eq!(source_of(&rate.input), json!({"b": "{{ answer.data }}"}));
     assert_eq!(source_of(&rate.config), json!({"code": "result = a + b"}));
     assert_eq!(rate.timeout.as_ref().map(crate::expr::ValueTemplate::source), Some(json!(5)));
     assert_eq!(rate.mentions.as_ref().map(|names| names.join(" ")).as_deref(), Some("a b result"));
@@ -421,9 +422,12 @@ fn a_loop_is_read_in_all_its_forms() {
          spec: {mode: cursor, max_in_flight: 4, frame: {max_rows: '{{ 5 }}', process: row}}}",
     );
     let LoopSource::Cursor(cursor) = looping.source else { panic!("a cursor expected") };
-    assert_eq!((&*cursor.kind, looping.parallel), ("postgres", true));
-    assert_eq!(source_of(&cursor.config), json!({"auth": "pg", "claim": "UPDATE {{ __frame_max_rows }}"}));
+    let claim = &cursor.claim;
+    assert_eq!((&*claim.name, claim.claims, &*claim.body.tasks[0].kind), ("start", true, "postgres"));
+    let config = json!({"auth": "pg", "query": "UPDATE {{ __frame_max_rows }}"});
+    assert_eq!(source_of(&claim.body.tasks[0].config), config);
     assert_eq!(source_of(&cursor.frame), json!({"max_rows": "{{ 5 }}", "process": "row"}));
+    assert!(!cursor.by_frame);
 }
 
 #[test]
@@ -484,20 +488,21 @@ fn the_graph_knows_sources_and_reach() {
 }
 
 #[test]
-fn code_that_is_no_template_is_used_as_it_is() {
-    for (field, text) in [
-        ("kind: python, code", "x = f\"{{ {a} b }}\""),
-        ("kind: shell, cmds", "docker ps --format '{{.Names}} {{range .x}}'"),
-        ("kind: shell, command", "echo {{ . }}"),
-        ("kind: postgres, query", "select '{% no'"),
+fn code_that_is_no_template_is_used_as_it_is_and_commands_fail_when_they_are_reached() {
+    for (field, text, used, code) in [
+        ("kind: python, code", "x = f\"{{ {a} b }}\"", true, "NE0702"),
+        ("kind: shell, cmds", "docker ps --format '{{.Names}} {{range .x}}'", false, "NE0705"),
+        ("kind: shell, command", "echo {{ . }}", false, "NE0705"),
+        ("kind: postgres, query", "select '{% no'", false, "NE0705"),
     ] {
         let quoted = text.replace('\'', "''");
         let source = format!("{HEAD}workflow: [{{step: start, tool: {{{field}: '{quoted}'}}}}]");
         let Compiled { playbook, warnings } = compiled(&source);
         let task = &playbook.step(StepIx(0)).body.tasks[0];
-        let value = task.config.values().next().and_then(|value| value.as_literal().cloned());
-        assert_eq!(value, Some(json!(text)), "{source}");
-        assert!(warnings.iter().any(|warning| warning.code == "NE0702"), "{}", show(&warnings));
+        let value = task.config.values().next().expect("a value");
+        assert_eq!(value.source(), json!(text), "{source}");
+        assert_eq!(value.as_literal().is_some(), used, "{source}");
+        assert!(warnings.iter().any(|warning| warning.code == code), "{}", show(&warnings));
     }
 }
 

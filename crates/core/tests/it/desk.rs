@@ -96,11 +96,15 @@ impl Desk {
 
     /// Starts the playbook at `number`.
     pub(crate) fn start(&mut self, number: usize, payload: Value) -> ExecutionId {
+        self.start_as(number, payload, false)
+    }
+
+    /// Starts the playbook at `number`, strictly or not.
+    pub(crate) fn start_as(&mut self, number: usize, payload: Value, strict: bool) -> ExecutionId {
         let execution_id = ExecutionId(self.ids.next(self.now));
         let catalog_id = CatalogId(number as i64 + 1);
         let Value::Object(payload) = payload else { panic!("a payload is a mapping") };
-        let request =
-            Start { execution_id, catalog_id, version: 1, payload, parent: None, started_by: None, strict: false };
+        let request = Start { execution_id, catalog_id, version: 1, payload, parent: None, started_by: None, strict };
         let playbook = Arc::clone(&self.playbooks[&catalog_id]);
         let environment = Arc::new(json!({ "HOME": "/home/ann" }));
         let mut env = Env {
@@ -116,7 +120,7 @@ impl Desk {
             Ok((_, append)) => self.land(append),
             Err(StartRefusal::Needs(needs)) => {
                 self.books.known.extend(needs.playbooks.into_iter().map(|key| (key, None)));
-                return self.start(number, Value::Object(request.payload));
+                return self.start_as(number, Value::Object(request.payload), strict);
             }
             Err(refusal) => panic!("{refusal}"),
         }
@@ -210,8 +214,8 @@ impl Desk {
     pub(crate) fn work(&mut self, row: &CommandRow) -> Report {
         let catalog_id = self.members[&row.execution_id].head.catalog_id;
         let playbook = Arc::clone(&self.playbooks[&catalog_id]);
-        let step = playbook.step(playbook.find(&row.step).expect("a step"));
         let work: Work = serde_json::from_value((*row.work).clone()).expect("work");
+        let step = playbook.body(&row.step, work.iteration.is_some()).expect("a step");
         let mut pipeline = Pipeline::new(step, Arc::new(work));
         let outcome = loop {
             let place = Place {

@@ -2,11 +2,15 @@
 #![expect(clippy::unwrap_used, reason = "a test that can not go on fails")]
 
 mod cancelling;
+mod cursors;
 mod desk;
 mod failures;
+mod language;
 mod loops;
 mod pipelines;
 mod requests;
+mod robust;
 mod routing;
+mod schema;
 mod secrets;
 mod values;

@@ -1,4 +1,4 @@
-//! What is special about requests: the older way to say when one is made again.
+//! What policies make of requests, and the older way to say when one is made again.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -64,4 +64,45 @@ fn the_older_retry_block_of_a_request_is_a_rule_behind_its_own() {
         let got = (rest.borrow().len(), ran.status(), !ran.failed_steps().is_empty());
         assert_eq!(got, (left, status, failed), "{block} {answers:?}");
     }
+}
+
+#[test]
+fn what_a_rule_and_a_task_set_may_read_the_new_result_by_its_name() {
+    let ran = run_with(
+        "
+        workflow:
+          - step: count
+            tool:
+              kind: python
+              code: x
+              spec:
+                policy:
+                  rules:
+                    - else: {then: {do: continue, set: {ctx.total: '{{ count.n }}', ctx.status: '{{ count.status }}'}}}
+              set: {ctx.own: '{{ count.data.n + 1 }}'}
+            next: {arcs: [{step: list}]}
+          - step: list
+            tool:
+              - {name: a, kind: python, code: x, set: {ctx.a: '{{ a.n }}'}}
+              - name: b
+                kind: python
+                code: x
+                spec:
+                  policy:
+                    rules:
+                      - when: '{{ b.n < 4 }}'
+                        then: {do: retry, attempts: 9, delay: 0, set: {ctx.seen: '{{ a.n * 10 + b.n }}'}}
+        ",
+        json!({}),
+        {
+            let mut n = 0;
+            move |_: &ToolCall| {
+                n += 1;
+                ToolOutcome::ok(json!({ "n": n }))
+            }
+        },
+    );
+    assert_eq!((ran.ctx("total"), ran.ctx("status"), ran.ctx("own")), (json!(1), json!("ok"), json!(2)));
+    assert_eq!((ran.ctx("a"), ran.ctx("seen")), (json!(2), json!(23)));
+    assert_eq!(ran.result("list"), json!({"a": {"n": 2}, "b": {"n": 4}, "n": 4}));
 }

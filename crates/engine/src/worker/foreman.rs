@@ -19,7 +19,9 @@ use tokio::time::{Duration, Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::lru::Lru;
-use crate::transport::{Attempt, CancelOrder, Held, Hello, Orders, Poll, REPORTS_MAX, Reports, Welcome, WorkerError};
+use crate::transport::{
+    Attempt, CancelOrder, Held, Hello, Orders, PROTOCOL, Poll, REPORTS_MAX, Reports, Welcome, WorkerError,
+};
 use crate::worker::WorkerOptions;
 use crate::worker::slot::{self, Control, Job, Said, Shared};
 
@@ -100,6 +102,7 @@ struct Session {
     session_id: SessionId,
     lease_ms: u64,
     poll_ms: u64,
+    protocol: u32,
 }
 
 /// The last words of a worker.
@@ -256,6 +259,7 @@ impl Foreman {
             session_id: self.before,
             slots: self.options.slots,
             pools: self.options.pools.clone(),
+            protocol: PROTOCOL,
             version: self.options.version.clone(),
             meta: self.options.meta.clone(),
         };
@@ -336,6 +340,7 @@ impl Foreman {
             offer: false,
             draining,
             serial: self.serial,
+            protocol: session.protocol,
         }
     }
 
@@ -344,9 +349,10 @@ impl Foreman {
             Answer::Hello(answer, asked_at) => {
                 self.greeting = false;
                 match answer {
-                    Ok(Welcome { session_id, lease_ms, poll_ms }) => {
+                    Ok(Welcome { session_id, lease_ms, poll_ms, protocol }) => {
                         self.reached(asked_at);
-                        self.session = Some(Session { session_id, lease_ms, poll_ms });
+                        tracing::info!(session = %session_id, protocol, "the server knows this worker");
+                        self.session = Some(Session { session_id, lease_ms, poll_ms, protocol });
                         self.before = Some(session_id);
                     }
                     Err(error) => self.missed(&error),
@@ -501,7 +507,9 @@ impl Foreman {
                     self.stop_all(self.options.grace_ms, false);
                 }
             }
-            WorkerError::Bad(_) | WorkerError::Store(_) | WorkerError::Unreachable(_) => self.missed(error),
+            WorkerError::Bad(_) | WorkerError::TooNew(_) | WorkerError::Store(_) | WorkerError::Unreachable(_) => {
+                self.missed(error);
+            }
         }
     }
 

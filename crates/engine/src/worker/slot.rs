@@ -137,16 +137,16 @@ impl Run<'_> {
             Ok(playbook) => playbook,
             Err(outcome) => return outcome,
         };
-        let Some(step) = playbook.find(&self.job.assignment.step).map(|ix| playbook.step(ix)) else {
-            let message = format!("playbook {} has no step `{}`", playbook.path, self.job.assignment.step);
-            return failed(ToolError::hard(ErrorKind::Config, "NO_SUCH_STEP", message));
-        };
         let work = match Work::deserialize(&*self.job.assignment.work) {
             Ok(work) => Arc::new(work),
             Err(error) => {
                 let message = format!("the command can not be read by this worker: {error}");
                 return failed(ToolError::hard(ErrorKind::Config, "WORK_FORMAT", message));
             }
+        };
+        let Some(step) = playbook.body(&self.job.assignment.step, work.iteration.is_some()) else {
+            let message = format!("playbook {} has no step `{}`", playbook.path, self.job.assignment.step);
+            return failed(ToolError::hard(ErrorKind::Config, "NO_SUCH_STEP", message));
         };
         self.pipeline(&playbook, step, work).await
     }
@@ -336,7 +336,7 @@ impl Run<'_> {
             asked += 1;
             let hopeless = match &error {
                 WorkerError::Bad(_) | WorkerError::UnknownSession(_) => true,
-                WorkerError::Store(_) | WorkerError::Unreachable(_) => asked >= FETCHES_MAX,
+                WorkerError::TooNew(_) | WorkerError::Store(_) | WorkerError::Unreachable(_) => asked >= FETCHES_MAX,
             };
             if hopeless {
                 let message = format!("the worker could not get what the step needs: {error}");

@@ -2,10 +2,12 @@
 
 #![expect(clippy::unwrap_used, reason = "what does not work fails the test")]
 
+mod bulk;
 mod cancel;
 mod embedded;
 mod runs;
 mod secrets;
 mod servers;
+mod stops;
 mod workers;
 mod world;

@@ -77,6 +77,7 @@ async fn a_cancelled_command_gets_nothing_any_more() {
         session_id: None,
         slots: 1,
         pools: Vec::new(),
+        protocol: noetl_engine::transport::PROTOCOL,
         version: String::new(),
         meta: Value::Null,
     };

@@ -7,7 +7,9 @@ use noetl_core::head::Status;
 use noetl_core::id::SessionId;
 use noetl_core::playbook::CancelMode;
 use noetl_core::work::{Assignment, Done, Report, Reported};
-use noetl_engine::transport::{Attempt, Claim, ClaimError, Held, Hello, Orders, Poll, Reports, Welcome, WorkerError};
+use noetl_engine::transport::{
+    Attempt, Claim, ClaimError, Held, Hello, Orders, PROTOCOL, Poll, Reports, Welcome, WorkerError,
+};
 use noetl_engine::{CancelRequest, Engine};
 use serde_json::{Value, json};
 use tokio::time::{Duration, Instant, sleep};
@@ -27,6 +29,7 @@ impl Hand {
             session_id: before,
             slots: 4,
             pools: Vec::new(),
+            protocol: PROTOCOL,
             version: String::new(),
             meta: Value::Null,
         };
@@ -406,4 +409,84 @@ workflow:
     server.cancel(cancel(endless)).await.unwrap();
     server.quiesced(endless).await;
     world.check([]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_long_loop_does_not_starve_playbooks_with_one_step() {
+    let world = World::new();
+    let server = world.server();
+    world.hire(&server, "one", 8);
+    let body = "tool: {kind: python, code: 'sleep 10000'}";
+    let looping = "loop: {in: '{{ 100000 }}', iterator: n, spec: {mode: parallel, max_in_flight: 1000}}";
+    server.register(&playbook("long", &format!("workflow: [{{step: each, {looping}, {body}}}]\n"))).await;
+    server.register(&chain("short", &[("a", "ok")])).await;
+    let long = server.start("long").await.execution_id;
+    world.until_started("each", 8).await;
+    let mut short = Vec::new();
+    for _ in 0..20 {
+        short.push(server.start("short").await.execution_id);
+    }
+    let began = Instant::now();
+    for id in &short {
+        assert_eq!(server.ended(*id).await, Status::Completed);
+    }
+    // By age they would wait for a thousand iterations of ten seconds in eight slots.
+    let took = began.elapsed().as_secs();
+    assert!(took <= 20, "{took} s");
+    // And the loop goes on: it has its share, and afterwards everything.
+    let so_far = world.scripts.count("each");
+    assert!(so_far > 8, "{so_far}");
+    world.until_started("each", so_far + 80).await;
+    server.cancel(CancelRequest { mode: Some(CancelMode::Interrupt), ..cancel(long) }).await.unwrap();
+    server.quiesced(long).await;
+    world.check([]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_urgent_is_claimed_first_and_only_by_its_pool() {
+    let world = World::new();
+    let server = world.server();
+    let step = |path: &str, spec: &str| {
+        playbook(path, &format!("workflow: [{{step: {path}, spec: {{{spec}}}, tool: {{kind: python, code: ok}}}}]\n"))
+    };
+    server.register(&step("low", "priority: -1")).await;
+    server.register(&step("plain", "priority: 0")).await;
+    server.register(&step("urgent", "priority: 5")).await;
+    server.register(&step("elsewhere", "priority: 9, pool: gpu")).await;
+    let mut ids = Vec::new();
+    for path in ["low", "plain", "urgent", "plain", "elsewhere"] {
+        ids.push(server.start(path).await.execution_id);
+    }
+    world.hire(&server, "one", 1);
+    for id in &ids[..4] {
+        assert_eq!(server.ended(*id).await, Status::Completed);
+    }
+    assert_eq!(world.scripts.started(), ["urgent", "plain", "plain", "low"]);
+    assert_eq!(world.head(ids[4]).await.status, Status::Running);
+    world.hire_for(&server, "two", "gpu");
+    assert_eq!(server.ended(ids[4]).await, Status::Completed);
+    world.check([]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_and_a_server_of_different_versions_find_a_common_protocol() {
+    let world = World::new();
+    let server = world.server();
+    let hello = |protocol| Hello {
+        worker_id: "newer".into(),
+        session_id: None,
+        slots: 1,
+        pools: Vec::new(),
+        protocol,
+        version: String::new(),
+        meta: Value::Null,
+    };
+    let welcome = server.engine.hello(hello(PROTOCOL + 1)).await.unwrap();
+    assert_eq!(welcome.protocol, PROTOCOL);
+    let poll = Poll::of(welcome.session_id);
+    server.engine.poll(poll.clone()).await.unwrap();
+    // Begun on a newer server: this one says so, and does not say that the session is over.
+    let refused = server.engine.poll(Poll { protocol: PROTOCOL + 1, ..poll }).await.unwrap_err();
+    assert!(matches!(&refused, WorkerError::TooNew(why) if why.contains("ask a newer server")), "{refused}");
+    assert!(matches!(server.engine.hello(hello(0)).await, Err(WorkerError::Bad(_))));
 }

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use noetl_core::event::{Event, Recorded, row::wire_name};
 use noetl_core::head::{Head, Status};
 use noetl_core::id::{CatalogId, ExecutionId};
+use noetl_core::log::LogLine;
 use noetl_core::playbook::Playbook;
 use noetl_core::properties::{self, Member};
 use noetl_core::secret::keychain::{KeptUnder, Wanted};
@@ -200,6 +201,10 @@ impl Transport for Wire {
         self.carry(async |server| server.result(reference).await).await
     }
 
+    async fn log(&self, lines: Vec<LogLine>) -> Result<(), WorkerError> {
+        self.carry(async |server| server.log(lines).await).await
+    }
+
     async fn credential(&self, warrant: &Warrant, alias: &str) -> Result<Credential, SecretError> {
         let answer = self.carry(async |server| Ok(server.credential(warrant, alias).await)).await;
         answer.unwrap_or_else(|error| Err(SecretError::Unreachable(error.to_string())))
@@ -322,6 +327,10 @@ impl World {
 
     pub(crate) fn hire(&self, server: &Server, name: &str, slots: u32) -> Hired {
         self.hire_at(&[server], name, |options| options.slots = slots)
+    }
+
+    pub(crate) fn hire_for(&self, server: &Server, name: &str, pool: &str) -> Hired {
+        self.hire_at(&[server], name, |options| options.pools = vec![pool.into()])
     }
 
     pub(crate) fn hire_between(&self, servers: &[&Server], name: &str, slots: u32) -> Hired {

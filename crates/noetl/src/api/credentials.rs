@@ -267,6 +267,7 @@ impl From<VaultError> for ApiError {
             VaultError::BadKey { .. }
             | VaultError::KeyFile { .. }
             | VaultError::KeyFileOpen { .. }
+            | VaultError::KeyNotGiven
             | VaultError::KeyLost { .. }
             | VaultError::OtherKey { .. }
             | VaultError::Locked(_) => locked(error.to_string()),

@@ -19,6 +19,7 @@ pub mod sql;
 pub mod suggest;
 pub mod time;
 pub mod worker;
+pub mod workers;
 
 use std::any::Any;
 use std::sync::Arc;
@@ -143,9 +144,11 @@ fn quick() -> OpenApiRouter<Api> {
         .routes(routes!(credentials::show, credentials::delete))
         .routes(routes!(worker::hello))
         .routes(routes!(worker::claim))
+        .routes(routes!(workers::list))
         .routes(routes!(worker::command))
         .routes(routes!(worker::playbook))
         .routes(routes!(worker::resolve))
+        .routes(routes!(worker::log))
         .routes(routes!(worker::secrets::credential))
         .routes(routes!(worker::secrets::kept))
         .routes(routes!(worker::secrets::keep))
@@ -172,8 +175,11 @@ fn waiting() -> OpenApiRouter<Api> {
     OpenApiRouter::new()
         .routes(routes!(executions::status::status))
         .routes(routes!(executions::events::events))
+        .routes(routes!(executions::logs::logs))
         .routes(routes!(executions::cancel::cancel))
         .routes(routes!(executions::cancel::stop))
+        .routes(routes!(executions::bulk::cancel))
+        .routes(routes!(executions::bulk::cleanup))
         .routes(routes!(worker::poll))
         .routes(routes!(db::validate))
         .routes(routes!(db::verify))
@@ -184,7 +190,7 @@ fn waiting() -> OpenApiRouter<Api> {
 
 /// Routes that take the results of work.
 fn reports() -> OpenApiRouter<Api> {
-    OpenApiRouter::new().routes(routes!(worker::report))
+    OpenApiRouter::new().routes(routes!(worker::report)).routes(routes!(worker::advance::advance))
 }
 
 fn all() -> (Router<Api>, utoipa::openapi::OpenApi) {

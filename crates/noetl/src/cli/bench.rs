@@ -1,5 +1,8 @@
 //! `noetl bench`: how fast the engine is here, with durable settings, on a data directory of its own.
 
+mod cancel;
+mod grow;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -12,6 +15,7 @@ use noetl_store::catalog::ResourceKey;
 use serde::Serialize;
 use serde_json::Map;
 
+use self::grow::{Grow, What};
 use super::console;
 use super::stop::{Exit, Stop};
 use crate::clock;
@@ -32,6 +36,12 @@ pub struct Bench {
 enum Scenario {
     /// Chains of trivial steps, one after the other
     Chain(Chain),
+    /// A parallel loop: what an iteration costs when there are many
+    Loop(Grow),
+    /// A cycle: what a round costs when there are many
+    Cycle(Grow),
+    /// Cancels: alone, beside a load, of what runs, of a family, of many at once
+    Cancel(cancel::Cancel),
 }
 
 /// Where the steps of a chain run.
@@ -104,11 +114,23 @@ impl Percentiles {
     }
 }
 
+impl On {
+    fn word(self) -> &'static str {
+        match self {
+            On::Server => "server",
+            On::Worker => "worker",
+        }
+    }
+}
+
 impl Bench {
     /// Runs the scenario and prints its figures.
     pub async fn run(self) -> Result<Exit, Stop> {
         match self.scenario {
             Scenario::Chain(chain) => chain.run().await,
+            Scenario::Loop(grow) => grow.run(What::Loop).await,
+            Scenario::Cycle(grow) => grow.run(What::Cycle).await,
+            Scenario::Cancel(cancel) => cancel.run().await,
         }
     }
 }
@@ -116,36 +138,15 @@ impl Bench {
 impl Chain {
     async fn run(self) -> Result<Exit, Stop> {
         let defect = |what: String| Stop::new(Exit::Defect, what);
-        let directory = std::env::temp_dir().join(format!("noetl-bench-{}", std::process::id()));
-        let figures = self.measure(&directory).await;
-        // Whatever happened, nothing is left behind.
-        std::fs::remove_dir_all(&directory).ok();
-        let figures = figures.map_err(defect)?;
+        let measured = measured_on("chain", Some(self.slots), async |engine| self.drive(engine).await).await;
+        let figures = measured.map_err(defect)?;
         if self.json {
-            let line = serde_json::to_string(&figures).map_err(|error| defect(error.to_string()))?;
+            let line = serde_json::to_string(&figures).map_err(|error| Stop::new(Exit::Defect, error.to_string()))?;
             console::print(&line)?;
         } else {
             console::print(&figures.to_text())?;
         }
         Ok(Exit::Done)
-    }
-
-    async fn measure(&self, directory: &std::path::Path) -> Result<Figures, String> {
-        let data_dir = DataDir::resolve(Some(directory)).map_err(|error| error.to_string())?;
-        let now: Timestamp = clock::now();
-        let owned = data_dir
-            .try_take(Role::Run, now)
-            .map_err(|error| error.to_string())?
-            .ok_or_else(|| format!("{} is in use", directory.display()))?;
-        let worker =
-            WorkerSettings { slots: Some(self.slots), drain: Duration::from_secs(1), ..WorkerSettings::default() };
-        let node = Node::start(owned, NodeOptions::working(Role::Run, Some(worker)))
-            .await
-            .map_err(|error| error.to_string())?;
-        let engine = Arc::clone(node.engine());
-        let figures = self.drive(&engine).await;
-        node.stop().await;
-        figures
     }
 
     async fn drive(&self, engine: &Arc<Engine>) -> Result<Figures, String> {
@@ -169,10 +170,7 @@ impl Chain {
         took.sort_unstable();
         Ok(Figures {
             scenario: "chain",
-            on: match self.on {
-                On::Server => "server",
-                On::Worker => "worker",
-            },
+            on: self.on.word(),
             steps: self.steps,
             callers: self.callers,
             seconds,
@@ -202,6 +200,42 @@ impl Chain {
         }
         text
     }
+}
+
+/// Measures on a node of its own, with a worker of so many slots or none, and leaves nothing behind.
+async fn measured_on<T>(
+    name: &str,
+    slots: Option<u32>,
+    measure: impl AsyncFnOnce(&Arc<Engine>) -> Result<T, String>,
+) -> Result<T, String> {
+    let directory = std::env::temp_dir().join(format!("noetl-bench-{name}-{}", std::process::id()));
+    let measured = measured_in(&directory, slots, measure).await;
+    // Whatever happened, nothing is left behind.
+    std::fs::remove_dir_all(&directory).ok();
+    measured
+}
+
+async fn measured_in<T>(
+    directory: &std::path::Path,
+    slots: Option<u32>,
+    measure: impl AsyncFnOnce(&Arc<Engine>) -> Result<T, String>,
+) -> Result<T, String> {
+    let data_dir = DataDir::resolve(Some(directory)).map_err(|error| error.to_string())?;
+    let now: Timestamp = clock::now();
+    let owned = data_dir
+        .try_take(Role::Run, now)
+        .map_err(|error| error.to_string())?
+        .ok_or_else(|| format!("{} is in use", directory.display()))?;
+    let worker = slots.map(|slots| WorkerSettings {
+        slots: Some(slots),
+        drain: Duration::from_secs(1),
+        ..WorkerSettings::default()
+    });
+    let node = Node::start(owned, NodeOptions::working(Role::Run, worker)).await.map_err(|error| error.to_string())?;
+    let engine = Arc::clone(node.engine());
+    let measured = measure(&engine).await;
+    node.stop().await;
+    measured
 }
 
 /// Starts chain after chain; returns how long those took that ended while it counted.
@@ -263,8 +297,13 @@ impl Figures {
 
 /// Returns the most memory this process has used, as the kernel counted it.
 fn peak_mib() -> u64 {
+    kernel_mib("VmHWM:")
+}
+
+/// Returns what the kernel says of this process under `name`, in MiB.
+fn kernel_mib(name: &str) -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
     let kib: u64 = line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0);
     kib / 1024
 }

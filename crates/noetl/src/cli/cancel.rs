@@ -1,5 +1,6 @@
 //! `noetl cancel`: stops executions, alone or with everything they started.
 
+use std::io::IsTerminal as _;
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
@@ -16,6 +17,8 @@ use crate::render::{self, clean, document, duration};
 
 /// Cancels of several ids that are under way at once.
 const AT_ONCE: usize = 16;
+/// Executions that are named before anybody is asked.
+const EXAMPLES_SHOWN: usize = 5;
 /// Longest `--wait`, which is what a server accepts.
 const WAIT_MAX: Duration = Duration::from_secs(600);
 
@@ -26,8 +29,18 @@ const WAIT_MAX: Duration = Duration::from_secs(600);
 #[derive(Debug, clap::Args)]
 pub struct Cancel {
     /// Executions to cancel
-    #[arg(required = true, value_name = "EXECUTION_ID")]
+    #[arg(required_unless_present = "filter", value_name = "EXECUTION_ID")]
     pub ids: Vec<String>,
+    /// Instead of ids, whatever runs and matches: path=GLOB, older_than=TIME, idle_for=TIME, parent=ID, or `all`; all of
+    /// them hold together (repeatable)
+    #[arg(long, value_name = "KEY=VALUE", conflicts_with_all = ["ids", "wait", "step"])]
+    pub filter: Vec<String>,
+    /// With --filter: refuse if more match [default: 1000]
+    #[arg(long, value_name = "COUNT")]
+    pub max: Option<u64>,
+    /// With --filter: do not ask
+    #[arg(short, long)]
+    pub yes: bool,
     /// Why; kept with the execution
     #[arg(short, long, value_name = "TEXT")]
     pub reason: Option<String>,
@@ -47,12 +60,37 @@ pub struct Cancel {
     /// Only say what would be cancelled
     #[arg(long)]
     pub dry_run: bool,
+    /// Only what this step has begun; the execution goes on with an error of kind `cancelled`
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["cascade", "dry_run", "wait"])]
+    pub step: Option<String>,
+    /// With --step: only this iteration of its loop, from 0
+    #[arg(long, value_name = "NUMBER", requires = "step")]
+    pub iteration: Option<u32>,
     /// An execution that has already ended is no error
     #[arg(long)]
     pub ignore_finished: bool,
     /// Print the answer as JSON, one line per id
     #[arg(short, long)]
     pub json: bool,
+}
+
+/// Reads the conditions; `None` for `all`.
+fn filter(conditions: &[String]) -> Result<Option<Value>, Stop> {
+    let mut filter = Map::new();
+    for condition in conditions {
+        if condition == "all" && conditions.len() == 1 {
+            return Ok(None);
+        }
+        let Some((key, value)) = condition.split_once('=') else {
+            return Err(Stop::usage(format!("`{condition}` is no condition"))
+                .hint("write --filter path='etl/*', older_than=10m, idle_for=1h or parent=ID; --filter all alone"));
+        };
+        // The server knows which conditions there are, and says what was meant.
+        if filter.insert(key.to_owned(), json!(value)).is_some() {
+            return Err(Stop::usage(format!("`{key}` is named twice")));
+        }
+    }
+    Ok(Some(Value::Object(filter)))
 }
 
 /// One id's first request.
@@ -69,6 +107,12 @@ impl Cancel {
         if self.wait.is_some_and(|wait| wait > WAIT_MAX) {
             return Err(Stop::usage(format!("--wait can be at most {} s", WAIT_MAX.as_secs()))
                 .hint("`noetl wait ID --for quiesced` waits as long as you like"));
+        }
+        if !self.filter.is_empty() {
+            return self.run_matching(globals).await;
+        }
+        if self.yes || self.max.is_some() {
+            return Err(Stop::usage("--yes and --max go with --filter"));
         }
         let mut link = Link::new(globals, Mode::Tend)?;
         let client = link.client().await?;
@@ -95,6 +139,71 @@ impl Cancel {
         drop(answers);
         link.close().await;
         Ok(exit)
+    }
+
+    /// Cancels whatever matches: shows how many first, and asks on a terminal.
+    async fn run_matching(&self, globals: &Globals) -> Result<Exit, Stop> {
+        let filter = filter(&self.filter)?;
+        let body = |dry_run: bool| {
+            let mut body = self.body();
+            match &filter {
+                Some(filter) => body["filter"] = filter.clone(),
+                None => body["all"] = json!(true),
+            }
+            if let Some(max) = self.max {
+                body["max"] = json!(max);
+            }
+            body["dry_run"] = json!(dry_run);
+            body
+        };
+        let mut link = Link::new(globals, Mode::Tend)?;
+        let looked = link.ask(|client| client.post(&["executions", "cancel"]).body(body(true))).await?;
+        let looked = refusal::expect(&looked)?;
+        let found = document::ids(&looked, "would_cancel");
+        if self.dry_run || found.is_empty() {
+            link.close().await;
+            return self.say_matching(&looked, "would_cancel");
+        }
+        if !self.yes && !self.agreed(&found)? {
+            link.close().await;
+            console::note("nothing was cancelled");
+            return Ok(Exit::Failed);
+        }
+        let done = link.ask(|client| client.post(&["executions", "cancel"]).body(body(false))).await?;
+        link.close().await;
+        self.say_matching(&refusal::expect(&done)?, "cancelled_executions")
+    }
+
+    /// Shows what matched and asks. Without a terminal nobody can answer.
+    fn agreed(&self, found: &[String]) -> Result<bool, Stop> {
+        console::note(&format!("{} execution(s) match, for instance:", found.len()));
+        for id in found.iter().take(EXAMPLES_SHOWN) {
+            console::note(&format!("  - {}", clean(id)));
+        }
+        if !std::io::stdin().is_terminal() {
+            return Err(Stop::usage("nobody is here to be asked").hint("say --yes, or look with --dry-run first"));
+        }
+        console::note("Cancel them? [y/N]");
+        let mut answer = String::new();
+        std::io::stdin().read_line(&mut answer)?;
+        Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+    }
+
+    fn say_matching(&self, answer: &Value, key: &str) -> Result<Exit, Stop> {
+        if self.json {
+            console::print_json(answer, true)?;
+            return Ok(Exit::Done);
+        }
+        let mut out = format!("{}\n", clean(document::text(answer, "message").unwrap_or("done")));
+        for id in document::ids(answer, key) {
+            out.push_str(&format!("  - {}\n", clean(&id)));
+        }
+        console::print(&out)?;
+        let spared = document::ids(answer, "spared").len();
+        if spared > 0 {
+            console::note(&format!("{spared} had ended or moved on when their turn came"));
+        }
+        Ok(Exit::Done)
     }
 
     /// Cancels one. An owner of the directory leaves that to the link, one after the other, because the link gives
@@ -131,6 +240,12 @@ impl Cancel {
         }
         if self.dry_run {
             body.insert("dry_run".into(), json!(true));
+        }
+        if let Some(step) = &self.step {
+            body.insert("step".into(), json!(step));
+        }
+        if let Some(iteration) = self.iteration {
+            body.insert("iteration".into(), json!(iteration));
         }
         Value::Object(body)
     }

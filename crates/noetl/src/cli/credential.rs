@@ -195,7 +195,7 @@ async fn rekey(globals: &Globals) -> Result<Exit, Stop> {
         let message = format!("{} is in use, and its key can not change meanwhile", dir.path().display());
         return Err(Stop::new(Exit::Failed, message).hint("`noetl server stop` stops a server"));
     };
-    let store = node::open(&owned).await.map_err(|error| bad_node(&error))?;
+    let store = node::open_directory(&owned).await.map_err(|error| bad_node(&error))?;
     let changed = rekey::rekey(std::sync::Arc::clone(&store), source, next).await;
     if let Err(error) = store.close().await {
         console::note(&format!("the store did not close: {error}"));

@@ -293,6 +293,7 @@ pub fn bad_vault(error: &VaultError) -> Stop {
         VaultError::BadKey { .. } | VaultError::Bad { .. } => Stop::usage(error.to_string()),
         VaultError::KeyFile { .. }
         | VaultError::KeyFileOpen { .. }
+        | VaultError::KeyNotGiven
         | VaultError::KeyLost { .. }
         | VaultError::OtherKey { .. }
         | VaultError::Locked(_)

@@ -1,8 +1,10 @@
 //! The command line: one file per command. Commands ask over HTTP; what they print is made by [`crate::render`].
 
+pub mod background;
 pub mod bench;
 pub mod cancel;
 pub mod catalog;
+pub mod cleanup;
 pub mod config;
 pub mod console;
 pub mod context;
@@ -13,11 +15,13 @@ pub mod events;
 pub mod executions;
 pub mod follow;
 pub mod link;
+pub mod logs;
 pub mod plan;
 pub mod query;
 pub mod reference;
 pub mod refusal;
 pub mod run;
+pub mod schema;
 pub mod server;
 pub mod status;
 pub mod stop;
@@ -25,7 +29,9 @@ pub mod target;
 pub mod tree;
 pub mod validate;
 pub mod wait;
+pub mod why;
 pub mod worker;
+pub mod workers;
 pub mod workload;
 
 use std::process::ExitCode;
@@ -65,11 +71,14 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(Box<run::Run>),
-    Cancel(cancel::Cancel),
+    Cancel(Box<cancel::Cancel>),
+    Cleanup(cleanup::Cleanup),
+    Why(why::Why),
     Status(status::Status),
     #[command(visible_alias = "ps")]
     Executions(executions::Executions),
     Events(events::Events),
+    Logs(logs::Logs),
     Tree(tree::Tree),
     Wait(wait::Wait),
     Query(query::Query),
@@ -80,10 +89,12 @@ enum Command {
     #[command(subcommand)]
     Get(catalog::Get),
     Validate(validate::Validate),
+    Schema(schema::Schema),
     #[command(subcommand)]
     Server(server::Server),
     #[command(subcommand)]
     Worker(worker::Worker),
+    Workers(workers::Workers),
     #[command(subcommand)]
     Db(db::Db),
     #[command(subcommand)]
@@ -142,9 +153,12 @@ impl Command {
         match self {
             Command::Run(run) => run.run(globals).await,
             Command::Cancel(cancel) => cancel.run(globals).await,
+            Command::Cleanup(cleanup) => cleanup.run(globals).await,
+            Command::Why(why) => why.run(globals).await,
             Command::Status(status) => status.run(globals).await,
             Command::Executions(executions) => executions.run(globals).await,
             Command::Events(events) => events.run(globals).await,
+            Command::Logs(logs) => logs.run(globals).await,
             Command::Tree(tree) => tree.run(globals).await,
             Command::Wait(wait) => wait.run(globals).await,
             Command::Query(query) => query.run(globals).await,
@@ -153,8 +167,10 @@ impl Command {
             Command::List(list) => list.run(globals).await,
             Command::Get(get) => get.run(globals).await,
             Command::Validate(validate) => validate.run(),
+            Command::Schema(schema) => schema.run(),
             Command::Server(server) => server.run(globals).await,
             Command::Worker(worker) => worker.run(globals).await,
+            Command::Workers(workers) => workers.run(globals).await,
             Command::Db(db) => db.run(globals).await,
             Command::Credential(credential) => credential.run(globals).await,
             Command::Context(contexts) => contexts.run(globals),
@@ -206,6 +222,9 @@ mod tests {
             "noetl cancel 543857931469455628 --json",
             "noetl cancel 1 2 3 -r why --cascade --interrupt --grace 5s --wait --dry-run --ignore-finished -j",
             "noetl cancel 1 --wait=5m",
+            "noetl cancel 1 --step load --iteration 3",
+            "noetl cancel --filter path=etl/* --filter idle_for=10m --yes",
+            "noetl cleanup --older-than-minutes 5 --dry-run --json",
             "noetl status 543857931469455628",
             "noetl query SELECT",
             "noetl ps --status running,failed",
@@ -220,6 +239,9 @@ mod tests {
             "noetl catalog load a b --batch-size 10",
             "noetl list Playbook --json",
             "noetl server start --port 9 --host 0.0.0.0",
+            "noetl worker start -n a --pool x,y --slots 2 --server-url http://a:1,http://b:2",
+            "noetl worker stop --name a --force",
+            "noetl workers --json",
             "noetl db prune --older-than 30d --yes",
             "noetl context add x --server-url http://h --set-current --runtime distributed",
             "noetl context set-runtime local",

@@ -1,24 +1,23 @@
 //! `noetl server`: a server in the foreground, or in the background.
 
 use std::ffi::OsString;
-use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use noetl_store::StoreError;
+
+use super::background::{StopOptions, pid_file_failed, start_failed};
 use super::console;
 use super::link::{bad_directory, bad_node};
 use super::stop::{Exit, Stop};
 use super::target::Globals;
 use crate::render::duration;
-use crate::server::background::{self, Files, PidFileError, StartFailed, StartOptions, Started};
+use crate::server::background::{self, DATABASE_VARIABLE, Files, StartOptions, Started, Up};
 use crate::server::doors::{DoorOptions, TOKEN_VARIABLE, Tokens};
 use crate::server::log_file::LogFile;
 use crate::server::node::{DRAIN_DEFAULT, WorkerSettings};
 use crate::server::{self, Ended, Ready, ServerError, ServerOptions};
 use crate::telemetry::{self, LogOptions};
-
-/// How much longer than its drain time a server may take to be gone.
-const STOP_MARGIN: Duration = Duration::from_secs(20);
 
 /// Run, start and stop a server
 #[derive(Debug, clap::Subcommand)]
@@ -28,7 +27,7 @@ pub enum Server {
     /// Start a server in the background, and wait until it answers
     Start(Box<StartArgs>),
     /// Stop the server in the background
-    Stop(StopArgs),
+    Stop(StopOptions),
 }
 
 /// How a server is to be. --host, --port and --data-dir say where.
@@ -40,6 +39,9 @@ pub struct ServeArgs {
     /// Commands that the worker inside runs at once [default: twice the processors, at least 4]
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1024), conflicts_with = "no_worker")]
     worker_slots: Option<u32>,
+    /// PostgreSQL database to share with other servers, instead of the file in the data directory
+    #[arg(long, value_name = "URL", env = DATABASE_VARIABLE, hide_env_values = true)]
+    database_url: Option<String>,
     /// How long running commands get when the server stops
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration::parse)]
     drain: Duration,
@@ -101,17 +103,6 @@ pub struct StartArgs {
     init_db: bool,
 }
 
-/// `noetl server stop`.
-#[derive(Debug, clap::Args)]
-pub struct StopArgs {
-    /// Do not ask, and end it by force if it does not drain in time
-    #[arg(short, long)]
-    force: bool,
-    /// How long it may take to drain
-    #[arg(long, value_name = "TIME", default_value = "50s", value_parser = duration::parse)]
-    timeout: Duration,
-}
-
 impl Server {
     /// Does what is asked.
     pub async fn run(self, globals: &Globals) -> Result<Exit, Stop> {
@@ -166,6 +157,9 @@ fn options(globals: &Globals, args: &ServeArgs) -> Result<ServerOptions, Stop> {
         ..WorkerSettings::default()
     });
     options.expose_env.clone_from(&args.expose_env);
+    let database = args.database_url.as_deref().filter(|url| !url.is_empty());
+    options.database =
+        database.map(str::parse).transpose().map_err(|error: StoreError| Stop::usage(error.to_string()))?;
     options.allow_secret_read = args.allow_secret_read;
     Ok(options)
 }
@@ -202,6 +196,9 @@ fn announce(ready: &Ready) {
     let at = ready.urls.first().map_or("its socket", String::as_str);
     console::note(&format!("noetl server at {at}"));
     console::note(&format!("data directory {}", ready.data_dir.display()));
+    if let Some(database) = &ready.database {
+        console::note(&format!("database {database}"));
+    }
     console::note(&match ready.slots {
         Some(slots) => format!("runs up to {slots} commands at once; Ctrl-C drains and stops it"),
         None => "runs no commands itself: start workers with `noetl worker run`".to_owned(),
@@ -212,8 +209,11 @@ async fn start(globals: &Globals, args: &StartArgs) -> Result<Exit, Stop> {
     // Everything that is wrong with the options is said here, and not in a log.
     let options = options(globals, &args.serve)?;
     let start = StartOptions {
+        command: "server",
         args: arguments(globals, &args.serve, &options),
-        data_dir: options.data_dir.clone(),
+        up: Up::Answers(options.data_dir.clone()),
+        // It may hold a password, and command lines can be read by everybody.
+        database_url: args.serve.database_url.clone(),
         files: Files::usual().map_err(|error| bad_directory(&error))?,
     };
     match background::start(&start).await.map_err(|error| start_failed(&error))? {
@@ -274,43 +274,15 @@ fn arguments(globals: &Globals, args: &ServeArgs, options: &ServerOptions) -> Ve
     out
 }
 
-async fn stop(args: &StopArgs) -> Result<Exit, Stop> {
+async fn stop(args: &StopOptions) -> Result<Exit, Stop> {
     let files = Files::usual().map_err(|error| bad_directory(&error))?;
-    let Some(found) = background::find(&files.pid_file).map_err(|error| pid_file_failed(&error))? else {
-        console::print("No server is running in the background\n")?;
-        return Ok(Exit::Done);
-    };
-    if !args.force && std::io::stdin().is_terminal() && !confirmed(&format!("Stop the server with PID {}?", found.pid))?
-    {
-        return Ok(Exit::Done);
-    }
-    let failed =
-        |error: std::io::Error| Stop::new(Exit::Failed, format!("can not signal process {}: {error}", found.pid));
-    found.terminate().map_err(failed)?;
-    if !found.gone(args.timeout).await {
-        if !args.force {
-            let message = format!("process {} still drains after {} s", found.pid, args.timeout.as_secs());
-            return Err(
-                Stop::new(Exit::TimedOut, message).hint("wait for it, or end it with `noetl server stop --force`")
-            );
-        }
-        found.kill().map_err(failed)?;
-        if !found.gone(STOP_MARGIN).await {
-            return Err(Stop::new(Exit::Failed, format!("process {} does not end", found.pid)));
+    match background::find(&files.pid_file).map_err(|error| pid_file_failed(&error))? {
+        Some(found) => args.stop(&found, "the server").await,
+        None => {
+            console::print("No server is running in the background\n")?;
+            Ok(Exit::Done)
         }
     }
-    console::print(&format!("Server with PID {} stopped\n", found.pid))?;
-    Ok(Exit::Done)
-}
-
-/// Asks a yes-or-no question; nothing said means no.
-fn confirmed(question: &str) -> Result<bool, Stop> {
-    let mut stderr = anstream::stderr();
-    write!(stderr, "{question} [y/N] ")?;
-    stderr.flush()?;
-    let mut answer = String::new();
-    std::io::stdin().read_line(&mut answer)?;
-    Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
 }
 
 fn failed(error: &ServerError) -> Stop {
@@ -324,20 +296,6 @@ fn failed(error: &ServerError) -> Stop {
         ServerError::Listen { .. } | ServerError::Signals(_) => Stop::new(Exit::Failed, error.to_string()),
         ServerError::PidFile(error) => pid_file_failed(error),
     }
-}
-
-fn start_failed(error: &StartFailed) -> Stop {
-    match error {
-        StartFailed::PidFile(error) => pid_file_failed(error),
-        StartFailed::Directory(error) => bad_directory(error),
-        StartFailed::Spawn(_) | StartFailed::Died { .. } | StartFailed::Silent { .. } => {
-            Stop::new(Exit::Failed, error.to_string())
-        }
-    }
-}
-
-fn pid_file_failed(error: &PidFileError) -> Stop {
-    Stop::new(Exit::Failed, error.to_string())
 }
 
 const _: () = assert!(DRAIN_DEFAULT.as_secs() == 30, "the help of --drain and of --timeout says so");

@@ -1,37 +1,54 @@
-//! `noetl worker`: runs commands for a server elsewhere.
+//! `noetl worker`: runs commands for a server elsewhere, in the foreground or in the background.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use noetl_engine::transport::Transport;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use super::background::{StopOptions, pid_file_failed, start_failed};
 use super::console;
 use super::follow::Interrupts;
 use super::link::{bad_directory, bad_node};
 use super::stop::{Exit, Stop};
-use super::target::{Globals, Target};
+use super::target::{Globals, Named, Target};
+use crate::client::Client;
+use crate::failover::Failover;
 use crate::http_transport::{HttpTransport, TransportError};
 use crate::render::duration;
+use crate::server::background::{self, Files, PidFile, StartOptions, Started, Up};
+use crate::server::log_file::LogFile;
 use crate::server::node::{self, WorkerSettings};
 use crate::telemetry::{self, LogOptions};
 
-/// Run a worker
+/// Longest name of a worker, in bytes.
+const NAME_BYTES_MAX: usize = 128;
+
+/// Run, start and stop workers
 #[derive(Debug, clap::Subcommand)]
 pub enum Worker {
-    /// Run commands for a server, until Ctrl-C or SIGTERM; a second one ends them at once
-    Run(RunArgs),
+    /// Run a worker in the foreground, until Ctrl-C or SIGTERM; a second one ends what it runs at once
+    Run(Box<RunArgs>),
+    /// Start a worker in the background
+    Start(Box<StartArgs>),
+    /// Stop a worker in the background
+    Stop(StopArgs),
 }
 
-/// `noetl worker run`.
-#[derive(Debug, clap::Args)]
-pub struct RunArgs {
+/// How a worker is to be. --server-url says for whom; several addresses, separated by commas, are one deployment.
+#[derive(Debug, Clone, clap::Args)]
+pub struct WorkArgs {
+    /// Name among the workers: a second one under the same name ends the first [default: the machine's name]
+    #[arg(short, long, value_name = "NAME")]
+    name: Option<String>,
     /// Commands to run at once [default: twice the processors, at least 4]
     #[arg(long, visible_alias = "worker-slots", value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1024))]
     slots: Option<u32>,
     /// Pool to serve (repeatable)
-    #[arg(long, value_name = "NAME", default_value = "default", value_delimiter = ',')]
+    #[arg(long, value_name = "NAME", env = "NOETL_WORKER_POOL_NAME", default_value = "default", value_delimiter = ',')]
     pool: Vec<String>,
     /// How long running commands get when the worker stops
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration::parse)]
@@ -51,66 +68,288 @@ pub struct RunArgs {
     /// Log lines as JSON
     #[arg(long)]
     log_json: bool,
+    /// Accepted for older scripts: --slots says how many commands run at once
+    #[arg(short, long, value_name = "COUNT", hide = true)]
+    max_workers: Option<u32>,
+}
+
+/// `noetl worker run`.
+#[derive(Debug, clap::Args)]
+pub struct RunArgs {
+    #[command(flatten)]
+    work: WorkArgs,
+    /// Started in the background: nobody is at the terminal
+    #[arg(long, hide = true)]
+    detached: bool,
+    /// Written while the worker runs
+    #[arg(long, value_name = "FILE", hide = true)]
+    pid_file: Option<PathBuf>,
+    /// Log to this file instead of the terminal
+    #[arg(long, value_name = "FILE")]
+    log_file: Option<PathBuf>,
+}
+
+/// `noetl worker start`.
+#[derive(Debug, clap::Args)]
+pub struct StartArgs {
+    #[command(flatten)]
+    work: WorkArgs,
+}
+
+/// `noetl worker stop`.
+#[derive(Debug, clap::Args)]
+pub struct StopArgs {
+    /// Which one [default: the only one]
+    #[arg(short, long, value_name = "NAME")]
+    name: Option<String>,
+    #[command(flatten)]
+    options: StopOptions,
 }
 
 impl Worker {
     /// Does what is asked.
     pub async fn run(self, globals: &Globals) -> Result<Exit, Stop> {
-        let Worker::Run(args) = self;
-        telemetry::init(LogOptions { json: args.log_json, ..LogOptions::default() }).map_err(Stop::usage)?;
-        let (transport, place) = transport(globals, args.insecure)?;
-        let settings = WorkerSettings {
-            slots: args.slots,
-            pools: args.pool.iter().map(|pool| Arc::from(pool.as_str())).collect(),
-            drain: args.drain,
-            python: args.python,
-            secrets_dir: args.secrets_dir,
-            ..WorkerSettings::default()
-        };
-        let toolbox = node::toolbox(&settings, &args.expose_env).map_err(|error| bad_node(&error))?;
-        let worker = node::worker(transport, &toolbox, &settings);
-        let mut interrupts = Interrupts::listen()?;
-        let shutdown = CancellationToken::new();
-        let mut work = tokio::spawn(worker.run(shutdown.clone()));
-        let slots = settings.slots.unwrap_or_else(node::default_slots);
-        console::note(&format!("worker for {place}, up to {slots} commands at once; Ctrl-C drains and stops it"));
-        tokio::select! {
-            // A worker ends by itself only when it is broken.
-            ended = &mut work => {
-                ended.map_err(|error| Stop::new(Exit::Defect, format!("the worker ended: {error}")))?;
-                return Ok(Exit::Failed);
-            }
-            () = interrupts.next() => {}
+        match self {
+            Worker::Run(args) => run(globals, *args).await,
+            Worker::Start(args) => start(globals, &args.work).await,
+            Worker::Stop(args) => stop(&args).await,
         }
-        console::note("stopping: what runs may end; once more ends it now");
-        shutdown.cancel();
-        let drained = tokio::select! {
-            ended = &mut work => ended.is_ok(),
-            () = interrupts.next() => false,
-        };
-        work.abort();
-        toolbox.close().await;
-        Ok(if drained { Exit::Done } else { Exit::Interrupted })
     }
 }
 
-/// Returns the way to the server that is meant. The owner of the data directory counts as one.
-fn transport(globals: &Globals, insecure: bool) -> Result<(Arc<dyn Transport>, String), Stop> {
-    let refuse = |error: TransportError| match error {
-        TransportError::Url(_) | TransportError::Insecure(_) => Stop::usage(error.to_string()),
-        TransportError::Client(_) => Stop::new(Exit::Defect, error.to_string()),
+async fn run(globals: &Globals, args: RunArgs) -> Result<Exit, Stop> {
+    let RunArgs { work: args, detached, pid_file, log_file } = args;
+    let file = match &log_file {
+        Some(path) => Some(
+            LogFile::open(path)
+                .map_err(|error| Stop::usage(format!("can not open the log {}: {error}", path.display())))?,
+        ),
+        None => None,
     };
+    telemetry::init(LogOptions { json: args.log_json, filter: None, file }).map_err(Stop::usage)?;
+    let (transport, place) = transport(globals, args.insecure)?;
+    let mut settings = WorkerSettings {
+        slots: args.slots,
+        pools: args.pool.iter().map(|pool| Arc::from(pool.as_str())).collect(),
+        drain: args.drain,
+        python: args.python,
+        secrets_dir: args.secrets_dir,
+        ..WorkerSettings::default()
+    };
+    if let Some(name) = args.name {
+        settings.name = checked(&name)?.into();
+    }
+    let toolbox = node::toolbox(&settings, &args.expose_env).map_err(|error| bad_node(&error))?;
+    let (worker, carrier) = node::worker(transport, &toolbox, &settings);
+    let mut interrupts = Interrupts::listen()?;
+    // Taken from the operating system, so that a terminal that goes away does not end what runs in the background.
+    let hang_up = detached.then(|| signal(SignalKind::hangup())).transpose();
+    let hang_up = hang_up.map_err(|error| Stop::new(Exit::Defect, format!("can not listen for signals: {error}")))?;
+    // Last of all that can fail: whoever waits for this process takes it for a sign that it is up.
+    let pid_file = pid_file.as_deref().map(PidFile::create).transpose().map_err(|error| pid_file_failed(&error))?;
+    let shutdown = CancellationToken::new();
+    let mut work = tokio::spawn(worker.run(shutdown.clone()));
+    let slots = settings.slots.unwrap_or_else(node::default_slots);
+    console::note(&format!(
+        "worker {} for {place}, up to {slots} commands at once; Ctrl-C drains and stops it",
+        settings.name
+    ));
+    tokio::select! {
+        // A worker ends by itself only when it is broken.
+        ended = &mut work => {
+            ended.map_err(|error| Stop::new(Exit::Defect, format!("the worker ended: {error}")))?;
+            return Ok(Exit::Failed);
+        }
+        () = interrupts.next() => {}
+    }
+    console::note("stopping: what runs may end; once more ends it now");
+    shutdown.cancel();
+    let drained = tokio::select! {
+        ended = &mut work => ended.is_ok(),
+        () = interrupts.next() => false,
+    };
+    work.abort();
+    toolbox.close().await;
+    carrier.close().await;
+    drop((pid_file, hang_up));
+    Ok(if drained { Exit::Done } else { Exit::Interrupted })
+}
+
+async fn start(globals: &Globals, args: &WorkArgs) -> Result<Exit, Stop> {
+    // Everything that is wrong with the options is said here, and not in a log.
+    let servers = servers(globals, args.insecure)?;
+    let name = match &args.name {
+        Some(name) => checked(name)?.to_owned(),
+        None => node::host_name(),
+    };
+    let files = Files::worker(&name).map_err(|error| bad_directory(&error))?;
+    let start = StartOptions {
+        command: "worker",
+        args: arguments(globals, args, &name, &servers),
+        up: Up::Runs,
+        database_url: None,
+        files: files.clone(),
+    };
+    match background::start(&start).await.map_err(|error| start_failed(&error))? {
+        Started::Up { pid, url: _ } => {
+            let (pid_file, log) = (files.pid_file.display(), files.log_file.display());
+            console::print(&format!("Worker {name} started with PID {pid}\nPID file: {pid_file}\nLog: {log}\n"))?;
+        }
+        Started::Already { pid } => {
+            console::print(&format!("Worker {name} is already running with PID {pid}\n"))?;
+            return Ok(Exit::Done);
+        }
+    }
+    if let Servers::Named(named) = &servers
+        && !any_answers(named).await
+    {
+        console::note("no server answers yet: the worker goes on trying");
+    }
+    Ok(Exit::Done)
+}
+
+/// Returns the arguments that make `worker run` in the background what was asked for here. A token given on the
+/// command line goes on through the environment of the child: command lines can be read by everybody.
+fn arguments(globals: &Globals, args: &WorkArgs, name: &str, servers: &Servers) -> Vec<OsString> {
+    let mut out: Vec<OsString> = Vec::new();
+    let mut pair = |name: &str, value: OsString| out.extend([OsString::from(name), value]);
+    match servers {
+        Servers::Named(named) => {
+            let urls: Vec<&str> = named.iter().map(|named| named.url.as_str()).collect();
+            pair("--server-url", urls.join(",").into());
+        }
+        Servers::Socket(path) => {
+            // The data directory is the socket's.
+            pair("--data-dir", path.parent().unwrap_or(path).into());
+        }
+    }
+    pair("--name", name.into());
+    pair("--drain", format!("{}ms", args.drain.as_millis()).into());
+    pair("--python", args.python.clone().into());
+    if let Some(slots) = args.slots {
+        pair("--slots", slots.to_string().into());
+    }
+    if let Some(path) = &args.secrets_dir {
+        pair("--secrets-dir", std::path::absolute(path).unwrap_or_else(|_| path.clone()).into_os_string());
+    }
+    if let Some(path) = &globals.token_file {
+        pair("--token-file", std::path::absolute(path).unwrap_or_else(|_| path.clone()).into_os_string());
+    }
+    for pool in &args.pool {
+        pair("--pool", pool.into());
+    }
+    for name in &args.expose_env {
+        pair("--expose-env", name.into());
+    }
+    let flags = [("--insecure", args.insecure), ("--log-json", args.log_json)];
+    out.extend(flags.iter().filter(|(_, given)| *given).map(|(name, _)| OsString::from(name)));
+    out
+}
+
+async fn any_answers(named: &[Named]) -> bool {
+    for server in named {
+        if let Ok(client) = Client::to_url(&server.url, server.token.as_deref())
+            && client.get(&["health"]).send().await.is_ok_and(|answer| answer.is_success())
+        {
+            return true;
+        }
+    }
+    false
+}
+
+async fn stop(args: &StopArgs) -> Result<Exit, Stop> {
+    let found = match &args.name {
+        Some(name) => {
+            let files = Files::worker(name).map_err(|error| bad_directory(&error))?;
+            background::find(&files.pid_file).map_err(|error| pid_file_failed(&error))?
+        }
+        None => only_one()?,
+    };
+    match found {
+        Some(found) => args.options.stop(&found, "the worker").await,
+        None => {
+            console::print("No such worker is running in the background\n")?;
+            Ok(Exit::Done)
+        }
+    }
+}
+
+/// Returns the only worker in the background.
+fn only_one() -> Result<Option<background::Found>, Stop> {
+    let mut running = Vec::new();
+    for (name, files) in Files::workers().map_err(|error| bad_directory(&error))? {
+        if let Some(found) = background::find(&files.pid_file).map_err(|error| pid_file_failed(&error))? {
+            running.push((name, found));
+        }
+    }
+    if running.len() > 1 {
+        let names: Vec<&str> = running.iter().map(|(name, _)| name.as_str()).collect();
+        return Err(Stop::usage("several workers run in the background")
+            .hint(format!("say which with --name: {}", names.join(", "))));
+    }
+    Ok(running.pop().map(|(_, found)| found))
+}
+
+fn checked(name: &str) -> Result<&str, Stop> {
+    if name.trim().is_empty() || name.len() > NAME_BYTES_MAX || name.chars().any(char::is_control) {
+        return Err(Stop::usage(format!("--name: expected one line of 1 to {NAME_BYTES_MAX} bytes")));
+    }
+    Ok(name)
+}
+
+/// For whom a worker works.
+enum Servers {
+    /// Servers of one deployment.
+    Named(Vec<Named>),
+    /// The owner of a data directory.
+    Socket(PathBuf),
+}
+
+/// Returns the servers that are meant, checked. The owner of the data directory counts as one.
+fn servers(globals: &Globals, insecure: bool) -> Result<Servers, Stop> {
     let named = match globals.target()? {
-        Target::Server(named) => named,
-        Target::Directory { fallback: Some(named), .. } => named,
+        Target::Server(named) | Target::Directory { fallback: Some(named), .. } => named,
         Target::Directory { directory, fallback: None } => {
             // A short path of its own process would end with this function, so the plain one is used.
             drop(directory.socket().map_err(|error| bad_directory(&error))?);
-            let socket = directory.path().join("noetl.sock");
-            let transport = HttpTransport::to_socket(&socket).map_err(refuse)?;
-            return Ok((Arc::new(transport), directory.path().display().to_string()));
+            return Ok(Servers::Socket(directory.path().join("noetl.sock")));
         }
     };
-    let transport = HttpTransport::to_url(&named.url, named.token, insecure).map_err(refuse)?;
-    Ok((Arc::new(transport), named.url))
+    let urls = named.url.split(',').map(str::trim).filter(|url| !url.is_empty());
+    let all: Vec<Named> = urls.map(|url| Named { url: url.to_owned(), ..named.clone() }).collect();
+    if all.is_empty() {
+        return Err(Stop::usage(format!("{} names no server", named.named_by)));
+    }
+    for one in &all {
+        HttpTransport::to_url(&one.url, None, insecure).map_err(|error| refuse(&error))?;
+    }
+    Ok(Servers::Named(all))
+}
+
+fn refuse(error: &TransportError) -> Stop {
+    match error {
+        TransportError::Url(_) | TransportError::Insecure(_) => Stop::usage(error.to_string()),
+        TransportError::Client(_) => Stop::new(Exit::Defect, error.to_string()),
+    }
+}
+
+/// Returns the way to the servers that are meant, and what to call them.
+fn transport(globals: &Globals, insecure: bool) -> Result<(Arc<dyn Transport>, String), Stop> {
+    match servers(globals, insecure)? {
+        Servers::Socket(socket) => {
+            let transport = HttpTransport::to_socket(&socket).map_err(|error| refuse(&error))?;
+            Ok((Arc::new(transport), socket.parent().unwrap_or(&socket).display().to_string()))
+        }
+        Servers::Named(named) => {
+            let mut ways = Vec::with_capacity(named.len());
+            for one in named {
+                let way = HttpTransport::to_url(&one.url, one.token, insecure).map_err(|error| refuse(&error))?;
+                ways.push((one.url, way));
+            }
+            let place = ways.iter().map(|(url, _)| url.as_str()).collect::<Vec<_>>().join(", ");
+            let failover = Failover::new(ways, std::process::id() as usize);
+            let failover = failover.ok_or_else(|| Stop::usage("--server-url names no server"))?;
+            Ok((Arc::new(failover), place))
+        }
+    }
 }

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{clean, document, status_colour, table};
+use super::{clean, document, seconds, status_colour, table};
 
 /// Returns one line per execution.
 pub fn list(executions: &[Value]) -> String {
@@ -25,7 +25,7 @@ fn row(execution: &Value) -> Vec<String> {
         execution.get("execution_id").and_then(document::id).map_or("-".to_owned(), |id| clean(&id).into_owned()),
         format!("{colour}{status}{colour:#}{mark}"),
         format!("{}{version}", field("path")),
-        started(&field("start_time")),
+        seconds(&field("start_time")),
         document::duration(execution).unwrap_or_else(|| "-".to_owned()),
         step,
         document::count(execution, "commands_issued").map_or("-".to_owned(), |count| count.to_string()),
@@ -43,14 +43,6 @@ fn failed_or_dash(execution: &Value) -> String {
         [] => "-".to_owned(),
         [one] => format!("failed: {one}"),
         [first, rest @ ..] => format!("failed: {first} +{}", rest.len()),
-    }
-}
-
-/// `2026-01-20T09:08:00.123Z` without the fraction: a list is looked at, not computed with.
-fn started(iso: &str) -> String {
-    match iso.split_once('.') {
-        Some((seconds, fraction)) if fraction.ends_with('Z') => format!("{seconds}Z"),
-        Some(_) | None => iso.to_owned(),
     }
 }
 

@@ -10,10 +10,13 @@ pub mod duration;
 pub mod events;
 pub mod executions;
 pub mod json;
+pub mod logs;
 pub mod progress;
 pub mod status;
 pub mod table;
 pub mod tree;
+pub mod why;
+pub mod workers;
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -70,6 +73,14 @@ pub fn clean(text: &str) -> Cow<'_, str> {
 /// Returns a multi-line text of a person (an error, a reason) as it is, but for what a terminal would obey.
 pub fn clean_lines(text: &str) -> String {
     text.lines().map(clean).collect::<Vec<_>>().join("\n")
+}
+
+/// `2026-01-20T09:08:00.123Z` without the fraction: a list is looked at, not computed with.
+pub(crate) fn seconds(iso: &str) -> String {
+    match iso.split_once('.') {
+        Some((seconds, fraction)) if fraction.ends_with('Z') => format!("{seconds}Z"),
+        Some(_) | None => iso.to_owned(),
+    }
 }
 
 #[cfg(test)]

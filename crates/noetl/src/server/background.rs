@@ -1,4 +1,4 @@
-//! A server in the background: started, waited for until it answers, found again, stopped.
+//! A server or a worker in the background: started, waited for until it is up, found again, stopped.
 //!
 //! The PID file is locked by the process it names, so a file that a killed server left over, or a number that another
 //! process has got since, is never taken for a running server.
@@ -20,6 +20,8 @@ use tokio::time::Instant;
 use super::ask;
 use crate::embed::{self, DataDir, EmbedError};
 
+/// Environment variable that names the database.
+pub const DATABASE_VARIABLE: &str = "NOETL_DATABASE_URL";
 /// Longest wait for a new server to answer.
 pub const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// Pause between two looks.
@@ -48,20 +50,50 @@ pub enum PidFileError {
     },
 }
 
-/// Where one user's background server keeps its PID and its log.
+/// What the files of workers begin with.
+const WORKER_FILES: &str = "noetl_worker_";
+
+/// Where a process in the background keeps its PID and its log.
 #[derive(Debug, Clone)]
 pub struct Files {
-    /// `~/.noetl/noetl_server.pid`.
+    /// `~/.noetl/noetl_server.pid`, or `~/.noetl/noetl_worker_<name>.pid`.
     pub pid_file: PathBuf,
-    /// `~/.noetl/noetl_server.log`.
+    /// The same with `.log`.
     pub log_file: PathBuf,
 }
 
 impl Files {
-    /// Returns the usual places.
+    /// Returns those of this user's server.
     pub fn usual() -> Result<Self, EmbedError> {
+        Ok(Files::named(&embed::home()?, "noetl_server"))
+    }
+
+    /// Returns those of the worker called `name`.
+    pub fn worker(name: &str) -> Result<Self, EmbedError> {
+        // Whatever a name holds, it is one file in this directory.
+        let plain = |letter: char| if letter.is_ascii_alphanumeric() || letter == '.' { letter } else { '_' };
+        let name: String = name.chars().map(plain).collect();
+        Ok(Files::named(&embed::home()?, &format!("{WORKER_FILES}{name}")))
+    }
+
+    /// Returns those of every worker that has been started here, by name.
+    pub fn workers() -> Result<Vec<(String, Self)>, EmbedError> {
         let home = embed::home()?;
-        Ok(Files { pid_file: home.join("noetl_server.pid"), log_file: home.join("noetl_server.log") })
+        let mut found = Vec::new();
+        // No directory: nothing was ever started.
+        for entry in std::fs::read_dir(&home).into_iter().flatten().flatten() {
+            let file = entry.file_name();
+            let name = file.to_str().and_then(|file| file.strip_prefix(WORKER_FILES)?.strip_suffix(".pid"));
+            if let Some(name) = name {
+                found.push((name.to_owned(), Files::named(&home, &format!("{WORKER_FILES}{name}"))));
+            }
+        }
+        found.sort_by(|one, other| one.0.cmp(&other.0));
+        Ok(found)
+    }
+
+    fn named(home: &Path, name: &str) -> Self {
+        Files { pid_file: home.join(format!("{name}.pid")), log_file: home.join(format!("{name}.log")) }
     }
 }
 
@@ -109,7 +141,7 @@ fn read_pid(file: &mut File) -> Option<u32> {
     text.trim().parse().ok()
 }
 
-/// A background server that runs.
+/// A process in the background that runs.
 #[derive(Debug)]
 pub struct Found {
     /// Its process.
@@ -119,7 +151,7 @@ pub struct Found {
     process: rustix::fd::OwnedFd,
 }
 
-/// Returns the background server whose PID file this is, if it runs. A file left over is removed.
+/// Returns the process in the background whose PID file this is, if it runs. A file left over is removed.
 pub fn find(pid_file: &Path) -> Result<Option<Found>, PidFileError> {
     let fail = |problem| PidFileError::Io { path: pid_file.to_path_buf(), problem };
     let mut file = match File::open(pid_file) {
@@ -184,15 +216,28 @@ impl Found {
     }
 }
 
-/// How to start a server in the background.
+/// How to start a process in the background.
 #[derive(Debug, Clone)]
 pub struct StartOptions {
-    /// Arguments behind `server run`: host, port, data directory and the like.
+    /// `server` or `worker`: this executable is started with that, `run`, and `args`.
+    pub command: &'static str,
+    /// Arguments behind `run`.
     pub args: Vec<OsString>,
-    /// Its data directory: it is up when it answers there.
-    pub data_dir: DataDir,
+    /// What it is waited for.
+    pub up: Up,
+    /// The database, for the environment of a server.
+    pub database_url: Option<String>,
     /// PID and log.
     pub files: Files,
+}
+
+/// When a process in the background is up.
+#[derive(Debug, Clone)]
+pub enum Up {
+    /// It answers as the owner of this data directory.
+    Answers(DataDir),
+    /// It has read its options, made its tools ready, and taken its PID file.
+    Runs,
 }
 
 /// What became of a start.
@@ -218,14 +263,11 @@ pub enum StartFailed {
     /// The PID file.
     #[error(transparent)]
     PidFile(#[from] PidFileError),
-    /// The directory.
-    #[error(transparent)]
-    Directory(#[from] EmbedError),
     /// The process could not be started.
-    #[error("the server can not be started: {0}")]
+    #[error("the process can not be started: {0}")]
     Spawn(io::Error),
     /// It ended at once.
-    #[error("the server ended at once ({status}); the end of {}:\n{tail}", log.display())]
+    #[error("the process ended at once ({status}); the end of {}:\n{tail}", log.display())]
     Died {
         /// How.
         status: ExitStatus,
@@ -234,8 +276,8 @@ pub enum StartFailed {
         /// The end of it.
         tail: String,
     },
-    /// It does not answer.
-    #[error("process {pid} does not answer after {} s; see {}", START_TIMEOUT.as_secs(), log.display())]
+    /// It does not come up.
+    #[error("process {pid} is not up after {} s; see {}", START_TIMEOUT.as_secs(), log.display())]
     Silent {
         /// Its process.
         pid: u32,
@@ -244,7 +286,7 @@ pub enum StartFailed {
     },
 }
 
-/// Starts this executable as a server in the background, and waits until it answers.
+/// Starts this executable in the background, and waits until it is up.
 pub async fn start(options: &StartOptions) -> Result<Started, StartFailed> {
     if let Some(found) = find(&options.files.pid_file)? {
         return Ok(Started::Already { pid: found.pid });
@@ -258,9 +300,21 @@ pub async fn start(options: &StartOptions) -> Result<Started, StartFailed> {
             let tail = tail(log).unwrap_or_else(|error| error.to_string());
             return Err(StartFailed::Died { status, log: log.clone(), tail });
         }
-        if answers(&options.data_dir, pid).await {
-            let url = options.data_dir.owner().and_then(|owner| owner.url);
-            return Ok(Started::Up { pid, url });
+        match &options.up {
+            Up::Answers(data_dir) => {
+                if answers(data_dir, pid).await {
+                    let url = data_dir.owner().and_then(|owner| owner.url);
+                    return Ok(Started::Up { pid, url });
+                }
+            }
+            Up::Runs => {
+                // Read without its lock, which would be in the way of the process that is about to take it. The
+                // process is our own child and lives, so the number is its own.
+                let written = File::open(&options.files.pid_file).ok().and_then(|mut file| read_pid(&mut file));
+                if written == Some(pid) {
+                    return Ok(Started::Up { pid, url: None });
+                }
+            }
         }
         if Instant::now() >= deadline {
             return Err(StartFailed::Silent { pid, log: log.clone() });
@@ -276,8 +330,12 @@ fn spawn(options: &StartOptions) -> io::Result<Child> {
     }
     // What is written before logging begins, and by a panic, goes to the log as well.
     let out = OpenOptions::new().create(true).append(true).mode(0o600).open(log)?;
-    Command::new(std::env::current_exe()?)
-        .args(["server", "run", "--detached", "--pid-file"])
+    let mut command = Command::new(std::env::current_exe()?);
+    if let Some(url) = &options.database_url {
+        command.env(DATABASE_VARIABLE, url);
+    }
+    command
+        .args([options.command, "run", "--detached", "--pid-file"])
         .arg(&options.files.pid_file)
         .arg("--log-file")
         .arg(log)

@@ -29,6 +29,8 @@ pub const SESSION_TOKEN_HEADER: &str = "x-session-token";
 pub const TOKEN_VARIABLE: &str = "NOETL_TOKEN";
 /// Shortest token that is accepted, in bytes: what can be guessed is no token.
 pub const TOKEN_BYTES_MIN: usize = 16;
+/// Names that the log uses in `cancelled_by` for what noetl itself does.
+const RESERVED_NAMES: [&str; 6] = ["api", "cli", "timeout", "parent", "cleanup", "concurrency"];
 /// The one path that needs no token: load balancers ask it.
 const OPEN_PATH: &str = "/health";
 
@@ -50,6 +52,14 @@ pub enum DoorsError {
     ShortToken {
         /// Where it stands.
         origin: String,
+    },
+    /// A token has a name that the log uses for what nobody asked for.
+    #[error("{origin}: a token can not be called `{name}`: the log says so of what noetl itself does")]
+    ReservedName {
+        /// Where it stands.
+        origin: String,
+        /// Which name.
+        name: String,
     },
     /// Listening beyond loopback without a token.
     #[error(
@@ -95,11 +105,14 @@ impl Tokens {
         let mut tokens = Tokens::default();
         for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
             let (name, token) = match line.split_once(':') {
-                Some((name, token)) => (Some(Arc::from(name.trim())), token.trim()),
+                Some((name, token)) => (Some(Arc::<str>::from(name.trim())), token.trim()),
                 None => (None, line),
             };
             if token.len() < TOKEN_BYTES_MIN {
                 return Err(DoorsError::ShortToken { origin: origin.to_owned() });
+            }
+            if let Some(name) = name.as_deref().filter(|name| RESERVED_NAMES.contains(name)) {
+                return Err(DoorsError::ReservedName { origin: origin.to_owned(), name: name.to_owned() });
             }
             tokens.known.push((digest(token), name));
         }
@@ -322,6 +335,8 @@ mod tests {
         assert_eq!(tokens.identify("fedcba9876543210"), Some(None));
         assert_eq!(tokens.identify("alice:0123456789abcdef"), None);
         assert!(Tokens::parse("bob:short", "test").is_err());
+        let reserved = Tokens::parse("timeout:0123456789abcdef", "test").unwrap_err();
+        assert!(reserved.to_string().contains("can not be called `timeout`"), "{reserved}");
         assert!(!format!("{tokens:?}").contains("0123"));
     }
 

@@ -12,6 +12,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use noetl_store::postgres::Address;
 use reqwest::Method;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -55,6 +56,8 @@ pub struct ServerOptions {
     pub pid_file: Option<PathBuf>,
     /// Started in the background: what happens to the terminal does not matter.
     pub detached: bool,
+    /// The database that it shares with other servers; `None` = the file in the directory.
+    pub database: Option<Address>,
 }
 
 impl ServerOptions {
@@ -71,6 +74,7 @@ impl ServerOptions {
             allow_secret_read: false,
             pid_file: None,
             detached: false,
+            database: None,
         }
     }
 }
@@ -123,6 +127,8 @@ pub struct Ready {
     pub urls: Vec<String>,
     /// Where everything is kept.
     pub data_dir: PathBuf,
+    /// The database that it shares, without its password.
+    pub database: Option<String>,
     /// How many commands its worker runs at once.
     pub slots: Option<u32>,
     /// What people should be warned of.
@@ -159,6 +165,7 @@ pub async fn run(options: ServerOptions, ready: impl FnOnce(Ready)) -> Result<En
     let node_options = NodeOptions {
         expose_env: options.expose_env,
         allow_secret_read: options.allow_secret_read,
+        database: options.database.clone(),
         ..NodeOptions::working(Role::Server, worker)
     };
     let mut node = Node::start(owned, node_options).await?;
@@ -177,7 +184,8 @@ pub async fn run(options: ServerOptions, ready: impl FnOnce(Ready)) -> Result<En
         serving.spawn(listen::serve(listener, router.clone(), node.stopping()));
     }
     tracing::info!(urls = urls.join(" "), "the server is up");
-    ready(Ready { urls, data_dir: options.data_dir.path().to_path_buf(), slots, warnings });
+    let database = options.database.as_ref().map(Address::shown);
+    ready(Ready { urls, data_dir: options.data_dir.path().to_path_buf(), database, slots, warnings });
     signals.next().await;
     tracing::info!("stopping: what runs may end; a second signal ends it now");
     let ended = tokio::select! {

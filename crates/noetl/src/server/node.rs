@@ -15,6 +15,7 @@ use noetl_core::playbook::CancelMode;
 use noetl_engine::transport::{Local, Transport};
 use noetl_engine::worker::{Worker, WorkerOptions};
 use noetl_engine::{Engine, EngineOptions, Running};
+use noetl_store::postgres::{Address, Postgres, PostgresOptions};
 use noetl_store::sqlite::{SqliteOptions, SqliteStore};
 use noetl_store::{Store, StoreError};
 use noetl_tools::{ALWAYS_EXPOSED, SupervisorCommand, TIMEOUT_GRACE, Toolbox, ToolboxConfig};
@@ -26,6 +27,7 @@ use super::listen::{self, Listener};
 use crate::api::{self, Api};
 use crate::clock;
 use crate::embed::{EmbedError, Owned, Owner, Role};
+use crate::logs::{self, LogCarrier};
 use crate::tools::{Hands, Output, SUPERVISE};
 use crate::vault::key::KeySource;
 use crate::vault::{Vault, VaultError};
@@ -120,13 +122,23 @@ pub struct NodeOptions {
     pub default_cancel_mode: CancelMode,
     /// Whether credentials are shown as they are, and not masked, to whoever may ask at all.
     pub allow_secret_read: bool,
+    /// The database that it shares with other servers; `None` = the file in its directory.
+    pub database: Option<Address>,
 }
 
 impl NodeOptions {
     /// Returns the options of a server, or of a run.
     pub fn working(role: Role, worker: Option<WorkerSettings>) -> Self {
         let default_cancel_mode = CancelMode::Finish;
-        NodeOptions { role, worker, drive: true, expose_env: Vec::new(), default_cancel_mode, allow_secret_read: false }
+        NodeOptions {
+            role,
+            worker,
+            drive: true,
+            expose_env: Vec::new(),
+            default_cancel_mode,
+            allow_secret_read: false,
+            database: None,
+        }
     }
 
     /// Returns the options of a command that only looks, or changes one thing.
@@ -151,6 +163,7 @@ pub struct Node {
 #[derive(Debug)]
 struct AtWork {
     task: JoinHandle<()>,
+    carrier: LogCarrier,
     shutdown: CancellationToken,
     toolbox: Arc<Toolbox>,
     patience: Duration,
@@ -160,9 +173,9 @@ impl Node {
     /// Opens the store, begins to work, and answers on the directory's socket.
     pub async fn start(owned: Owned, options: NodeOptions) -> Result<Node, NodeError> {
         // The socket is bound last of all that can fail, so that a guest never meets an owner that gives up.
-        let store = open(&owned).await?;
-        let vault = open_vault(&owned, &store, &options).await?;
-        let engine = Engine::new(Arc::clone(&store), engine_options(&options, &vault));
+        let (store, number) = open(&owned, &options).await?;
+        let vault = open_vault(&owned, &store, number, &options).await?;
+        let engine = Engine::new(Arc::clone(&store), engine_options(&options, number, &vault));
         let (stopping, leaving) = (CancellationToken::new(), CancellationToken::new());
         let worker = match &options.worker {
             Some(settings) => Some(prepare(&engine, settings, &options)?),
@@ -223,8 +236,19 @@ impl Node {
     }
 }
 
+/// Opens the store; returns it with the number that ids of this node hold.
+async fn open(owned: &Owned, options: &NodeOptions) -> Result<(Arc<dyn Store>, u16), NodeError> {
+    if let Some(address) = &options.database {
+        let store = Postgres::open(PostgresOptions::new(address.clone())).await?;
+        let number = store.node();
+        tracing::info!(database = %address.shown(), number, "this server shares a database");
+        return Ok((Arc::new(store), number));
+    }
+    Ok((open_directory(owned).await?, random_node()))
+}
+
 /// Opens the store of a directory.
-pub async fn open(owned: &Owned) -> Result<Arc<dyn Store>, NodeError> {
+pub async fn open_directory(owned: &Owned) -> Result<Arc<dyn Store>, NodeError> {
     let options = SqliteOptions::new(owned.dir().database());
     let opened = tokio::task::spawn_blocking(move || SqliteStore::open(options)).await;
     match opened {
@@ -234,20 +258,29 @@ pub async fn open(owned: &Owned) -> Result<Arc<dyn Store>, NodeError> {
 }
 
 /// Returns the vault. Whoever only looks around needs no key, and must not be kept out by a missing one.
-async fn open_vault(owned: &Owned, store: &Arc<dyn Store>, options: &NodeOptions) -> Result<Arc<Vault>, NodeError> {
-    let source = KeySource::of_environment(owned.dir().key_file())?;
-    let vault = Vault::new(Arc::clone(store), source, random_node(), options.allow_secret_read);
+async fn open_vault(
+    owned: &Owned,
+    store: &Arc<dyn Store>,
+    number: u16,
+    options: &NodeOptions,
+) -> Result<Arc<Vault>, NodeError> {
+    let source = match &options.database {
+        // A file on one machine is no key for a database that many share.
+        Some(_) => KeySource::of_environment_alone()?,
+        None => KeySource::of_environment(owned.dir().key_file())?,
+    };
+    let vault = Vault::new(Arc::clone(store), source, number, options.allow_secret_read);
     if options.drive {
         vault.check().await?;
     }
     Ok(Arc::new(vault))
 }
 
-fn engine_options(options: &NodeOptions, vault: &Arc<Vault>) -> EngineOptions {
+fn engine_options(options: &NodeOptions, number: u16, vault: &Arc<Vault>) -> EngineOptions {
     let vault: Arc<dyn noetl_engine::secrets::Vault> = Arc::clone(vault) as _;
     EngineOptions {
         vault: Some(vault),
-        node: random_node(),
+        node: number,
         environment: Arc::new(environment(&options.expose_env)),
         default_cancel_mode: options.default_cancel_mode,
         ..EngineOptions::default()
@@ -277,10 +310,14 @@ pub fn default_slots() -> u32 {
     u32::try_from(processors).unwrap_or(u32::MAX).saturating_mul(SLOTS_PER_PROCESSOR).max(SLOTS_MIN)
 }
 
+/// Returns the name of this machine.
+pub fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
 /// Returns the name of a worker that is a process of its own.
 pub fn worker_name() -> String {
-    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    format!("{host}-{}", std::process::id())
+    format!("{}-{}", host_name(), std::process::id())
 }
 
 /// Returns a toolbox as `settings` say.
@@ -299,9 +336,14 @@ pub fn toolbox(settings: &WorkerSettings, expose_env: &[String]) -> Result<Arc<T
     Toolbox::new(config).map(Arc::new).map_err(NodeError::Tools)
 }
 
-/// Returns a worker over `transport`.
-pub fn worker(transport: Arc<dyn Transport>, toolbox: &Arc<Toolbox>, settings: &WorkerSettings) -> Worker {
-    let tools = Hands::new(Arc::clone(toolbox), settings.output.clone());
+/// Returns a worker over `transport`, and what carries the logs of its tools there.
+pub fn worker(
+    transport: Arc<dyn Transport>,
+    toolbox: &Arc<Toolbox>,
+    settings: &WorkerSettings,
+) -> (Worker, LogCarrier) {
+    let (post, carrier) = logs::carry(Arc::clone(&transport), clock::real(), random_source());
+    let tools = Hands::new(Arc::clone(toolbox), post, settings.output.clone());
     let options = WorkerOptions {
         worker_id: Arc::clone(&settings.name),
         slots: settings.slots.unwrap_or_else(default_slots),
@@ -309,32 +351,44 @@ pub fn worker(transport: Arc<dyn Transport>, toolbox: &Arc<Toolbox>, settings: &
         drain_ms: u64::try_from(settings.drain.as_millis()).unwrap_or(u64::MAX),
         meta: json!({
             "pid": std::process::id(),
-            "host": rustix::system::uname().nodename().to_string_lossy(),
+            "host": host_name(),
         }),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         ..WorkerOptions::default()
     };
-    Worker::new(transport, Arc::new(tools), clock::real(), options)
+    (Worker::new(transport, Arc::new(tools), clock::real(), options), carrier)
+}
+
+/// A number that no other process has, most likely: lines of logs are told apart by it.
+fn random_source() -> i64 {
+    let mut bytes = [0; 8];
+    if getrandom::fill(&mut bytes).is_err() {
+        return clock::now().0 << 16 | i64::from(std::process::id() & 0xffff);
+    }
+    i64::from_le_bytes(bytes)
 }
 
 struct Prepared {
     worker: Worker,
+    carrier: LogCarrier,
     toolbox: Arc<Toolbox>,
     patience: Duration,
 }
 
 fn prepare(engine: &Arc<Engine>, settings: &WorkerSettings, options: &NodeOptions) -> Result<Prepared, NodeError> {
     let toolbox = toolbox(settings, &options.expose_env)?;
-    let settings = WorkerSettings { name: EMBEDDED.into(), ..settings.clone() };
-    let worker = worker(Arc::new(Local(Arc::clone(engine))), &toolbox, &settings);
-    Ok(Prepared { worker, toolbox, patience: settings.drain + DRAIN_MARGIN })
+    // In a database that is shared, a name that every server's worker has would let each end the others' sessions.
+    let name = if options.database.is_some() { Arc::clone(&settings.name) } else { EMBEDDED.into() };
+    let settings = WorkerSettings { name, ..settings.clone() };
+    let (worker, carrier) = worker(Arc::new(Local(Arc::clone(engine))), &toolbox, &settings);
+    Ok(Prepared { worker, carrier, toolbox, patience: settings.drain + DRAIN_MARGIN })
 }
 
 impl Prepared {
     fn begin(self) -> AtWork {
         let shutdown = CancellationToken::new();
         let task = tokio::spawn(self.worker.run(shutdown.clone()));
-        AtWork { task, shutdown, toolbox: self.toolbox, patience: self.patience }
+        AtWork { task, carrier: self.carrier, shutdown, toolbox: self.toolbox, patience: self.patience }
     }
 }
 
@@ -346,5 +400,7 @@ impl AtWork {
             self.task.abort();
         }
         self.toolbox.close().await;
+        // While the store still answers.
+        self.carrier.close().await;
     }
 }

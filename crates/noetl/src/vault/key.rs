@@ -25,6 +25,14 @@ pub enum KeySource {
 }
 
 impl KeySource {
+    /// Returns the key of the environment, which has to be there.
+    pub fn of_environment_alone() -> Result<Self, VaultError> {
+        match KeySource::of_environment(PathBuf::new())? {
+            given @ KeySource::Given(_) => Ok(given),
+            KeySource::File(_) => Err(VaultError::KeyNotGiven),
+        }
+    }
+
     /// Returns the key of the environment, else the file.
     pub fn of_environment(file: PathBuf) -> Result<Self, VaultError> {
         match std::env::var(KEY_VARIABLE) {

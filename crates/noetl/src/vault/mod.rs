@@ -42,6 +42,12 @@ pub enum VaultError {
         /// What a key is.
         bad: BadKey,
     },
+    /// A database is shared, and nobody said with which key.
+    #[error(
+        "servers that share a database need its key in {}: 32 random bytes in base64, for instance from `openssl rand -base64 32`",
+        key::KEY_VARIABLE
+    )]
+    KeyNotGiven,
     /// The key file can not be used.
     #[error("the key file {}: {problem}", path.display())]
     KeyFile {

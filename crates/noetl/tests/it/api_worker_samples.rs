@@ -18,8 +18,16 @@ fn wire(value: &impl serde::Serialize) -> Value {
 pub(crate) fn samples() -> Vec<(&'static str, Value)> {
     let (execution_id, command_id, session_id) = (ExecutionId(1), CommandId(2), SessionId(3));
     let held = Held { execution_id, command_id, epoch: 1, started: true, cancel: Some(CancelMode::Finish) };
-    let poll =
-        Poll { session_id, serial: 1, held: vec![held.clone()], free: 1, wait_ms: 1, offer: true, draining: false };
+    let poll = Poll {
+        session_id,
+        serial: 1,
+        held: vec![held.clone()],
+        free: 1,
+        wait_ms: 1,
+        offer: true,
+        draining: false,
+        protocol: 1,
+    };
     let report = Report { execution_id, command_id, epoch: 1, outcome: Reported::Released };
     let assignment = Assignment {
         execution_id,
@@ -44,6 +52,7 @@ pub(crate) fn samples() -> Vec<(&'static str, Value)> {
         session_id: Some(session_id),
         slots: 1,
         pools: vec!["default".into()],
+        protocol: 1,
         version: "1".into(),
         meta: json!({}),
     };
@@ -65,7 +74,7 @@ pub(crate) fn samples() -> Vec<(&'static str, Value)> {
     };
     vec![
         ("Hello", wire(&hello)),
-        ("Welcome", wire(&Welcome { session_id, lease_ms: 1, poll_ms: 1 })),
+        ("Welcome", wire(&Welcome { session_id, lease_ms: 1, poll_ms: 1, protocol: 1 })),
         (
             "CredentialAsk",
             wire(&CredentialAsk {

@@ -16,13 +16,16 @@ terminals only, and `NO_COLOR` turns them off. `--json` prints documents with so
 ";
 
 /// Every command.
-const COMMANDS: [&str; 50] = [
+const COMMANDS: [&str; 56] = [
     "",
     "run",
     "cancel",
+    "cleanup",
+    "why",
     "status",
     "executions",
     "events",
+    "logs",
     "tree",
     "wait",
     "query",
@@ -48,6 +51,9 @@ const COMMANDS: [&str; 50] = [
     "server stop",
     "worker",
     "worker run",
+    "worker start",
+    "worker stop",
+    "workers",
     "credential",
     "credential register",
     "credential list",
@@ -67,6 +73,7 @@ const COMMANDS: [&str; 50] = [
     "context set-runtime",
     "bench",
     "bench chain",
+    "bench cancel",
 ];
 
 /// `NOETL_UPDATE=1` writes the file anew.

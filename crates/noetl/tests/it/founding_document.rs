@@ -1,5 +1,5 @@
 //! The founding document, from top to bottom: each command line, request, answer, query and example output, on the real
-//! binary and the embedded store. Texts in here are the document's; only ids and the port are put in.
+//! binary, whatever store it has. Texts in here are the document's; only ids and the port are put in.
 //!
 //! The runaways of its first use case have a place of their own, [`crate::runaways`].
 
@@ -415,10 +415,10 @@ fn stale_executions_are_queried_and_cancelled_in_a_batch() {
     assert_eq!(rows(&home, STALE).len(), 0, "nothing is that old");
     assert_eq!(server.stop(), Some(0));
     // Eleven minutes go by.
-    let database = rusqlite::Connection::open(home.path().join(".noetl/data/noetl.db")).unwrap();
-    let aged = "UPDATE event SET created_at = strftime('%Y-%m-%dT%H:%M:%fZ', created_at, '-11 minutes')";
-    assert!(database.execute(aged, []).unwrap() > 4);
-    drop(database);
+    home.rewrite(
+        "UPDATE event SET created_at = strftime('%Y-%m-%dT%H:%M:%fZ', created_at, '-11 minutes')",
+        "UPDATE noetl.event SET created_at = created_at - INTERVAL '11 minutes'",
+    );
     let _server = Server::start(&home, &["--no-worker"]);
     let young = start(&home, "test/sleep");
     let found: Vec<String> = {

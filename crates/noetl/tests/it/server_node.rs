@@ -85,6 +85,7 @@ async fn a_worker_outside_runs_what_it_is_given_over_the_socket() {
         offer: false,
         draining: false,
         serial: 0,
+        protocol: 1,
     };
     assert!(matches!(transport.poll(unknown).await, Err(WorkerError::UnknownSession(SessionId(4242)))));
     assert!(matches!(transport.result("noetl://nothing").await, Err(WorkerError::Bad(_))));

@@ -11,15 +11,36 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::Request;
 use axum::response::Response;
+use noetl_testkit::{Address, Database, TestCluster};
 use serde_json::Value;
 use tempfile::TempDir;
 
 /// How long anything may take before a test gives up.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Names the store of the servers that tests start: `postgres` gives each home a database of its own.
+const STORE_VARIABLE: &str = "NOETL_TEST_STORE";
+
 /// A home directory with nothing in it.
 pub(crate) struct Home {
     directory: TempDir,
+    database: Option<Arc<OwnDatabase>>,
+}
+
+/// A cluster with one database, for the servers of a home.
+struct OwnDatabase {
+    address: Address,
+    runtime: tokio::runtime::Runtime,
+    _cluster: TestCluster,
+}
+
+impl OwnDatabase {
+    /// Starts a cluster; `None` where there is no PostgreSQL.
+    fn start() -> Option<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let cluster = runtime.block_on(TestCluster::start(&["noetl"])).unwrap()?;
+        Some(OwnDatabase { address: cluster.address("noetl"), runtime, _cluster: cluster })
+    }
 }
 
 /// What a command said, and how it ended.
@@ -31,8 +52,35 @@ pub(crate) struct Said {
 }
 
 impl Home {
+    /// A home whose servers keep everything where the environment of the test says: in a file, unless told otherwise.
     pub(crate) fn new() -> Self {
-        Home { directory: tempfile::tempdir().unwrap() }
+        let postgres = std::env::var(STORE_VARIABLE).is_ok_and(|store| store == "postgres");
+        let database = if postgres { OwnDatabase::start().map(Arc::new) } else { None };
+        Home { directory: tempfile::tempdir().unwrap(), database }
+    }
+
+    /// A home whose servers share a PostgreSQL database; `None` where there is none.
+    pub(crate) fn on_postgres() -> Option<Self> {
+        let database = OwnDatabase::start()?;
+        Some(Home { directory: tempfile::tempdir().unwrap(), database: Some(Arc::new(database)) })
+    }
+
+    /// Another home with the same database.
+    pub(crate) fn beside(&self) -> Self {
+        Home { directory: tempfile::tempdir().unwrap(), database: self.database.clone() }
+    }
+
+    /// Changes the log of a server that is not running, by a statement for SQLite and one for PostgreSQL.
+    pub(crate) fn rewrite(&self, sqlite: &str, postgres: &str) {
+        match &self.database {
+            Some(own) => own.runtime.block_on(async {
+                Database::connect(&own.address).await.unwrap().execute(postgres).await.unwrap();
+            }),
+            None => {
+                let file = self.path().join(".noetl/data/noetl.db");
+                assert!(rusqlite::Connection::open(file).unwrap().execute(sqlite, []).unwrap() > 0);
+            }
+        }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -58,6 +106,10 @@ impl Home {
         command.args(arguments).current_dir(self.path()).env_clear().env("HOME", self.path()).stdin(Stdio::null());
         if let Some(path) = std::env::var_os("PATH") {
             command.env("PATH", path);
+        }
+        if let Some(own) = &self.database {
+            command.env("NOETL_DATABASE_URL", own.address.url());
+            command.env("NOETL_ENCRYPTION_KEY", "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff");
         }
         command
     }
@@ -173,12 +225,21 @@ pub(crate) struct Server {
 impl Server {
     /// Starts a server on the home's usual data directory and waits until it answers.
     pub(crate) fn start(home: &Home, more: &[&str]) -> Server {
-        Server::start_with(home, more, &[])
+        Server::start_at(home, more, "0")
+    }
+
+    /// The same on a certain port.
+    pub(crate) fn start_at(home: &Home, more: &[&str], port: &str) -> Server {
+        Server::launch(home, more, port, &[])
     }
 
     /// The same with something in its environment.
     pub(crate) fn start_with(home: &Home, more: &[&str], environment: &[(&str, &str)]) -> Server {
-        let mut arguments = vec!["server", "run", "--port", "0"];
+        Server::launch(home, more, "0", environment)
+    }
+
+    fn launch(home: &Home, more: &[&str], port: &str, environment: &[(&str, &str)]) -> Server {
+        let mut arguments = vec!["server", "run", "--port", port];
         arguments.extend(more);
         let mut command = home.command(&arguments);
         command.envs(environment.iter().copied()).stdout(Stdio::piped()).stderr(Stdio::piped());

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use noetl_core::append::{CommandChange, Guard, HeadChange};
-use noetl_core::event::{AttemptEnd, Call, Ended, Event, Exit, StepExited, Suspended, Wait, Write};
+use noetl_core::event::{AttemptEnd, Call, CursorPlan, Ended, Event, Exit, StepExited, Suspended, Wait, Write};
 use noetl_core::head::{CancelInfo, CommandState, Holder, Status};
 use noetl_core::id::{CommandId, ExecutionId, SessionId};
 use noetl_core::playbook::CancelMode;
@@ -197,7 +197,15 @@ pub async fn every_event_survives(stage: Stage) {
             continuation: Arc::new(Value::Null),
             ctx: vec![Write { path: vec!["a".into(), "b".into()], value: odd.clone() }],
         })),
-        Event::LoopStarted { step: "fetch".into(), visit: 1, items: stored.clone(), total: 9, max_in_flight: 3 },
+        Event::LoopStarted {
+            step: "fetch".into(),
+            visit: 1,
+            items: stored.clone(),
+            total: 9,
+            max_in_flight: 3,
+            cursor: Some(CursorPlan { claimers: 3, max_rows: 3, row_concurrency: 1, by_frame: false }),
+        },
+        Event::LoopClaimed { step: "fetch".into(), visit: 1, rows: stored.clone(), count: 3, full: true },
         Event::StepExit(Box::new(StepExited {
             step: "fetch".into(),
             visit: 1,

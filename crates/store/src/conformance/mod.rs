@@ -14,6 +14,7 @@ mod fixture;
 mod guard;
 mod head;
 mod locked;
+mod logs;
 mod obligation;
 mod reading;
 mod record;
@@ -31,8 +32,8 @@ use noetl_core::time::Timestamp;
 
 pub use self::fixture::{Script, Stage};
 pub use self::{
-    batch::*, cascade::*, claim::*, durable::*, family::*, guard::*, head::*, locked::*, obligation::*, reading::*,
-    record::*, secret::*, session::*, upkeep::*,
+    batch::*, cascade::*, claim::*, durable::*, family::*, guard::*, head::*, locked::*, logs::*, obligation::*,
+    reading::*, record::*, secret::*, session::*, upkeep::*,
 };
 use crate::{Clock, Store};
 
@@ -152,7 +153,8 @@ macro_rules! for_each_promise {
             executions_are_listed_by_every_condition,
             the_terminal_event_is_found,
             large_results_stand_beside_the_log,
-            candidates_come_by_priority_and_age,
+            candidates_come_by_pool_priority_and_age,
+            candidates_take_turns_between_executions,
             what_runs_after_the_end_is_listed_until_it_is_quiet,
             a_session_replaces_older_lives_of_its_worker,
             a_lease_is_renewed_and_runs_out,
@@ -160,6 +162,9 @@ macro_rules! for_each_promise {
             expired_sessions_that_hold_nothing_are_no_matter,
             the_catalog_counts_versions_per_path,
             a_first_answer_is_kept,
+            printed_lines_are_kept_and_read_in_order,
+            a_line_is_kept_once_and_only_for_an_execution_that_is_there,
+            the_log_of_an_execution_is_bounded,
             a_credential_is_written_by_whoever_knows_it_as_it_stands,
             the_first_key_leaves_its_fingerprint,
             another_key_takes_over_at_once_or_not_at_all,

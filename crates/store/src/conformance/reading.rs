@@ -5,8 +5,9 @@ use std::sync::Arc;
 use noetl_core::append::{CommandChange, Guard};
 use noetl_core::event::row::wire_name;
 use noetl_core::head::{CommandState, Status};
-use noetl_core::id::{EventId, ExecutionId, SessionId};
+use noetl_core::id::{EventId, ExecutionId, SessionId, made_at};
 use noetl_core::result::LargeResult;
+use noetl_core::turns::Turns;
 use serde_json::json;
 
 use super::Stage;
@@ -193,7 +194,7 @@ pub async fn large_results_stand_beside_the_log(stage: Stage) {
 }
 
 /// Highest priority first, then the oldest; only what is pending, only of these pools.
-pub async fn candidates_come_by_priority_and_age(stage: Stage) {
+pub async fn candidates_come_by_pool_priority_and_age(stage: Stage) {
     let script = stage.script();
     let mut expected = Vec::new();
     for (n, (pool, priority)) in
@@ -213,16 +214,50 @@ pub async fn candidates_come_by_priority_and_age(stage: Stage) {
     stage.start_claimed(SessionId(1)).await;
     let pick = |numbers: &[usize]| numbers.iter().map(|n| expected[*n].clone()).collect::<Vec<_>>();
     let pools = |names: &[&str]| names.iter().map(|name| Arc::from(*name)).collect::<Vec<Arc<str>>>();
-    let store = &stage.store;
-    assert_eq!(store.candidates(&pools(&["a"]), 0, 9).await.unwrap(), pick(&[2, 0, 6, 3]));
-    assert_eq!(store.candidates(&pools(&["a", "b", "a"]), 0, 9).await.unwrap(), pick(&[1, 2, 0, 4, 6, 3]));
-    assert_eq!(store.candidates(&pools(&["a", "b"]), 2, 3).await.unwrap(), pick(&[0, 4, 6]));
-    assert_eq!(store.candidates(&pools(&["b"]), 2, 3).await.unwrap(), []);
-    assert_eq!(store.candidates(&pools(&["default"]), 0, 9).await.unwrap(), []);
-    assert_eq!(store.candidates(&[], 0, 9).await.unwrap(), []);
+    let (store, turns) = (&stage.store, Turns::default());
+    assert_eq!(store.candidates(&pools(&["a"]), &turns, 0, 9).await.unwrap(), pick(&[2, 0, 6, 3]));
+    assert_eq!(store.candidates(&pools(&["a", "b", "a"]), &turns, 0, 9).await.unwrap(), pick(&[1, 2, 0, 4, 6, 3]));
+    assert_eq!(store.candidates(&pools(&["a", "b"]), &turns, 2, 3).await.unwrap(), pick(&[0, 4, 6]));
+    assert_eq!(store.candidates(&pools(&["b"]), &turns, 2, 3).await.unwrap(), []);
+    assert_eq!(store.candidates(&pools(&["default"]), &turns, 0, 9).await.unwrap(), []);
+    assert_eq!(store.candidates(&[], &turns, 0, 9).await.unwrap(), []);
     let taken = &expected[2];
     stage.land(script.claim(taken.execution_id, taken.command_id, taken.epoch, SessionId(1))).await;
-    assert_eq!(store.candidates(&pools(&["a"]), 0, 1).await.unwrap(), pick(&[0]));
+    assert_eq!(store.candidates(&pools(&["a"]), &turns, 0, 1).await.unwrap(), pick(&[0]));
+}
+
+/// An execution with many pending commands does not stand before the others: they take turns.
+pub async fn candidates_take_turns_between_executions(stage: Stage) {
+    let script = stage.script();
+    let mut rows = Vec::new();
+    for commands in [4, 1, 2] {
+        let mut birth = script.birth(None);
+        for _ in 0..commands {
+            script.add_command(&mut birth, CommandState::Pending);
+        }
+        let inserted = birth.commands.iter().filter_map(|change| match change {
+            CommandChange::Insert(row) => Some((**row).clone()),
+            CommandChange::Delete { .. } | CommandChange::Started { .. } => None,
+        });
+        rows.push(inserted.collect::<Vec<_>>());
+        stage.land(birth).await;
+    }
+    let (pools, store) = ([Arc::from("default")], &stage.store);
+    let pick = |places: &[(usize, usize)]| places.iter().map(|(n, m)| rows[*n][*m].clone()).collect::<Vec<_>>();
+    let mut turns = Turns::default();
+    let all = [(0, 0), (1, 0), (2, 0), (0, 1), (2, 1), (0, 2), (0, 3)];
+    assert_eq!(store.candidates(&pools, &turns, 0, 9).await.unwrap(), pick(&all));
+    assert_eq!(store.candidates(&pools, &turns, 0, 4).await.unwrap(), pick(&all[..4]));
+    assert_eq!(store.candidates(&pools, &turns, 2, 4).await.unwrap(), pick(&all[2..6]));
+    // The first has been served: the round goes on behind it, and comes back to it. All of them were there when it
+    // began: their ids are ahead of the clock.
+    let row = &rows[0][0];
+    turns.served(&row.pool, row.priority, row.execution_id, made_at(i64::MAX));
+    let rotated = [(1, 0), (2, 0), (0, 0), (2, 1), (0, 1), (0, 2), (0, 3)];
+    assert_eq!(store.candidates(&pools, &turns, 0, 9).await.unwrap(), pick(&rotated));
+    assert_eq!(store.candidates(&pools, &turns, 0, 2).await.unwrap(), pick(&rotated[..2]));
+    // In another queue another round goes on.
+    assert_eq!(store.candidates(&[Arc::from("other")], &turns, 0, 2).await.unwrap(), []);
 }
 
 /// Cancels to push: ended, and still in somebody's hands.

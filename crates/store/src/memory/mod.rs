@@ -2,9 +2,10 @@
 //!
 //! Deterministic: ordered maps, an injected clock, no threads. What it answers is what every store must answer.
 
+mod logs;
 mod tables;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -14,7 +15,9 @@ use noetl_core::event::Recorded;
 use noetl_core::event::row::{canonical_name, wire_name};
 use noetl_core::head::{CommandRow, CommandState, Head, HeadView};
 use noetl_core::id::{CancellationId, CredentialId, ExecutionId, SessionId};
+use noetl_core::log::LogLine;
 use noetl_core::time::Timestamp;
+use noetl_core::turns::Turns;
 use serde_json::Value;
 
 use self::tables::{Life, Tables};
@@ -22,8 +25,8 @@ use crate::catalog::{NewResource, Resource, ResourceKey};
 use crate::landing::{self, Check, Landing};
 use crate::secret::{CredentialRow, KeychainRow, Resealed};
 use crate::{
-    Cancellation, Chunk, ChunkDecide, Clock, EventQuery, ListQuery, Loaded, LockedDecide, LockedView, Session,
-    SqlLimits, SqlRows, Store, StoreError, TableSize, path_matches, payload,
+    Cancellation, Chunk, ChunkDecide, Clock, EventQuery, ListQuery, Loaded, LockedDecide, LockedView, LogQuery, LogRow,
+    Session, SqlLimits, SqlRows, Store, StoreError, TableSize, path_matches, payload,
 };
 
 /// The store in memory.
@@ -208,14 +211,35 @@ impl Store for MemoryStore {
         Ok(page(found.into_iter().cloned(), query.offset, query.limit))
     }
 
-    async fn candidates(&self, pools: &[Arc<str>], skip: u64, limit: u64) -> Result<Vec<CommandRow>, StoreError> {
+    async fn candidates(
+        &self,
+        pools: &[Arc<str>],
+        turns: &Turns,
+        skip: u64,
+        limit: u64,
+    ) -> Result<Vec<CommandRow>, StoreError> {
         let tables = self.lock()?;
-        let mut found: Vec<_> = tables.pending.iter().filter(|(pool, ..)| pools.contains(pool)).collect();
-        found.sort_by_key(|(_, priority, command_id, ..)| (*priority, *command_id));
-        let candidates = found.into_iter().filter_map(|(_, _, command_id, execution_id, epoch)| {
-            tables.commands.get(&(*execution_id, *command_id, *epoch)).cloned()
-        });
-        Ok(page(candidates, skip, limit))
+        let mut queues: BTreeMap<_, BTreeMap<ExecutionId, Vec<&CommandRow>>> = BTreeMap::new();
+        // In the order of their age.
+        for (pool, priority, command_id, execution_id, epoch) in &tables.pending {
+            if pools.contains(pool)
+                && let Some(row) = tables.commands.get(&(*execution_id, *command_id, *epoch))
+            {
+                queues.entry((pool, *priority)).or_default().entry(*execution_id).or_default().push(row);
+            }
+        }
+        let mut found = Vec::new();
+        for ((pool, priority), executions) in queues {
+            for stretch in turns.order(pool, priority.0).iter().zip(0..) {
+                let (stretch, place) = stretch;
+                for (execution_id, rows) in executions.range(*stretch) {
+                    let ranked = rows.iter().zip(0_u64..);
+                    found.extend(ranked.map(|(row, rank)| ((priority, rank, place, *execution_id), *row)));
+                }
+            }
+        }
+        found.sort_by_key(|(order, row)| (*order, row.command_id));
+        Ok(page(found.into_iter().map(|(_, row)| row.clone()), skip, limit))
     }
 
     async fn due(&self, limit: u64) -> Result<(Timestamp, Vec<Due>), StoreError> {
@@ -427,6 +451,20 @@ impl Store for MemoryStore {
         Ok(self.lock()?.answers.entry(key.to_owned()).or_insert((now, answer)).1.clone())
     }
 
+    async fn keep_log(&self, lines: Vec<LogLine>) -> Result<(), StoreError> {
+        let mut tables = self.lock()?;
+        for line in lines {
+            if tables.executions.contains_key(&line.execution_id) {
+                tables.logs.keep(line);
+            }
+        }
+        Ok(())
+    }
+
+    async fn log(&self, query: LogQuery) -> Result<Vec<LogRow>, StoreError> {
+        Ok(self.lock()?.logs.read(&query))
+    }
+
     async fn credential(&self, name_or_id: &str) -> Result<Option<CredentialRow>, StoreError> {
         let tables = self.lock()?;
         let named = tables.credentials.get(name_or_id);
@@ -539,6 +577,8 @@ impl Store for MemoryStore {
             ("event", tables.event_ids.len()),
             ("execution", tables.executions.len()),
             ("idempotency", tables.answers.len()),
+            ("log", tables.logs.len()),
+            ("log_size", tables.logs.executions()),
             ("credential", tables.credentials.len()),
             ("keychain", tables.keychain.len()),
             ("setting", usize::from(tables.key_fingerprint.is_some())),

@@ -12,6 +12,7 @@ use noetl_core::result::LargeResult;
 use noetl_core::time::Timestamp;
 use serde_json::Value;
 
+use super::logs::Logs;
 use crate::catalog::Resource;
 use crate::landing::{Landing, Rows};
 use crate::secret::{CredentialRow, KeychainRow};
@@ -38,6 +39,7 @@ pub(super) struct Tables {
     pub(super) front: BTreeSet<(CancellationId, ExecutionId)>,
     pub(super) catalog: BTreeMap<CatalogId, Resource>,
     pub(super) answers: BTreeMap<String, (Timestamp, Value)>,
+    pub(super) logs: Logs,
     pub(super) credentials: BTreeMap<Arc<str>, CredentialRow>,
     pub(super) keychain: BTreeMap<Arc<str>, KeychainRow>,
     pub(super) key_fingerprint: Option<String>,
@@ -268,6 +270,7 @@ impl Tables {
         self.results.retain(|_, result| result.execution_id != execution_id);
         self.keychain.retain(|_, row| row.execution.is_none_or(|(id, _)| id != execution_id));
         self.unquiesced.remove(&execution_id);
+        self.logs.remove(execution_id);
     }
 }
 

@@ -1,18 +1,22 @@
 //! The store in PostgreSQL: the same tables for any number of equal servers.
 //!
 //! Heads are locked in the database, one transaction a batch; what decides whether an append lands is the same code as
-//! in every other store. In reading order: `write`, a batch under its locks; `transaction`, locks, commits and lost
+//! in every other store. In reading order: `write`, a batch under its locks, and `columns`, how it is written; `transaction`, locks, commits and lost
 //! answers; `batch` and `control`, what is written; `read`, what is asked.
 
 mod batch;
 mod clock;
+mod columns;
 mod connection;
 mod control;
 mod document;
 mod error;
 mod hints;
+mod logs;
 mod migrate;
+mod node;
 mod partition;
+mod pending;
 mod read;
 mod rows;
 mod secret;
@@ -34,7 +38,9 @@ use noetl_core::append::{Append, Due, Verdict};
 use noetl_core::event::Recorded;
 use noetl_core::head::{CommandRow, Head, HeadView};
 use noetl_core::id::{CancellationId, CredentialId, ExecutionId, SessionId};
+use noetl_core::log::LogLine;
 use noetl_core::time::Timestamp;
+use noetl_core::turns::Turns;
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -43,12 +49,13 @@ use self::clock::StoreClock;
 pub use self::connection::Address;
 use self::hints::Hints;
 pub use self::migrate::SCHEMA_LATEST;
+use self::node::NodeNumber;
 use self::partition::Partitions;
 use crate::catalog::{NewResource, Resource, ResourceKey};
 use crate::secret::{CredentialRow, KeychainRow, Resealed};
 use crate::{
-    Cancellation, Chunk, ChunkDecide, Clock, EventQuery, ListQuery, Loaded, LockedDecide, Session, SqlLimits, SqlRows,
-    Store, StoreError, TableSize,
+    Cancellation, Chunk, ChunkDecide, Clock, EventQuery, ListQuery, Loaded, LockedDecide, LogQuery, LogRow, Session,
+    SqlLimits, SqlRows, Store, StoreError, TableSize,
 };
 
 /// Connections that write, when the options do not say.
@@ -102,6 +109,7 @@ struct Inner {
 /// The store in a database.
 pub struct Postgres {
     inner: Arc<Inner>,
+    node: NodeNumber,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -136,8 +144,14 @@ impl Postgres {
         let now = transaction::now(&inner, &client).await?;
         inner.partitions.ahead(&client, now).await?;
         drop(client);
+        let node = NodeNumber::take(&address).await?;
         let tasks = vec![tokio::spawn(hints::run(address, hints)), tokio::spawn(ahead(Arc::clone(&inner)))];
-        Ok(Postgres { inner, tasks: Mutex::new(tasks) })
+        Ok(Postgres { inner, node, tasks: Mutex::new(tasks) })
+    }
+
+    /// Returns a number that no other server of the database has, for ids.
+    pub fn node(&self) -> u16 {
+        self.node.number()
     }
 
     async fn reader(&self) -> Result<Client, StoreError> {
@@ -233,8 +247,14 @@ impl Store for Postgres {
         read::executions(&*self.reader().await?, &query).await
     }
 
-    async fn candidates(&self, pools: &[Arc<str>], skip: u64, limit: u64) -> Result<Vec<CommandRow>, StoreError> {
-        read::candidates(&*self.reader().await?, pools, skip, limit).await
+    async fn candidates(
+        &self,
+        pools: &[Arc<str>],
+        turns: &Turns,
+        skip: u64,
+        limit: u64,
+    ) -> Result<Vec<CommandRow>, StoreError> {
+        pending::candidates(&*self.reader().await?, pools, turns, skip, limit).await
     }
 
     async fn due(&self, limit: u64) -> Result<(Timestamp, Vec<Due>), StoreError> {
@@ -322,6 +342,14 @@ impl Store for Postgres {
         control::keep_answer(&self.inner, &*self.writer().await?, key, &answer).await
     }
 
+    async fn keep_log(&self, lines: Vec<LogLine>) -> Result<(), StoreError> {
+        self.whole(move |inner| async move { logs::keep_log(&*inner.writers.get().await?, &lines).await }).await
+    }
+
+    async fn log(&self, query: LogQuery) -> Result<Vec<LogRow>, StoreError> {
+        logs::log(&*self.reader().await?, &query).await
+    }
+
     async fn credential(&self, name_or_id: &str) -> Result<Option<CredentialRow>, StoreError> {
         secret::credential(&*self.reader().await?, name_or_id).await
     }
@@ -400,6 +428,7 @@ impl Store for Postgres {
         self.inner.writers.close();
         self.inner.readers.close();
         self.inner.slow.close();
+        self.node.give_back();
         Ok(())
     }
 

@@ -231,27 +231,6 @@ pub(super) async fn executions(client: &ClientWrapper, query: &ListQuery) -> Fou
     all(&ask(client, &query, &filter.values()).await?, rows::head)
 }
 
-pub(super) async fn candidates(
-    client: &ClientWrapper,
-    pools: &[Arc<str>],
-    skip: u64,
-    limit: u64,
-) -> Found<Vec<CommandRow>> {
-    let mut wanted: Vec<&str> = pools.iter().map(AsRef::as_ref).collect();
-    wanted.sort_unstable();
-    wanted.dedup();
-    // Each pool from its index, merged here: one query over several pools would sort everything that waits.
-    let query = format!(
-        "SELECT {} FROM unnest($1::text[]) AS p (name) CROSS JOIN LATERAL (SELECT * FROM noetl.command \
-         WHERE pool = p.name AND state = 'pending' ORDER BY priority DESC, command_id LIMIT $2) c \
-         ORDER BY priority DESC, command_id OFFSET $3 LIMIT $4",
-        rows::COMMAND
-    );
-    let most = integer(skip.saturating_add(limit));
-    let found = ask(client, &query, &[&wanted, &most, &integer(skip), &integer(limit)]).await?;
-    all(&found, rows::command)
-}
-
 pub(super) async fn due(client: &ClientWrapper, now: Timestamp, limit: u64) -> Found<Vec<Due>> {
     let columns = rows::DUE;
     let query = format!("SELECT {columns} FROM noetl.due WHERE at <= $1 ORDER BY at, execution_id, kind, key LIMIT $2");

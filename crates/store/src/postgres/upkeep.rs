@@ -21,7 +21,7 @@ const PRUNE_PAGE: usize = 1_000;
 const PRUNE_STEP: i64 = 200;
 
 /// Tables whose rows belong to an execution, besides the log and the heads.
-const OF_EXECUTION: [&str; 5] = ["command", "due", "snapshot", "result", "keychain"];
+const OF_EXECUTION: [&str; 7] = ["command", "due", "snapshot", "result", "keychain", "log", "log_size"];
 
 /// Checks what the tables say about each other, as of one moment; returns what is wrong.
 pub(super) async fn validate(client: &ClientWrapper) -> Result<Vec<String>, StoreError> {

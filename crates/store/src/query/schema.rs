@@ -22,6 +22,8 @@ pub(crate) const QUERYABLE: &[&str] = &[
     "runtime",
     "schedule",
     "result",
+    "log",
+    "log_size",
 ];
 
 /// Columns that can not be read: named they are refused, `*` shows NULL in their place.
@@ -49,7 +51,8 @@ const DOCUMENTS: &[&str] = &[
 ];
 
 /// Columns of truth values, where a `STRICT` table can only say `INTEGER`.
-const FLAGS: &[&str] = &["active", "runnable", "enabled", "auto_renew", "cascade", "enters", "at_most_once", "started"];
+const FLAGS: &[&str] =
+    &["active", "runnable", "enabled", "auto_renew", "cascade", "enters", "at_most_once", "started", "is_cut"];
 
 /// Tells whether a column holds secrets.
 pub(super) fn is_encrypted(table: &str, column: &str) -> bool {

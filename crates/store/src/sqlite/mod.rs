@@ -9,7 +9,9 @@ mod encode;
 mod error;
 mod fault;
 mod heads;
+mod logs;
 mod migrate;
+mod pending;
 #[cfg(test)]
 mod plans;
 mod read;
@@ -31,7 +33,9 @@ use noetl_core::append::{Append, Due, Verdict};
 use noetl_core::event::Recorded;
 use noetl_core::head::{CommandRow, Head, HeadView};
 use noetl_core::id::{CancellationId, CredentialId, ExecutionId, SessionId};
+use noetl_core::log::LogLine;
 use noetl_core::time::Timestamp;
+use noetl_core::turns::Turns;
 use serde_json::Value;
 
 pub use self::fault::{Fault, FaultPoint};
@@ -43,8 +47,8 @@ use crate::catalog::{NewResource, Resource, ResourceKey};
 use crate::query::{self, QueryError, QueryLimits, QueryRows};
 use crate::secret::{CredentialRow, KeychainRow, Resealed};
 use crate::{
-    Cancellation, Chunk, ChunkDecide, Clock, EventQuery, ListQuery, Loaded, LockedDecide, Session, SqlLimits, SqlRows,
-    Store, StoreError, TableSize,
+    Cancellation, Chunk, ChunkDecide, Clock, EventQuery, ListQuery, Loaded, LockedDecide, LogQuery, LogRow, Session,
+    SqlLimits, SqlRows, Store, StoreError, TableSize,
 };
 
 /// Readers for the engine's questions, when the options do not say.
@@ -234,9 +238,15 @@ impl Store for SqliteStore {
         self.readers.ask(move |connection| read::executions(connection, &query)).await
     }
 
-    async fn candidates(&self, pools: &[Arc<str>], skip: u64, limit: u64) -> Result<Vec<CommandRow>, StoreError> {
-        let pools = pools.to_vec();
-        self.readers.ask(move |connection| read::candidates(connection, &pools, skip, limit)).await
+    async fn candidates(
+        &self,
+        pools: &[Arc<str>],
+        turns: &Turns,
+        skip: u64,
+        limit: u64,
+    ) -> Result<Vec<CommandRow>, StoreError> {
+        let (pools, turns) = (pools.to_vec(), turns.clone());
+        self.readers.ask(move |connection| pending::candidates(connection, &pools, &turns, skip, limit)).await
     }
 
     async fn due(&self, limit: u64) -> Result<(Timestamp, Vec<Due>), StoreError> {
@@ -321,6 +331,14 @@ impl Store for SqliteStore {
     async fn keep_answer(&self, key: &str, answer: Value) -> Result<Value, StoreError> {
         let key = key.to_owned();
         self.write(move |tables| tables.keep_answer(&key, &answer)).await
+    }
+
+    async fn keep_log(&self, lines: Vec<LogLine>) -> Result<(), StoreError> {
+        self.write(move |tables| tables.keep_log(&lines)).await
+    }
+
+    async fn log(&self, query: LogQuery) -> Result<Vec<LogRow>, StoreError> {
+        self.readers.ask(move |connection| logs::log(connection, &query)).await
     }
 
     async fn credential(&self, name_or_id: &str) -> Result<Option<CredentialRow>, StoreError> {

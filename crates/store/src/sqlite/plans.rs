@@ -5,11 +5,12 @@ use std::sync::{Arc, Mutex};
 use noetl_core::append::{Due, DueKind};
 use noetl_core::id::{CancellationId, ExecutionId, SessionId};
 use noetl_core::time::Timestamp;
+use noetl_core::turns::Turns;
 use rusqlite::Connection;
 use rusqlite::trace::{TraceEvent, TraceEventCodes};
 
 use super::tables::{self, Tables};
-use super::{SqliteOptions, connection, migrate, read};
+use super::{SqliteOptions, connection, migrate, pending, read};
 use crate::catalog::ResourceKey;
 use crate::conformance::{ManualClock, Script};
 use crate::{EventQuery, ListQuery};
@@ -70,6 +71,8 @@ fn the_questions_of_every_step_use_an_index() {
     let connection = &tables.connection;
     let id = ExecutionId(1);
     let now = Timestamp(1_768_900_080_123);
+    let mut turns = Turns::default();
+    turns.served(&Arc::from("default"), 0, id, now);
     {
         tables::head(connection, id).unwrap();
         tables::commands(connection, id).unwrap();
@@ -77,7 +80,7 @@ fn the_questions_of_every_step_use_an_index() {
         read::load(connection, id).unwrap();
         read::terminal_event(connection, id).unwrap();
         read::result(connection, "noetl://x").unwrap();
-        read::candidates(connection, &[Arc::from("default")], 5, 10).unwrap();
+        pending::candidates(connection, &[Arc::from("default")], &turns, 5, 10).unwrap();
         read::due(connection, now, 10).unwrap();
         read::held(connection, SessionId(1)).unwrap();
         read::open_cancellations(connection).unwrap();

@@ -166,33 +166,6 @@ pub(super) fn executions(connection: &Connection, query: &ListQuery) -> Result<V
     statement.query_and_then(params_from_iter(&filter.values), rows::head)?.collect()
 }
 
-pub(super) fn candidates(
-    connection: &Connection,
-    pools: &[Arc<str>],
-    skip: u64,
-    limit: u64,
-) -> Result<Vec<CommandRow>, StoreError> {
-    // Each pool from its index, merged here: one query over several pools would sort everything that waits.
-    let query = format!(
-        "SELECT {} FROM noetl.command WHERE pool = ?1 AND state = 'pending' \
-         ORDER BY priority DESC, command_id LIMIT ?2",
-        rows::COMMAND
-    );
-    let mut found: Vec<CommandRow> = Vec::new();
-    let mut seen: Vec<&Arc<str>> = Vec::new();
-    for pool in pools {
-        if seen.contains(&pool) {
-            continue;
-        }
-        seen.push(pool);
-        let most = integer(skip.saturating_add(limit));
-        found.extend(all(connection, &query, params![pool.as_ref(), most], rows::command)?);
-    }
-    found.sort_by_key(|row| (std::cmp::Reverse(row.priority), row.command_id));
-    let (skip, limit) = (usize::try_from(skip), usize::try_from(limit));
-    Ok(found.into_iter().skip(skip.unwrap_or(usize::MAX)).take(limit.unwrap_or(usize::MAX)).collect())
-}
-
 pub(super) fn due(connection: &Connection, now: Timestamp, limit: u64) -> Result<Vec<Due>, StoreError> {
     let columns = rows::DUE;
     let query = format!("SELECT {columns} FROM noetl.due WHERE at <= ?1 ORDER BY at, execution_id, kind, key LIMIT ?2");

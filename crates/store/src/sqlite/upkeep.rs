@@ -19,7 +19,7 @@ const PRUNE_PAGE: usize = 1_000;
 const PRUNE_TIME_MAX: Duration = Duration::from_millis(5);
 
 /// Tables whose rows belong to an execution.
-const OF_EXECUTION: [&str; 6] = ["event", "command", "due", "snapshot", "result", "keychain"];
+const OF_EXECUTION: [&str; 8] = ["event", "command", "due", "snapshot", "result", "keychain", "log", "log_size"];
 
 /// Checks the bytes, then what the tables say about each other; returns what is wrong.
 pub(super) fn validate(connection: &Connection) -> Result<Vec<String>, StoreError> {

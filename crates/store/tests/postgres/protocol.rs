@@ -200,6 +200,9 @@ async fn servers_that_start_at_once_take_turns() {
     let address = database(&cluster).await;
     let clock = ManualClock::new(START);
     let opened = futures_util::future::join_all((0..4).map(|_| open(&address, &clock))).await;
+    // And no two of them make the same ids.
+    let numbers: std::collections::BTreeSet<u16> = opened.iter().map(|store| store.node()).collect();
+    assert_eq!(numbers.len(), 4);
     let script = Script::new(&clock);
     for store in &opened {
         assert_eq!(store.append(vec![script.birth(None)]).await, [Ok(Verdict::Landed { version: 1 })]);

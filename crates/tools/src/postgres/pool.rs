@@ -1,8 +1,8 @@
 //! Connections that are kept for the next call.
 //!
-//! A worker's slot runs one call at a time and a call has one connection, so the slots bound how many are in use;
-//! here is the bound of those that are not. A library's pool would want a size per target, and there is no knowing
-//! the targets.
+//! A worker's slot runs one call at a time and a call has one connection, a transfer two, so the slots bound how many
+//! are in use; here is the bound of those that are not. A library's pool would want a size per target, and there is
+//! no knowing the targets.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;

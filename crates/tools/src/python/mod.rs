@@ -7,7 +7,8 @@
 //!
 //! The arguments are globals of the code, which also finds `input_data` (all of them, unless one has that name),
 //! `args`, `variables` (the execution's `ctx`), `context` (the flat names, and `args`, `variables`, `execution_id`,
-//! `step`), `execution_id`, `step`, and the modules json, sys, os, datetime and uuid. All are copies.
+//! `step`), `execution_id`, `step`, and the modules json, sys, os, datetime and uuid. Behind all of them stand the flat
+//! names themselves, unless python has a built-in of that name. All are copies.
 //!
 //! The result is the value of a top-level `return`, else the variable `result`, else what `main` returns (called
 //! with the arguments it has parameters for, awaited if it is a coroutine), else `{stdout, stderr}`. A set becomes

@@ -258,7 +258,7 @@ def place_of_nan(value, place):
 
 
 def new_namespace(command, module):
-    """Returns the globals of the code: ready-made names, then libraries, then the arguments, later ones win."""
+    """Returns the globals of the code: the flat names, ready-made ones, libraries, the arguments; later ones win."""
     args = command["args"]
     execution_id, step = command["execution_id"], command["step"]
     context = command["context"] if isinstance(command["context"], dict) else {}
@@ -270,6 +270,8 @@ def new_namespace(command, module):
         "step": step,
     }
     namespace = module.__dict__
+    # Bare names as in templates. Not what every code counts on: a workload may well have a key called `type`.
+    namespace.update((name, value) for name, value in context.items() if is_free(name))
     namespace.update(json=json, sys=sys, os=os, datetime=datetime, uuid=uuid)
     namespace.update(system, input_data=dict(args), context={**context, **system})
     for alias, library in command["libs"]:
@@ -281,6 +283,10 @@ def new_namespace(command, module):
             pass  # a list names packages, and a package's name need not be a module's
     namespace.update((name, value) for name, value in args.items() if not is_dunder(name))
     return namespace
+
+
+def is_free(name):
+    return name.isidentifier() and name not in ("result", "main") and not hasattr(builtins, name) and not is_dunder(name)
 
 
 def is_dunder(name):

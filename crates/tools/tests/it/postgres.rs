@@ -471,3 +471,22 @@ async fn encryption_believes_as_much_as_it_is_told_to() {
     let outcome = stopped(&world, "SELECT pg_sleep(5000)", "pg_sleep(5000)", 20_000).await;
     assert_eq!(outcome.stopped, Some(Stopped::Stopped));
 }
+
+#[tokio::test]
+async fn a_statement_ends_with_the_worker_that_wanted_it() {
+    let Some(world) = World::new().await else { return };
+    let secrets = credential(&world.cluster.address(DATABASE));
+    let worker = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    worker.spawn(async move {
+        let bench = Bench::new();
+        let (lines, _kept) = Lines::new();
+        let outside = Outside { log: &lines, secrets: &secrets };
+        let slow = call("postgres", json!({"auth": ALIAS, "command": "SELECT pg_sleep(6000)"}));
+        bench.toolbox.run(0, slow, StopSignal::never(), outside).await
+    });
+    let running = World::running("pg_sleep(6000)");
+    world.until(&running, json!(1)).await;
+    // As with a worker that is killed: its sockets close, and it asks nobody to cancel anything.
+    worker.shutdown_background();
+    world.until(&running, json!(0)).await;
+}

@@ -130,6 +130,67 @@ async fn code_finds_its_inputs_its_context_and_the_ready_made_modules() {
 }
 
 #[tokio::test]
+async fn bare_names_of_the_context_stand_behind_everything_else() {
+    let bench = Bench::new();
+    let context = json!({
+        "city": "Ulm", "shared": "context", "fetch": {"rows": [1, 2]}, "json": "shadow", "step": "shadow",
+        "type": "shadow", "main": "shadow", "result": "shadow", "not a name": 1, "__name__": "shadow",
+    });
+    let run = async |code: &str, libs: Value| {
+        let call = call("python", json!({"code": code, "libs": libs}));
+        let call = ToolCall { input: map(json!({"shared": "argument"})), context: Arc::new(context.clone()), ..call };
+        bench.run(call).await
+    };
+    let table = [
+        ("return [city, fetch['rows']]", json!(["Ulm", [1, 2]])),
+        ("return shared", json!("argument")),
+        ("return [json.loads('1'), step, type(1).__name__, __name__]", json!([1, "a_step", "int", "noetl_step"])),
+        ("print('no result of its own')", json!({"stdout": "no result of its own\n", "stderr": ""})),
+        // Code may use the name for itself, in a wrapped body too.
+        ("city = city.upper()\nreturn city", json!("ULM")),
+        ("city = 'Bern'\nresult = [city, context['city']]", json!(["Bern", "Ulm"])),
+    ];
+    for (code, expected) in table {
+        let outcome = run(code, Value::Null).await;
+        assert_eq!((outcome.error, outcome.data), (None, expected), "{code}");
+    }
+    let outcome = run("return city.floor(1.5)", json!({"city": "math"})).await;
+    assert_eq!((outcome.error, outcome.data), (None, json!(1)));
+    let error = run("return fetched", Value::Null).await.error.unwrap();
+    assert_eq!(error.message, "NameError: name 'fetched' is not defined");
+}
+
+#[tokio::test]
+async fn megabytes_may_be_printed_and_returned_and_prints_never_become_the_result() {
+    let bench = Bench::new();
+    let code = "for n in range(3000):\n  print('x' * 1000)\nresult = ['y' * 1000] * 3000";
+    let outcome = bench.python(code).await;
+    assert_eq!(outcome.error, None);
+    let rows = outcome.data.as_array().unwrap();
+    assert!(rows.len() == 3000 && rows.iter().all(|row| row.as_str().is_some_and(|row| row.len() == 1000)));
+    let outcome = bench.python("print('x' * 3_000_000)").await;
+    assert_eq!(outcome.data["stdout"].as_str().map(str::len), Some(3_000_001));
+}
+
+#[tokio::test]
+async fn a_script_file_gets_arguments_libraries_and_the_whole_context() {
+    let bench = Bench::new();
+    let script = "import dataclasses\n\n@dataclasses.dataclass\nclass Greeting:\n    text: str\n\n\
+                  async def main(name, count, missing=None):\n    await aio.sleep(0)\n    \
+                  return {'greeting': Greeting(f'{name} of {context[\"city\"]}'), 'count': count + 1, 'missing': missing}\n\n\
+                  if __name__ == '__main__':\n    raise SystemExit('a script is not run as a program')\n";
+    let folder = bench.directory.path().join("scripts");
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::write(folder.join("greet.py"), script).unwrap();
+    let config =
+        json!({"script": {"uri": "./scripts/greet.py", "source": {"type": "file"}}, "libs": {"aio": "asyncio"}});
+    let call = ToolCall { config: map(config), ..with("", json!({"name": "Ann", "count": 2, "unused": true})) };
+    let outcome = bench.run(call).await;
+    let expected = json!({"greeting": {"text": "Ann of Ulm"}, "count": 3, "missing": null});
+    assert_eq!((outcome.error, outcome.data), (None, expected));
+}
+
+#[tokio::test]
 async fn inputs_are_copies() {
     let bench = Bench::new();
     let call = with("rows.append(9)\ncontext['fetch']['rows'].clear()\nresult = rows", json!({"rows": [1]}));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
-use crate::event::{AttemptEnd, Ended, Wait, Write};
+use crate::event::{AttemptEnd, CursorPlan, Ended, StopCause, Wait, Write};
 use crate::id::{CommandId, ExecutionId, SessionId};
 use crate::playbook::CancelMode;
 use crate::result::{Bound, StoredRef};
@@ -166,13 +166,25 @@ pub(super) struct ReasonContext<'a> {
     pub(super) reason: Cow<'a, str>,
 }
 
+/// `context` of `command.stopping`.
+#[derive(Serialize, Deserialize)]
+pub(super) struct StoppingContext<'a> {
+    pub(super) cause: StopCause,
+    #[serde(default)]
+    pub(super) reason: Cow<'a, str>,
+    #[serde(default)]
+    pub(super) cancelled_by: Cow<'a, str>,
+    #[serde(default)]
+    pub(super) held: bool,
+}
+
 /// `context` of `command.forgotten`.
 #[derive(Serialize, Deserialize)]
 pub(super) struct ForgottenContext {
     pub(super) end: AttemptEnd,
 }
 
-/// `context` of `loop.started` and `loop.done`.
+/// `context` of `loop.started`, `loop.claimed` (whose `total` is the frame's) and `loop.done`.
 #[derive(Default, Serialize, Deserialize)]
 pub(super) struct LoopContext {
     #[serde(default)]
@@ -181,6 +193,10 @@ pub(super) struct LoopContext {
     pub(super) max_in_flight: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) failed: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) cursor: Option<CursorPlan>,
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub(super) full: bool,
 }
 
 /// `context` of `playbook.failed`.

@@ -20,8 +20,10 @@ pub fn wire_name(event: &Event) -> &'static str {
         Event::CommandLost { .. } => "command.lost",
         Event::CommandReleased { .. } => "command.released",
         Event::CommandCancelled { .. } => "command.cancelled",
+        Event::CommandStopping(_) => "command.stopping",
         Event::CommandForgotten { .. } => "command.forgotten",
         Event::LoopStarted { .. } => "loop.started",
+        Event::LoopClaimed { .. } => "loop.claimed",
         Event::LoopDone { .. } => "loop.done",
         Event::StepExit(_) => "step.exit",
         Event::PlaybookCompleted { .. } => "playbook.completed",
@@ -39,7 +41,8 @@ pub fn status(event: &Event) -> &'static str {
         Event::StepEnter { .. }
         | Event::CommandClaimed { .. }
         | Event::CommandStarted { .. }
-        | Event::LoopStarted { .. } => "RUNNING",
+        | Event::LoopStarted { .. }
+        | Event::LoopClaimed { .. } => "RUNNING",
         Event::StepSkipped { .. } => "SKIPPED",
         // Whoever may claim it next finds it pending.
         Event::CommandIssued(_) | Event::CommandResumed { .. } | Event::CommandReleased { .. } => "PENDING",
@@ -55,6 +58,7 @@ pub fn status(event: &Event) -> &'static str {
         | Event::PlaybookCompleted { .. } => "COMPLETED",
         Event::PlaybookFailed { .. } => "FAILED",
         Event::CommandCancelled { .. }
+        | Event::CommandStopping(_)
         | Event::ExecutionCancelled(_)
         | Event::ExecutionCancelEscalated(_)
         | Event::ExecutionQuiesced { .. } => "CANCELLED",

@@ -8,12 +8,12 @@ use serde_json::Value;
 
 use super::column::{
     CancelContext, ExitContext, FailedContext, ForgottenContext, InitializedContext, IssuedContext, LoopContext, Meta,
-    QuiescedContext, ReasonContext, ResultColumn, ResumedContext, SuspendedContext,
+    QuiescedContext, ReasonContext, ResultColumn, ResumedContext, StoppingContext, SuspendedContext,
 };
 use super::{EventRow, canonical_name};
 use crate::event::{
     Call, Cancelled, CommandDone, Escalated, Event, Exit, Initialized, Issued, Parent, Recorded, SCHEMA_VERSION,
-    StepExited, Suspended,
+    StepExited, Stopping, Suspended,
 };
 use crate::id::{CommandId, ExecutionId, SessionId};
 use crate::playbook::CancelMode;
@@ -169,6 +169,12 @@ fn event<J: ReadJson>(mut row: EventRow<J>) -> Result<Event, String> {
             reason: context::<_, ReasonContext<'_>>(&mut row)?.reason.into_owned(),
             worker_id: row.worker_id,
         }),
+        "command.stopping" => {
+            let (command_id, step) = (command(&row)?, node(&row)?);
+            let StoppingContext { cause, reason, cancelled_by, held } = required(&mut row)?;
+            let (reason, by) = (reason.into_owned(), cancelled_by.into_owned());
+            Ok(Event::CommandStopping(Box::new(Stopping { command_id, epoch, step, cause, reason, by, held })))
+        }
         "command.forgotten" => Ok(Event::CommandForgotten {
             command_id: command(&row)?,
             epoch,
@@ -183,6 +189,17 @@ fn event<J: ReadJson>(mut row: EventRow<J>) -> Result<Event, String> {
                 items: result(&mut row)?.bound().unwrap_or_else(Bound::null),
                 total: context.total,
                 max_in_flight: context.max_in_flight.unwrap_or(1),
+                cursor: context.cursor,
+            })
+        }
+        "loop.claimed" => {
+            let context = context::<_, LoopContext>(&mut row)?;
+            Ok(Event::LoopClaimed {
+                step: node(&row)?,
+                visit,
+                rows: result(&mut row)?.bound().unwrap_or_else(Bound::null),
+                count: context.total,
+                full: context.full,
             })
         }
         "loop.done" => {

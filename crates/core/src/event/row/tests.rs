@@ -241,6 +241,7 @@ fn samples() -> Vec<Event> {
             items: Bound::inline(json!([1, 2])),
             total: 2,
             max_in_flight: 1,
+            cursor: None,
         },
         Event::LoopDone { step: step.clone(), visit: 2, total: 2, failed: 1, result: stored() },
         Event::StepExit(Box::new(StepExited {
@@ -299,9 +300,28 @@ fn samples() -> Vec<Event> {
         Event::ExecutionQuiesced {
             commands: vec![
                 Ended { command_id, epoch: 1, step: step.clone(), end: AttemptEnd::Finished, pids: vec![] },
-                Ended { command_id, epoch: 2, step, end: AttemptEnd::Unconfirmed, pids: vec![4711] },
+                Ended { command_id, epoch: 2, step: step.clone(), end: AttemptEnd::Unconfirmed, pids: vec![4711] },
             ],
         },
+        Event::LoopStarted {
+            step: step.clone(),
+            visit: 1,
+            items: Bound::null(),
+            total: 0,
+            max_in_flight: 6,
+            cursor: Some(CursorPlan { claimers: 3, max_rows: 50, row_concurrency: 2, by_frame: true }),
+        },
+        Event::LoopClaimed { step: step.clone(), visit: 2, rows: stored(), count: 50, full: true },
+        Event::LoopClaimed { step: step.clone(), visit: 1, rows: Bound::inline(json!([])), count: 0, full: false },
+        Event::CommandStopping(Box::new(Stopping {
+            command_id,
+            epoch: 1,
+            step,
+            cause: StopCause::Timeout,
+            reason: "it took longer than 5 s".into(),
+            by: "timeout".into(),
+            held: true,
+        })),
     ]
 }
 
@@ -415,7 +435,7 @@ fn every_event_comes_back_from_its_row_as_it_was() {
 #[test]
 fn the_samples_hold_every_event_type() {
     let names: BTreeSet<&str> = samples().iter().map(wire_name).collect();
-    assert_eq!(names.len(), 24, "{names:?}");
+    assert_eq!(names.len(), 25, "{names:?}");
 }
 
 #[test]

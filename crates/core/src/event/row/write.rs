@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::column::{
     CancelContext, ExitContext, FailedContext, ForgottenContext, InitializedContext, IssuedContext, LoopContext, Meta,
-    QuiescedContext, ReasonContext, ResultColumn, ResumedContext, SuspendedContext,
+    QuiescedContext, ReasonContext, ResultColumn, ResumedContext, StoppingContext, SuspendedContext,
 };
 use super::{EventRow, RowContext, status, wire_name};
 use crate::event::{Event, Exit, Recorded, SCHEMA_VERSION};
@@ -235,6 +235,18 @@ pub fn columns<J: WriteJson>(event: &Event) -> Columns<J> {
             attempt: Some(*epoch),
             ..row
         },
+        Event::CommandStopping(stopping) => Columns {
+            node_name: Some(Arc::clone(&stopping.step)),
+            context: Some(J::write(&StoppingContext {
+                cause: stopping.cause,
+                reason: Cow::Borrowed(&stopping.reason),
+                cancelled_by: Cow::Borrowed(&stopping.by),
+                held: stopping.held,
+            })),
+            command_id: Some(stopping.command_id),
+            attempt: Some(stopping.epoch),
+            ..row
+        },
         Event::CommandForgotten { command_id, epoch, step, end } => Columns {
             node_name: Some(Arc::clone(step)),
             context: Some(J::write(&ForgottenContext { end: *end })),
@@ -242,16 +254,28 @@ pub fn columns<J: WriteJson>(event: &Event) -> Columns<J> {
             attempt: Some(*epoch),
             ..row
         },
-        Event::LoopStarted { step, visit, items, total, max_in_flight } => Columns {
+        Event::LoopStarted { step, visit, items, total, max_in_flight, cursor } => Columns {
             node_name: Some(Arc::clone(step)),
-            context: Some(J::write(&LoopContext { total: *total, max_in_flight: Some(*max_in_flight), failed: None })),
+            context: Some(J::write(&LoopContext {
+                total: *total,
+                max_in_flight: Some(*max_in_flight),
+                cursor: *cursor,
+                ..LoopContext::default()
+            })),
             result: result(row.status, Some(items), None),
+            meta: meta(&Meta::of_visit(*visit)),
+            ..row
+        },
+        Event::LoopClaimed { step, visit, rows, count, full } => Columns {
+            node_name: Some(Arc::clone(step)),
+            context: Some(J::write(&LoopContext { total: *count, full: *full, ..LoopContext::default() })),
+            result: result(row.status, Some(rows), None),
             meta: meta(&Meta::of_visit(*visit)),
             ..row
         },
         Event::LoopDone { step, visit, total, failed, result: bound } => Columns {
             node_name: Some(Arc::clone(step)),
-            context: Some(J::write(&LoopContext { total: *total, max_in_flight: None, failed: Some(*failed) })),
+            context: Some(J::write(&LoopContext { total: *total, failed: Some(*failed), ..LoopContext::default() })),
             result: result(row.status, Some(bound), None),
             meta: meta(&Meta::of_visit(*visit)),
             ..row

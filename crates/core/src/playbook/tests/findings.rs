@@ -103,7 +103,7 @@ fn steps_are_refused_with_place_and_hint() {
         ("- {step: a, tool: {«code»: x}}", "NE0301", "python"),
         ("- {step: a, tool: {«type»: python, code: x}}", "NE0301", "instead of `type`"),
         ("- {step: a, tool: {kind: «pyhton», code: x}}", "NE0302", "did you mean `python`"),
-        ("- {step: a, tool: {kind: «snowflake»}}", "NE0303", "supported are: python"),
+        ("- {step: a, tool: {kind: «snowflake»}}", "NE0303", "supported are: artifact"),
         ("- {step: a, tool: {kind: «container»}}", "NE0303", "postgres"),
         ("- {step: a, tool: [{name: x, kind: noop}, {name: «x», kind: noop}]}", "NE0304", "called `x`"),
         ("- {step: a, tool: {kind: workbook, name: «x»}}", "NE0305", "no `workbook`"),
@@ -238,7 +238,8 @@ fn what_looks_wrong_is_warned_about() {
             "NE0405",
             "never reached",
         ),
-        ("- {step: a, tool: {kind: shell, command: 'x {{ «.»Name }}'}}", "NE0702", "as it is"),
+        ("- {step: a, tool: {kind: shell, command: 'x {{ «.»Name }}'}}", "NE0705", "the step fails"),
+        ("- {step: a, tool: {kind: python, code: 'x {{ «.»Name }}'}}", "NE0702", "as it is"),
     ]);
 }
 

@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use noetl_core::control::cancel::{InFlight, REASON_BYTES_MAX};
 use noetl_core::id::{CancellationId, CommandId, ExecutionId};
 use noetl_core::playbook::CancelMode;
-use noetl_engine::{CancelAnswer, CancelError, CancelRequest, CancelStatus};
+use noetl_engine::{CancelAnswer, CancelError, CancelRequest, CancelStatus, StopError, StopRequest, Stopped};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -44,12 +44,19 @@ pub struct CancelBody {
     /// Change nothing, say what would be cancelled.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dry_run: Option<bool>,
+    /// Only what this step has begun: its outcome is an error of kind `cancelled` that policies and arcs may handle,
+    /// and the execution goes on. It is always interrupted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub step: Option<String>,
+    /// With `step`: only this iteration of its loop, from 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub iteration: Option<u32>,
 }
 
 /// What a cancel did.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct CancelReply {
-    /// `cancelled` or `dry_run`.
+    /// `cancelled`, `dry_run`, or `step_cancelled` when the request named a step.
     pub status: String,
     /// The execution that the request named.
     #[schema(value_type = String)]
@@ -115,6 +122,29 @@ impl From<InFlight> for InFlightCommand {
             worker: command.worker.map(|name| name.to_string()),
             tool: command.tool.to_string(),
             stoppable: command.stoppable,
+        }
+    }
+}
+
+impl CancelReply {
+    /// What a request that named a step did; the execution goes on.
+    fn of_step(request: StopRequest, stopped: Stopped) -> Self {
+        let count = stopped.in_flight.len() + stopped.withdrawn.len();
+        CancelReply {
+            status: "step_cancelled".to_owned(),
+            execution_id: request.execution_id,
+            cancelled_executions: Vec::new(),
+            message: format!("Cancelled {count} command(s) of step {}", request.step),
+            would_cancel: Vec::new(),
+            escalated: false,
+            reason: request.reason,
+            mode: mode_word(CancelMode::Interrupt).to_owned(),
+            quiesced: stopped.in_flight.is_empty(),
+            in_flight: stopped.in_flight.into_iter().map(InFlightCommand::from).collect(),
+            active_descendants: 0,
+            cleanup: None,
+            complete: true,
+            job_id: None,
         }
     }
 }
@@ -208,11 +238,53 @@ async fn decide(
     let as_cancel = |refusal: ApiError| refusal.as_cancel(execution_id.to_string());
     let IdempotencyKey(key) = key.map_err(as_cancel)?;
     let Body(body) = body.map_err(as_cancel)?;
+    if body.step.is_some() || body.iteration.is_some() {
+        let request = of_step(execution_id, body, caller).map_err(as_cancel)?;
+        return match api.engine.stop_step(&request).await {
+            Ok(stopped) => Ok(Json(CancelReply::of_step(request, stopped))),
+            Err(error) => Err(as_cancel(error.into())),
+        };
+    }
     let order = order(execution_id, body, caller, key).map_err(as_cancel)?;
     match api.engine.cancel(order).await {
         Ok(answer) => Ok(Json(answer.into())),
         Err(error) => Err(as_cancel(error.into())),
     }
+}
+
+/// Reads a request that names a step. What is said of an execution only does not go with it.
+fn of_step(execution_id: ExecutionId, body: CancelBody, caller: &Caller) -> Result<StopRequest, ApiError> {
+    let Some(step) = body.step.filter(|step| !step.is_empty()) else {
+        return Err(ApiError::bad_field("step", "which step the iteration belongs to must be named".to_owned()));
+    };
+    for (field, given) in [
+        ("cascade", body.cascade == Some(true)),
+        ("dry_run", body.dry_run == Some(true)),
+        ("wait_seconds", body.wait_seconds.is_some_and(|seconds| seconds > 0.0)),
+    ] {
+        if given {
+            return Err(ApiError::bad_field(field, "does not go with `step`".to_owned()));
+        }
+    }
+    if mode(body.mode.as_deref())? == Some(CancelMode::Finish) {
+        return Err(ApiError::bad_field("mode", "a step is always interrupted: leave it out".to_owned()));
+    }
+    Ok(StopRequest {
+        execution_id,
+        step,
+        iteration: body.iteration,
+        reason: reason(body.reason)?,
+        grace_ms: milliseconds("grace_seconds", body.grace_seconds, GRACE_SECONDS_MAX)?,
+        by: caller.name(),
+    })
+}
+
+pub(super) fn reason(reason: Option<String>) -> Result<Option<String>, ApiError> {
+    let reason = reason.filter(|reason| !reason.is_empty());
+    if reason.as_ref().is_some_and(|reason| reason.len() > REASON_BYTES_MAX) {
+        return Err(ApiError::bad_field("reason", format!("must be at most {REASON_BYTES_MAX} bytes")));
+    }
+    Ok(reason)
 }
 
 fn order(
@@ -221,13 +293,9 @@ fn order(
     caller: &Caller,
     idempotency_key: Option<String>,
 ) -> Result<CancelRequest, ApiError> {
-    let reason = body.reason.filter(|reason| !reason.is_empty());
-    if reason.as_ref().is_some_and(|reason| reason.len() > REASON_BYTES_MAX) {
-        return Err(ApiError::bad_field("reason", format!("must be at most {REASON_BYTES_MAX} bytes")));
-    }
     Ok(CancelRequest {
         execution_id,
-        reason,
+        reason: reason(body.reason)?,
         cascade: body.cascade.unwrap_or(false),
         mode: mode(body.mode.as_deref())?,
         grace_ms: milliseconds("grace_seconds", body.grace_seconds, GRACE_SECONDS_MAX)?,
@@ -240,7 +308,7 @@ fn order(
     })
 }
 
-fn mode(word: Option<&str>) -> Result<Option<CancelMode>, ApiError> {
+pub(super) fn mode(word: Option<&str>) -> Result<Option<CancelMode>, ApiError> {
     match word {
         None => Ok(None),
         Some("finish") => Ok(Some(CancelMode::Finish)),
@@ -253,7 +321,7 @@ fn mode(word: Option<&str>) -> Result<Option<CancelMode>, ApiError> {
     }
 }
 
-fn milliseconds(field: &str, seconds: Option<f64>, most: f64) -> Result<Option<u64>, ApiError> {
+pub(super) fn milliseconds(field: &str, seconds: Option<f64>, most: f64) -> Result<Option<u64>, ApiError> {
     let Some(seconds) = seconds else {
         return Ok(None);
     };
@@ -262,6 +330,18 @@ fn milliseconds(field: &str, seconds: Option<f64>, most: f64) -> Result<Option<u
     }
     let duration = std::time::Duration::from_secs_f64(seconds);
     Ok(Some(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)))
+}
+
+impl From<StopError> for ApiError {
+    fn from(error: StopError) -> Self {
+        let message = error.to_string();
+        match error {
+            StopError::Unknown(execution_id) => ApiError::unknown_execution(execution_id),
+            StopError::AlreadyEnded { head } => CancelError::AlreadyEnded { head }.into(),
+            StopError::NotRunning { .. } => ApiError::new(StatusCode::CONFLICT, "not_running", message),
+            StopError::Store(error) => error.into(),
+        }
+    }
 }
 
 impl From<CancelError> for ApiError {

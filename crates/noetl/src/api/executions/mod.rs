@@ -1,10 +1,12 @@
 //! `/api/executions`: looking at runs and stopping them.
 
+pub mod bulk;
 pub mod cancel;
 pub mod check;
 pub mod detail;
 pub mod events;
 pub mod list;
+pub mod logs;
 pub mod status;
 pub mod steps;
 pub mod tree;

@@ -2,6 +2,7 @@
 //!
 //! Every request may be sent again. Simple workers in any language poll with `offer: true` and claim what they want.
 
+pub mod advance;
 mod schema;
 pub mod secrets;
 
@@ -11,8 +12,12 @@ use axum::http::StatusCode;
 use noetl_core::event::Event;
 use noetl_core::head::CommandRow;
 use noetl_core::id::{CatalogId, CommandId, EventId, ExecutionId, SessionId};
+use noetl_core::log::{LOG_LINE_BYTES_MAX, LogLine};
 use noetl_core::work::Assignment;
-use noetl_engine::transport::{Claim, ClaimError, Hello, Orders, Poll, REPORTS_MAX, Reports, Welcome, WorkerError};
+use noetl_engine::transport::{
+    Claim, ClaimError, Hello, LOG_LINES_PER_REQUEST_MAX, Orders, PROTOCOL, Poll, REPORTS_MAX, Reports, Welcome,
+    WorkerError,
+};
 use noetl_store::EventQuery;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -25,7 +30,7 @@ use super::error::{ApiError, ErrorBody};
 use super::extract::{self, Body, PathId, Query};
 
 /// A worker's own words, read without a complaint about unknown keys: worker and server may differ in version.
-pub(super) struct Said<T>(T);
+pub(super) struct Said<T>(pub(super) T);
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Said<T> {
     type Rejection = ApiError;
@@ -82,6 +87,43 @@ pub(super) async fn report(State(api): State<Api>, Said(reports): Said<Reports>)
         return Err(ApiError::bad_field("reports", format!("must be at most {REPORTS_MAX}")));
     }
     Ok(Json(api.engine.report(reports).await?))
+}
+
+/// What tools printed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Printed {
+    /// In the order in which it was printed.
+    pub lines: Vec<LogLine>,
+}
+
+/// The answer to what was printed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PrintedReply {
+    /// Lines taken; one that was sent before counts again.
+    pub lines: usize,
+}
+
+/// Room for a mark behind the part of a line that is kept.
+const MARK_BYTES: usize = 128;
+
+/// Takes what tools printed. Safe to send again: a line is known by its source and serial.
+#[utoipa::path(
+    post, path = "/api/worker/log", tag = "worker", request_body = schema::Printed,
+    responses((status = 200, body = PrintedReply), (status = 400, body = ErrorBody))
+)]
+pub(super) async fn log(
+    State(api): State<Api>,
+    Said(Printed { lines }): Said<Printed>,
+) -> Result<Json<PrintedReply>, ApiError> {
+    if lines.len() > LOG_LINES_PER_REQUEST_MAX {
+        return Err(ApiError::bad_field("lines", format!("must be at most {LOG_LINES_PER_REQUEST_MAX}")));
+    }
+    if lines.iter().any(|line| line.line.len() > LOG_LINE_BYTES_MAX + MARK_BYTES) {
+        return Err(ApiError::bad_field("lines", format!("a line must be at most {LOG_LINE_BYTES_MAX} bytes")));
+    }
+    let taken = lines.len();
+    api.engine.keep_log(lines).await?;
+    Ok(Json(PrintedReply { lines: taken }))
 }
 
 /// Returns a playbook version, for a worker to compile.
@@ -243,6 +285,7 @@ async fn session_of(api: &Api, worker_id: &str) -> Result<SessionId, ApiError> {
         session_id: None,
         slots: 1,
         pools: Vec::new(),
+        protocol: PROTOCOL,
         version: String::new(),
         meta: Value::Null,
     };
@@ -306,6 +349,7 @@ impl From<WorkerError> for ApiError {
         match error {
             WorkerError::UnknownSession(_) => ApiError::new(StatusCode::GONE, "unknown_session", message),
             WorkerError::Bad(_) => ApiError::bad_request(message),
+            WorkerError::TooNew(_) => ApiError::new(StatusCode::UPGRADE_REQUIRED, "protocol_too_new", message),
             WorkerError::Store(error) => error.into(),
             WorkerError::Unreachable(_) => ApiError::new(StatusCode::BAD_GATEWAY, "unreachable", message),
         }
@@ -321,6 +365,8 @@ impl From<ClaimError> for ApiError {
             ClaimError::Ended(_) => (StatusCode::CONFLICT, "already_terminal"),
             ClaimError::Taken(_) => (StatusCode::CONFLICT, "active_claim"),
             ClaimError::Suspended => (StatusCode::CONFLICT, "suspended"),
+            ClaimError::NotHeld { .. } => (StatusCode::CONFLICT, "not_held"),
+            ClaimError::Continuation => (StatusCode::BAD_REQUEST, "bad_continuation"),
             ClaimError::UnknownSession(_) => (StatusCode::GONE, "unknown_session"),
             ClaimError::Store(error) => return error.into(),
         };

@@ -15,11 +15,45 @@ pub(super) struct Hello {
     slots: u32,
     /// Which pools it serves; none means `default`.
     pools: Vec<String>,
+    /// The newest protocol that it speaks; 1 when it does not say.
+    protocol: u32,
     /// Its version, for people.
     version: String,
     /// Host, pid and the like, for people.
     #[schema(value_type = Object)]
     meta: (),
+}
+
+/// What tools printed.
+#[derive(ToSchema)]
+pub(super) struct Printed {
+    /// In the order in which it was printed; at most 1,000.
+    lines: Vec<LogLine>,
+}
+
+/// A line that a tool printed.
+#[derive(ToSchema)]
+pub(super) struct LogLine {
+    /// Whose.
+    execution_id: String,
+    /// Which command printed it.
+    command_id: String,
+    /// Step name.
+    step: String,
+    /// Task label within the step.
+    task: String,
+    /// Which execution of the task, from 1.
+    attempt: u32,
+    /// `stdout`, `stderr`, or `system` for a mark that says what is missing.
+    stream: String,
+    /// When the worker read it, in milliseconds since 1970.
+    at: i64,
+    /// The process that the line comes from: a number of its own choice.
+    source: i64,
+    /// Which line of that process.
+    serial: i64,
+    /// The line, without its end; at most 16 KiB.
+    line: String,
 }
 
 /// The answer to a hello.
@@ -31,6 +65,8 @@ pub(super) struct Welcome {
     lease_ms: u64,
     /// How long a poll should hang at most, in milliseconds.
     poll_ms: u64,
+    /// The protocol to speak from here on.
+    protocol: u32,
 }
 
 /// A worker asks for a credential, under its claim of a command.
@@ -136,6 +172,8 @@ pub(super) struct Poll {
     draining: bool,
     /// Rises with everything that the worker says, because requests overtake each other; 0 = it does not count.
     serial: u64,
+    /// The protocol that the welcome named; 1 when it does not say.
+    protocol: u32,
 }
 
 /// An attempt in a worker's hands.

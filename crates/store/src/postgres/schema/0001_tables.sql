@@ -117,8 +117,9 @@ CREATE TABLE noetl.command (
     PRIMARY KEY (execution_id, command_id, epoch),
     CHECK (state NOT IN ('claimed', 'lost') OR session_id IS NOT NULL)
 ) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
--- What a worker may take next.
-CREATE INDEX command_pending ON noetl.command (pool, priority DESC, command_id) WHERE state = 'pending';
+-- What a worker may take next: the next execution, for they take turns, and its oldest command.
+CREATE INDEX command_pending ON noetl.command (pool, priority DESC, execution_id, command_id)
+    WHERE state = 'pending';
 -- What a session holds.
 CREATE INDEX command_held ON noetl.command (session_id) WHERE session_id IS NOT NULL;
 
@@ -183,6 +184,31 @@ CREATE TABLE noetl.result (
     created_at        timestamptz NOT NULL
 );
 CREATE INDEX result_execution ON noetl.result (execution_id);
+
+-- What tools printed, line by line. Ids rise in the order in which the lines of one execution can be seen.
+CREATE TABLE noetl.log (
+    log_id       bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    execution_id bigint NOT NULL,
+    command_id   bigint NOT NULL,
+    step         text NOT NULL,
+    task         text NOT NULL,
+    attempt      bigint NOT NULL,
+    stream       text NOT NULL CHECK (stream IN ('stdout', 'stderr', 'system')),
+    at           timestamptz NOT NULL,
+    source       bigint NOT NULL,
+    serial       bigint NOT NULL,
+    line         text NOT NULL,
+    -- A line that was sent twice is one line.
+    UNIQUE (source, serial)
+);
+CREATE INDEX log_execution ON noetl.log (execution_id, log_id);
+
+-- How much of it each execution has, and whether its limit was reached.
+CREATE TABLE noetl.log_size (
+    execution_id bigint PRIMARY KEY,
+    bytes        bigint NOT NULL,
+    is_cut       boolean NOT NULL
+);
 
 -- Playbooks by path and version.
 CREATE TABLE noetl.catalog (

@@ -111,8 +111,8 @@ CREATE TABLE noetl.command (
     PRIMARY KEY (execution_id, command_id, epoch),
     CHECK (state NOT IN ('claimed', 'lost') OR session_id IS NOT NULL)
 ) STRICT, WITHOUT ROWID;
--- What a worker may take next.
-CREATE INDEX noetl.command_pending ON command (pool, priority DESC, command_id) WHERE state = 'pending';
+-- What a worker may take next: the next execution, for they take turns, and its oldest command.
+CREATE INDEX noetl.command_pending ON command (pool, priority DESC, execution_id, command_id) WHERE state = 'pending';
 -- What a session holds.
 CREATE INDEX noetl.command_held ON command (session_id) WHERE session_id IS NOT NULL;
 
@@ -177,6 +177,31 @@ CREATE TABLE noetl.result (
     created_at        TEXT NOT NULL
 ) STRICT;
 CREATE INDEX noetl.result_execution ON result (execution_id);
+
+-- What tools printed, line by line, in the order in which it came.
+CREATE TABLE noetl.log (
+    log_id       INTEGER PRIMARY KEY,
+    execution_id INTEGER NOT NULL,
+    command_id   INTEGER NOT NULL,
+    step         TEXT NOT NULL,
+    task         TEXT NOT NULL,
+    attempt      INTEGER NOT NULL,
+    stream       TEXT NOT NULL CHECK (stream IN ('stdout', 'stderr', 'system')),
+    at           TEXT NOT NULL,
+    source       INTEGER NOT NULL,
+    serial       INTEGER NOT NULL,
+    line         TEXT NOT NULL
+) STRICT;
+CREATE INDEX noetl.log_execution ON log (execution_id);
+-- A line that was sent twice is one line.
+CREATE UNIQUE INDEX noetl.log_sent ON log (source, serial);
+
+-- How much of it each execution has, and whether its limit was reached.
+CREATE TABLE noetl.log_size (
+    execution_id INTEGER PRIMARY KEY,
+    bytes        INTEGER NOT NULL,
+    is_cut       INTEGER NOT NULL
+) STRICT;
 
 -- Playbooks by path and version.
 CREATE TABLE noetl.catalog (

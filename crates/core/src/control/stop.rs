@@ -1,0 +1,100 @@
+//! Stopping one command while its execution goes on: a step's time limit, or somebody's wish.
+//!
+//! The command row alone knows whether a worker holds it, so this is decided under the lock. What the end of the
+//! command means (an error that policies and arcs may handle) is the workflow's to decide, with the playbook at hand:
+//! a command that runs nowhere is left to its next decision, one that a worker holds to the worker's report.
+
+use std::sync::Arc;
+
+use crate::append::{Append, CommandChange, Due, DueChange, DueKind, NewEvent};
+use crate::control::cancel::locked;
+use crate::event::{Event, StopCause, Stopping};
+use crate::head::{CommandRow, CommandState, HeadView};
+use crate::id::{CommandId, EventId, IdSource};
+use crate::time::Timestamp;
+
+/// How long after an order to stop it is given again, in milliseconds: the first may have been lost with a server.
+pub const ORDER_AGAIN_MS: u64 = 1_000;
+
+/// Who wants a command stopped, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wish {
+    /// As the step's error will say.
+    pub cause: StopCause,
+    /// Free text.
+    pub reason: String,
+    /// The authenticated identity, else `api`, `cli`, `timeout`.
+    pub by: String,
+}
+
+/// What stopping a command means now.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Answer {
+    /// It ran nowhere and is over; the workflow is told.
+    Withdrawn(Box<Append>),
+    /// A worker holds it and is to be told.
+    Ordered {
+        /// To be written.
+        append: Box<Append>,
+        /// What the worker holds.
+        row: Box<CommandRow>,
+    },
+    /// It is over already: only what was owed to it is cleared.
+    Over(Box<Append>),
+    /// The execution has ended; nothing is written.
+    Ended,
+}
+
+/// Decides that `command_id` is to stop. Without a wish it was ordered before, and is looked at again.
+///
+/// | its row is | what is written |
+/// | --- | --- |
+/// | claimed | `command.stopping` with the first wish; the order is repeated until the worker reports |
+/// | pending, or waits | `command.stopping`, the row goes, and the workflow goes on with the error |
+/// | pending or claimed again after its worker was lost | the same as before it was |
+/// | lost for good, or gone | nothing: its end is decided already |
+pub fn decide(
+    view: &HeadView,
+    command_id: CommandId,
+    wish: Option<&Wish>,
+    now: Timestamp,
+    ids: &mut IdSource,
+) -> Answer {
+    if !view.head.is_active() {
+        return Answer::Ended;
+    }
+    let mut append = locked(view, now);
+    let execution_id = view.head.execution_id;
+    let clear = |kind| DueChange::Clear { execution_id, kind, key: command_id.0 };
+    append.due.push(clear(DueKind::StepTimeout));
+    let row = view.commands.iter().find(|row| row.command_id == command_id && row.state != CommandState::Lost);
+    let Some(row) = row else {
+        append.due.push(clear(DueKind::GraceEnd));
+        return Answer::Over(Box::new(append));
+    };
+    let due = |kind, at| DueChange::Set(Due { execution_id, kind, key: command_id.0, at, child: None });
+    let mut say = |held, append: &mut Append| {
+        let known = Wish { cause: StopCause::Cancelled, reason: String::new(), by: String::new() };
+        let Wish { cause, reason, by } = wish.cloned().unwrap_or(known);
+        let (epoch, step) = (row.epoch, Arc::clone(&row.step));
+        let event = Event::CommandStopping(Box::new(Stopping { command_id, epoch, step, cause, reason, by, held }));
+        append.events.push(NewEvent { event_id: EventId(ids.next(now)), event });
+    };
+    match row.state {
+        CommandState::Claimed => {
+            if wish.is_some() {
+                say(true, &mut append);
+            }
+            append.due.push(due(DueKind::GraceEnd, now.plus_ms(ORDER_AGAIN_MS)));
+            Answer::Ordered { append: Box::new(append), row: Box::new(row.clone()) }
+        }
+        CommandState::Pending | CommandState::Suspended | CommandState::Lost => {
+            say(false, &mut append);
+            append.commands.push(CommandChange::Delete { command_id, epoch: row.epoch, expect: row.state });
+            append.due.push(clear(DueKind::GraceEnd));
+            append.due.push(clear(DueKind::ChildDone));
+            append.due.push(due(DueKind::Timer, now));
+            Answer::Withdrawn(Box::new(append))
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! Stopping a step, or one iteration of its loop, while its execution goes on.
+
+use std::sync::{Arc, Mutex};
+
+use noetl_core::control::cancel::{self, InFlight};
+use noetl_core::control::stop::{self, Answer, Wish};
+use noetl_core::event::{StopCause, Wait};
+use noetl_core::head::{CommandRow, CommandState, Head, HeadView};
+use noetl_core::id::{CommandId, ExecutionId};
+use noetl_core::playbook::CancelMode;
+use noetl_store::StoreError;
+
+use crate::engine::Engine;
+use crate::hold;
+use crate::landing::Landing;
+use crate::transport::Attempt;
+
+/// Who a child says cancelled it when its parent's step was stopped.
+const BY_PARENT: &str = "parent";
+
+/// Who wants which step stopped.
+#[derive(Debug, Clone)]
+pub struct StopRequest {
+    /// Which execution.
+    pub execution_id: ExecutionId,
+    /// Which step.
+    pub step: String,
+    /// Which iteration of its loop, from 0; `None` = all that have begun.
+    pub iteration: Option<u32>,
+    /// Free text.
+    pub reason: Option<String>,
+    /// Between the polite stop and the kill, in milliseconds.
+    pub grace_ms: Option<u64>,
+    /// The authenticated identity, else `api`, `cli`.
+    pub by: String,
+}
+
+/// What was stopped.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Stopped {
+    /// Commands that workers hold and were told to stop.
+    pub in_flight: Vec<InFlight>,
+    /// Commands that ran nowhere and are over.
+    pub withdrawn: Vec<CommandId>,
+}
+
+/// Why nothing was stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum StopError {
+    /// 404.
+    #[error("Execution {0} not found")]
+    Unknown(ExecutionId),
+    /// 409.
+    #[error("Execution {} is already {}", head.execution_id, head.status.as_str())]
+    AlreadyEnded {
+        /// As it stands.
+        head: Box<Head>,
+    },
+    /// 409.
+    #[error("step `{step}` of execution {execution_id} has nothing to stop: no command of it runs or waits")]
+    NotRunning {
+        /// Whose.
+        execution_id: ExecutionId,
+        /// Which, with its iteration when one was named.
+        step: String,
+    },
+    /// 503 or 507.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Engine {
+    /// Stops what a step has begun. Its outcome is an error of kind `cancelled` that policies and arcs may handle.
+    pub async fn stop_step(&self, request: &StopRequest) -> Result<Stopped, StopError> {
+        let execution_id = request.execution_id;
+        let Some(view) = self.store.view(execution_id).await? else { return Err(StopError::Unknown(execution_id)) };
+        if !view.head.is_active() {
+            return Err(StopError::AlreadyEnded { head: Box::new(view.head) });
+        }
+        let reason = match &request.reason {
+            Some(reason) => format!("cancelled by {}: {reason}", request.by),
+            None => format!("cancelled by {}", request.by),
+        };
+        let wish = Wish { cause: StopCause::Cancelled, reason, by: request.by.clone() };
+        let mut stopped = Stopped::default();
+        for row in view.commands.iter().filter(|row| wanted(row, request)) {
+            self.stop_child(row, &wish).await?;
+            match self.stop_command(execution_id, row.command_id, Some(wish.clone()), request.grace_ms).await? {
+                Some(Ordered::Held(held)) => stopped.in_flight.push(*held),
+                Some(Ordered::Withdrawn) => stopped.withdrawn.push(row.command_id),
+                // It ended by itself in between.
+                None => {}
+            }
+        }
+        if stopped == Stopped::default() {
+            let step = match request.iteration {
+                Some(iteration) => format!("{}[{iteration}]", request.step),
+                None => request.step.clone(),
+            };
+            return Err(StopError::NotRunning { execution_id, step });
+        }
+        Ok(stopped)
+    }
+
+    /// The time limit of a step has passed for one of its commands.
+    pub(crate) async fn time_out_step(
+        &self,
+        execution_id: ExecutionId,
+        command_id: CommandId,
+    ) -> Result<(), StoreError> {
+        let Some(view) = self.store.view(execution_id).await? else { return Ok(()) };
+        let wish = Wish {
+            cause: StopCause::Timeout,
+            reason: "the step took longer than its limit (spec.timeout)".to_owned(),
+            by: cancel::BY_TIMEOUT.to_owned(),
+        };
+        for row in view.commands.iter().filter(|row| row.command_id == command_id) {
+            self.stop_child(row, &wish).await?;
+        }
+        self.stop_command(execution_id, command_id, Some(wish), None).await.map(drop)
+    }
+
+    /// Looks again at a command that was ordered to stop.
+    pub(crate) async fn stop_again(&self, execution_id: ExecutionId, command_id: CommandId) -> Result<(), StoreError> {
+        self.stop_command(execution_id, command_id, None, None).await.map(drop)
+    }
+
+    async fn stop_command(
+        &self,
+        execution_id: ExecutionId,
+        command_id: CommandId,
+        wish: Option<Wish>,
+        grace_ms: Option<u64>,
+    ) -> Result<Option<Ordered>, StoreError> {
+        type Seen = Option<(Ordered, Option<(Attempt, u64)>)>;
+        let seen: Arc<Mutex<Seen>> = Arc::default();
+        let out = Arc::clone(&seen);
+        self.under_lock_with(execution_id, None, move |locked, ids| {
+            let (append, ordered) = match stop::decide(&locked.view, command_id, wish.as_ref(), locked.now, ids) {
+                Answer::Withdrawn(append) => (append, Some((Ordered::Withdrawn, None))),
+                Answer::Ordered { append, row } => {
+                    let grace_ms = grace_ms.unwrap_or_else(|| cancel::grace_ms(&locked.view.head, &row));
+                    let attempt = Attempt { command_id, epoch: row.epoch };
+                    (append, held(&locked.view, &row).map(|held| (held, Some((attempt, grace_ms)))))
+                }
+                Answer::Over(append) => (append, None),
+                Answer::Ended => return None,
+            };
+            *hold(&out) = ordered;
+            let landing = Landing::of_control(&append, &locked.view.head);
+            Some((*append, landing))
+        })
+        .await?;
+        let Some((ordered, order)) = hold(&seen).take() else { return Ok(None) };
+        if let Some((attempt, grace_ms)) = order
+            && self.desk.cancel(attempt, CancelMode::Interrupt, grace_ms)
+        {
+            self.metrics.cancel_orders.add_one();
+        }
+        Ok(Some(ordered))
+    }
+
+    /// A step that waits for a child does not leave it behind: the child is cancelled with its descendants.
+    ///
+    /// Recorded before the step is stopped; the sweep drives it.
+    async fn stop_child(&self, row: &CommandRow, wish: &Wish) -> Result<(), StoreError> {
+        match (row.state, &row.wait) {
+            (CommandState::Suspended, Some(Wait::Child { execution_id, .. })) => {
+                let reason = format!("step `{}` of its parent was stopped: {}", row.step, wish.reason);
+                self.begin_cascade(*execution_id, reason, BY_PARENT).await.map(drop)
+            }
+            (CommandState::Suspended, Some(Wait::Until(_)) | None)
+            | (CommandState::Pending | CommandState::Claimed | CommandState::Lost, _) => Ok(()),
+        }
+    }
+}
+
+/// What became of one command.
+enum Ordered {
+    Held(Box<InFlight>),
+    Withdrawn,
+}
+
+fn held(view: &HeadView, row: &CommandRow) -> Option<Ordered> {
+    let all = cancel::in_flight(view);
+    let of = all.into_iter().find(|held| (held.command_id, held.epoch) == (row.command_id, row.epoch));
+    of.map(Box::new).map(Ordered::Held)
+}
+
+fn wanted(row: &CommandRow, request: &StopRequest) -> bool {
+    let live = match row.state {
+        CommandState::Pending | CommandState::Claimed | CommandState::Suspended => true,
+        CommandState::Lost => false,
+    };
+    live && *row.step == *request.step && (request.iteration.is_none() || row.iteration == request.iteration)
+}

@@ -1,0 +1,165 @@
+//! Whether a long run costs more per step than a short one, in time and memory.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use clap::Args;
+use noetl_core::head::Status;
+use noetl_engine::{Engine, StartRequest, WaitFor};
+use noetl_store::catalog::ResourceKey;
+use serde::Serialize;
+use serde_json::{Map, json};
+
+use super::{On, measured_on};
+use crate::cli::console;
+use crate::cli::stop::{Exit, Stop};
+
+/// Longest wait for one run, in milliseconds.
+const RUN_MS_MAX: u64 = 600_000;
+/// Rounds of the run that is not measured.
+const WARM_UP: u32 = 500;
+/// Shares of the rounds that are measured, in tenths.
+const TENTHS: [u32; 4] = [1, 2, 5, 10];
+
+/// What grows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum What {
+    /// Iterations of a parallel loop.
+    Loop,
+    /// Rounds of a cycle.
+    Cycle,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Grow {
+    /// Rounds of the longest run; shorter ones are measured as well
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(100..=1_000_000))]
+    rounds: u32,
+    /// Iterations of a loop at once
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    at_once: u32,
+    /// Where each round runs
+    #[arg(long, value_enum, default_value_t = On::Worker)]
+    on: On,
+    /// Commands that the worker runs at once
+    #[arg(long, default_value_t = 64)]
+    slots: u32,
+    /// Print one line of JSON
+    #[arg(short, long)]
+    json: bool,
+}
+
+/// What was measured.
+#[derive(Debug, Serialize)]
+struct Figures {
+    scenario: What,
+    on: &'static str,
+    at_once: u32,
+    runs: Vec<Run>,
+    /// Cost of a round in the longest run, over that in the shortest.
+    growth: f64,
+}
+
+#[derive(Debug, Serialize)]
+struct Run {
+    rounds: u32,
+    seconds: f64,
+    microseconds_per_round: f64,
+    /// Memory of this process after it, in MiB.
+    resident_mib: u64,
+}
+
+impl Grow {
+    pub(super) async fn run(self, what: What) -> Result<Exit, Stop> {
+        let measured = measured_on("grow", Some(self.slots), async |engine| self.drive(what, engine).await).await;
+        let figures = measured.map_err(|what| Stop::new(Exit::Defect, what))?;
+        let text = match self.json {
+            true => serde_json::to_string(&figures).map_err(|error| Stop::new(Exit::Defect, error.to_string()))?,
+            false => figures.to_text(),
+        };
+        console::print(&format!("{text}\n"))?;
+        Ok(Exit::Done)
+    }
+
+    async fn drive(&self, what: What, engine: &Arc<Engine>) -> Result<Figures, String> {
+        engine.register(&self.playbook(what), None).await.map_err(|error| format!("{error:?}"))?;
+        once(engine, WARM_UP.min(self.rounds)).await?;
+        let mut runs = Vec::new();
+        for tenths in TENTHS {
+            let rounds = self.rounds / 10 * tenths;
+            let began = Instant::now();
+            once(engine, rounds).await?;
+            let seconds = began.elapsed().as_secs_f64();
+            let microseconds_per_round = seconds * 1e6 / f64::from(rounds);
+            runs.push(Run { rounds, seconds, microseconds_per_round, resident_mib: resident_mib() });
+        }
+        let cost = |run: Option<&Run>| run.map_or(0.0, |run| run.microseconds_per_round);
+        let growth = cost(runs.last()) / cost(runs.first());
+        Ok(Figures { scenario: what, on: self.on.word(), at_once: self.at_once, runs, growth })
+    }
+
+    fn playbook(&self, what: What) -> String {
+        let spec = match self.on {
+            On::Server => "",
+            On::Worker => ", spec: {run_on: worker}",
+        };
+        let workflow = match what {
+            What::Loop => format!(
+                "  - {{step: start, loop: {{in: '{{{{ rounds }}}}', iterator: n, spec: {{mode: parallel, max_in_flight: {}}}}}, \
+                 tool: {{kind: noop}}{spec}}}\n",
+                self.at_once
+            ),
+            What::Cycle => format!(
+                "  - {{step: start, tool: {{kind: noop}}, set: {{ctx.n: 0}}, next: {{arcs: [{{step: turn}}]}}}}\n  \
+                 - {{step: turn, tool: {{kind: noop}}{spec}, set: {{ctx.n: '{{{{ ctx.n + 1 }}}}'}}, \
+                 next: {{arcs: [{{step: turn, when: '{{{{ ctx.n < rounds }}}}'}}]}}}}\n"
+            ),
+        };
+        format!(
+            "apiVersion: noetl.io/v2\nkind: Playbook\nmetadata: {{name: grow, path: bench/grow}}\n\
+             workload: {{rounds: 1}}\nworkflow:\n{workflow}"
+        )
+    }
+}
+
+async fn once(engine: &Arc<Engine>, rounds: u32) -> Result<(), String> {
+    let request = StartRequest {
+        target: ResourceKey::Latest("bench/grow".into()),
+        payload: Map::from_iter([("rounds".to_owned(), json!(rounds))]),
+        parent_execution_id: None,
+        started_by: Some("bench".to_owned()),
+        strict: true,
+        idempotency_key: None,
+    };
+    let started = engine.start(request).await.map_err(|error| error.to_string())?;
+    let id = started.execution_id;
+    let head = engine.wait(id, WaitFor::Terminal, RUN_MS_MAX).await.map_err(|error| error.to_string())?;
+    match head.map(|head| head.status) {
+        Some(Status::Completed) => Ok(()),
+        other => Err(format!("execution {id} is {other:?}, not completed")),
+    }
+}
+
+impl Figures {
+    fn to_text(&self) -> String {
+        let what = match self.scenario {
+            What::Loop => format!("loop, {} at once", self.at_once),
+            What::Cycle => "cycle".to_owned(),
+        };
+        let mut lines = vec![format!("{what}, on the {}, embedded store, synchronous=FULL", self.on)];
+        for run in &self.runs {
+            lines.push(format!(
+                "  {:>8} rounds {:>8.2} s   {:>8.1} µs a round   {:>6} MiB resident",
+                run.rounds, run.seconds, run.microseconds_per_round, run.resident_mib
+            ));
+        }
+        lines.push(format!("  a round of the longest run costs {:.2} of one of the shortest", self.growth));
+        lines.join("\n")
+    }
+}
+
+/// Returns the memory that this process has now, as the kernel counts it.
+fn resident_mib() -> u64 {
+    super::kernel_mib("VmRSS:")
+}

@@ -1,0 +1,113 @@
+//! How an execution came to stand where it stands, in sentences.
+
+use serde_json::Value;
+
+use super::{BOLD, clean, clean_lines, document, status_colour};
+
+/// Returns the story of the first of `chain`; the others are its ancestors, up to the one that was named in a cancel.
+pub fn story(chain: &[Value]) -> String {
+    let Some(status) = chain.first() else { return String::new() };
+    let word = document::status(status);
+    let colour = status_colour(&word);
+    let id = status.get("execution_id").and_then(document::id).unwrap_or_default();
+    let path = document::text(status, "path").unwrap_or("-");
+    let mut lines = vec![format!("{BOLD}{}{BOLD:#} ({}) is {colour}{word}{colour:#}.", clean(&id), clean(path))];
+    if let Some(error) = document::text(status, "error") {
+        lines.push(format!("It failed: {}", clean_lines(error)));
+    }
+    if let Some(cancellation) = status.get("cancellation").filter(|cancellation| cancellation.is_object()) {
+        lines.extend(cancelled(status, cancellation, &id));
+    }
+    for ancestor in chain.iter().skip(1) {
+        let id = ancestor.get("execution_id").and_then(document::id).unwrap_or_default();
+        let path = document::text(ancestor, "path").unwrap_or("-");
+        lines.push(format!("  ↑ {} ({}) {}", clean(&id), clean(path), document::status(ancestor)));
+    }
+    lines.push(rest(status, &word));
+    lines.join("\n") + "\n"
+}
+
+fn cancelled(status: &Value, cancellation: &Value, id: &str) -> Vec<String> {
+    let field = |key: &str| document::text(cancellation, key).map(|text| clean(text).into_owned());
+    let mut who = format!("Cancelled by {}", field("cancelled_by").unwrap_or_else(|| "?".to_owned()));
+    if let Some(requested_by) = field("requested_by") {
+        who.push_str(&format!(" for {requested_by}"));
+    }
+    if let Some(at) = document::text(status, "end_time") {
+        who.push_str(&format!(" at {}", clean(at)));
+    }
+    if let Some(mode) = field("mode") {
+        who.push_str(&format!(", mode {mode}"));
+    }
+    let mut lines = vec![format!("{who}.")];
+    lines.push(match document::text(cancellation, "reason") {
+        Some(reason) => format!("Reason: {}", clean_lines(reason)),
+        None => "No reason was given.".to_owned(),
+    });
+    let named = cancellation.get("requested_execution_id").and_then(document::id);
+    if let Some(named) = named.filter(|named| named != id) {
+        lines.push(format!("The request named its ancestor {}:", clean(&named)));
+    }
+    lines
+}
+
+fn rest(status: &Value, word: &str) -> String {
+    let running = document::count(status, "in_flight").unwrap_or(0);
+    if !document::is_terminal(word) {
+        let step = document::text(status, "current_step").unwrap_or("-");
+        return format!("It goes on: at step {}, {running} command(s) in flight.", clean(step));
+    }
+    if document::is(status, "quiesced") {
+        let since = document::text(status, "quiesced_at").map(|at| format!(", since {}", clean(at)));
+        return format!("Nothing of it runs any more{}.", since.unwrap_or_default());
+    }
+    format!("{running} command(s) still run; `noetl status` shows them.")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn plain(chain: &[Value]) -> String {
+        anstream::adapter::strip_str(&story(chain)).to_string()
+    }
+
+    #[test]
+    fn a_member_of_a_family_names_the_ancestor_that_was_meant() {
+        let child = json!({
+            "execution_id": "3", "path": "leaf", "status": "CANCELLED", "end_time": "2026-01-20T09:08:00.123Z",
+            "quiesced": true, "quiesced_at": "2026-01-20T09:08:01.000Z", "in_flight": 0,
+            "cancellation": {"cancelled_by": "ann", "requested_by": "ann@host", "reason": "enough", "mode": "finish",
+                "requested_execution_id": "1"},
+        });
+        let parent = json!({"execution_id": "2", "path": "branch", "status": "CANCELLED"});
+        let root = json!({"execution_id": "1", "path": "root", "status": "CANCELLED"});
+        assert_eq!(
+            plain(&[child, parent, root]),
+            "\
+3 (leaf) is CANCELLED.
+Cancelled by ann for ann@host at 2026-01-20T09:08:00.123Z, mode finish.
+Reason: enough
+The request named its ancestor 1:
+  ↑ 2 (branch) CANCELLED
+  ↑ 1 (root) CANCELLED
+Nothing of it runs any more, since 2026-01-20T09:08:01.000Z.
+"
+        );
+    }
+
+    #[test]
+    fn what_failed_and_what_runs_have_stories_too() {
+        let failed = json!({"execution_id": "1", "path": "a", "status": "FAILED", "error": "no", "quiesced": false,
+            "in_flight": 2});
+        assert_eq!(
+            plain(&[failed]),
+            "1 (a) is FAILED.\nIt failed: no\n2 command(s) still run; `noetl status` shows them.\n"
+        );
+        let running =
+            json!({"execution_id": "1", "path": "a", "status": "RUNNING", "current_step": "load", "in_flight": 1});
+        assert_eq!(plain(&[running]), "1 (a) is RUNNING.\nIt goes on: at step load, 1 command(s) in flight.\n");
+    }
+}

@@ -1,0 +1,266 @@
+//! What ends before its time on a real server with real processes: steps, iterations, time limits, many at once.
+
+use serde_json::json;
+
+use crate::playbooks::{NOOP, SLEEP};
+use crate::support::{Canned, Home, Server, eventually};
+
+/// Two steps at once: one sleeps far too long in a tree of processes, one is quick. An arc takes the first one's end.
+const STUBBORN: &str = r#"
+apiVersion: noetl.io/v2
+kind: Playbook
+metadata: {name: stubborn, path: test/stubborn}
+workload: {marker: none}
+workflow:
+  - step: slow
+    tool:
+      kind: shell
+      cmds: ["sh -c 'sleep 600; true' '{{ workload.marker }}'"]
+    next:
+      spec: {mode: exclusive}
+      arcs:
+        - step: caught
+          when: "{{ event.name == 'call.error' }}"
+        - step: finished
+  - step: caught
+    tool: {kind: python, input: {kind: "{{ slow.error.kind }}"}, code: "result = {'kind': kind}"}
+  - step: finished
+    tool: {kind: noop}
+"#;
+
+fn start(home: &Home, path: &str, set: &[&str]) -> String {
+    let mut arguments = vec!["run", path, "-r", "distributed", "--json"];
+    for pair in set {
+        arguments.extend(["--set", pair]);
+    }
+    home.run(&arguments).done().json()["execution_id"].as_str().unwrap().to_owned()
+}
+
+/// How many processes carry the marker in their command line.
+fn marked(marker: &str) -> usize {
+    let processes = std::fs::read_dir("/proc").unwrap().filter_map(Result::ok);
+    let lines = processes.filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok());
+    lines.filter(|line| line.windows(marker.len()).any(|window| window == marker.as_bytes())).count()
+}
+
+fn in_flight(home: &Home, id: &str) {
+    eventually("a command is in flight", || {
+        (home.run(&["status", id, "--json"]).json()["in_flight"].as_u64() > Some(0)).then_some(())
+    });
+}
+
+#[test]
+fn one_step_is_interrupted_and_the_execution_goes_on_from_its_error() {
+    let home = Home::new();
+    let _server = Server::start(&home, &[]);
+    home.file("stubborn.yaml", STUBBORN);
+    home.run(&["register", "stubborn.yaml"]).done();
+    let marker = format!("noetl-test-step-{}", std::process::id());
+    let id = start(&home, "test/stubborn", &[&format!("marker={marker}")]);
+    eventually("the tool runs", || (marked(&marker) > 0).then_some(()));
+    let nothing = home.run(&["cancel", &id, "--step", "caught"]);
+    assert_eq!(nothing.exit, 1);
+    assert!(nothing.stderr.contains("has nothing to stop"), "{}", nothing.stderr);
+    let said = home.run(&["cancel", &id, "--step", "slow", "-r", "too slow"]).done();
+    assert!(said.stdout.contains("Message:   Cancelled 1 command(s) of step slow\n"), "{}", said.stdout);
+    assert_eq!(home.run(&["wait", &id]).done().stdout, "COMPLETED\n");
+    assert_eq!(marked(&marker), 0, "nothing of the step runs any more");
+    let types = home.run(&["events", &id, "--json"]).done().stdout;
+    assert!(types.contains("\"command.stopping\"") && types.contains("\"kind\":\"cancelled\""), "{types}");
+    assert!(!types.contains("execution.cancelled"), "{types}");
+}
+
+#[test]
+fn a_step_and_a_run_that_take_too_long_are_stopped() {
+    let home = Home::new();
+    let _server = Server::start(&home, &[]);
+    let step =
+        STUBBORN.replace("test/stubborn", "test/step").replace("step: slow\n", "step: slow\n    spec: {timeout: 1}\n");
+    let run = STUBBORN.replace("test/stubborn", "test/run");
+    let run = run.replace("workload:", "executor: {spec: {timeout: 1, cancel: {grace_seconds: 1}}}\nworkload:");
+    home.file("step.yaml", &step);
+    home.file("run.yaml", &run);
+    home.run(&["register", "step.yaml"]).done();
+    home.run(&["register", "run.yaml"]).done();
+    let marker = format!("noetl-test-limit-{}", std::process::id());
+    let set = format!("marker={marker}");
+    let step = start(&home, "test/step", &[&set]);
+    let run = start(&home, "test/run", &[&set]);
+    assert_eq!(home.run(&["wait", &step]).done().stdout, "COMPLETED\n");
+    let events = home.run(&["events", &step, "--json"]).done().stdout;
+    assert!(events.contains("STEP_TIMEOUT"), "{events}");
+    let failed = home.run(&["wait", &run]);
+    assert_eq!((failed.exit, failed.stdout.as_str()), (1, "FAILED\n"), "{}", failed.stderr);
+    home.run(&["wait", &run, "--for", "quiesced"]).done();
+    assert_eq!(marked(&marker), 0, "nothing of them runs any more");
+    let status = home.run(&["status", &run, "--json"]).done().json();
+    assert_eq!(status["error_detail"]["kind"], "timeout");
+    assert_eq!(status["error"], "it took longer than 1 s (executor.spec.timeout)");
+    let why = home.run(&["why", &run]).done().stdout;
+    assert!(why.contains("It failed: it took longer than 1 s"), "{why}");
+    assert!(home.run(&["db", "verify"]).done().stdout.ends_with(" 0 problem(s)\n"));
+}
+
+#[test]
+fn many_are_cancelled_by_what_they_have_in_common() {
+    let home = Home::new();
+    let _server = Server::start(&home, &["--no-worker"]);
+    home.file("sleep.yaml", SLEEP);
+    home.file("other.yaml", &SLEEP.replace("test/sleep", "test/other"));
+    home.run(&["register", "sleep.yaml"]).done();
+    home.run(&["register", "other.yaml"]).done();
+    let mut ids: Vec<String> = (0..3).map(|_| start(&home, "test/sleep", &[])).collect();
+    let other = start(&home, "test/other", &[]);
+    ids.reverse();
+    let by_path = ["cancel", "--filter", "path=test/sl*"];
+    let asked = home.run(&by_path);
+    assert_eq!(asked.exit, 2);
+    assert!(asked.stderr.contains("3 execution(s) match") && asked.stderr.contains("--yes"), "{}", asked.stderr);
+    let listed: String = ids.iter().map(|id| format!("  - {id}\n")).collect();
+    let dry = home.run(&[&by_path[..], &["--dry-run"]].concat()).done();
+    assert_eq!(dry.stdout, format!("Would cancel 3 execution(s)\n{listed}"));
+    let few = home.run(&[&by_path[..], &["--yes", "--max", "2"]].concat());
+    assert_eq!(few.exit, 1);
+    assert!(few.stderr.contains("more than 2 executions match"), "{}", few.stderr);
+    let unknown = home.run(&["cancel", "--filter", "pth=test/*", "--yes"]);
+    assert_eq!(unknown.exit, 2);
+    assert!(unknown.stderr.contains("expected one of `path`"), "{}", unknown.stderr);
+    let done = home.run(&[&by_path[..], &["--yes", "-r", "not needed"]].concat()).done();
+    assert_eq!(done.stdout, format!("Cancelled 3 execution(s)\n{listed}"));
+    let why = home.run(&["why", &ids[0]]).done().stdout;
+    assert!(why.contains("Cancelled by cli for ") && why.contains("Reason: not needed\n"), "{why}");
+    assert!(home.run(&["status", &other]).done().stdout.contains("Status:    RUNNING\n"));
+    assert_eq!(home.run(&["cancel", "--filter", "all", "--yes", "--json"]).done().json()["cancelled_count"], 1);
+}
+
+#[test]
+fn a_cleanup_cancels_what_is_stuck_and_spares_what_is_not() {
+    let home = Home::new();
+    let server = Server::start(&home, &["--no-worker"]);
+    home.file("sleep.yaml", SLEEP);
+    home.file("noop.yaml", NOOP);
+    home.run(&["register", "sleep.yaml"]).done();
+    home.run(&["register", "noop.yaml"]).done();
+    let stuck = start(&home, "test/sleep", &[]);
+    let ended = start(&home, "test/noop", &[]);
+    home.run(&["wait", &ended]).done();
+    let none = home.run(&["cleanup"]).done().stdout;
+    assert!(
+        none.contains("Found:         0 stuck execution(s)\n\nNo stuck executions found older than 5 minutes\n"),
+        "{none}"
+    );
+    assert_eq!(server.stop(), Some(0));
+    // Eleven minutes go by.
+    let database = rusqlite::Connection::open(home.path().join(".noetl/data/noetl.db")).unwrap();
+    let aged = "UPDATE execution SET started_at = strftime('%Y-%m-%dT%H:%M:%fZ', started_at, '-11 minutes'), \
+                updated_at = strftime('%Y-%m-%dT%H:%M:%fZ', updated_at, '-11 minutes')";
+    database.execute(aged, []).unwrap();
+    drop(database);
+    let _server = Server::start(&home, &["--no-worker"]);
+    let young = start(&home, "test/sleep", &[]);
+    let dry = home.run(&["cleanup", "--older-than-minutes", "10", "--dry-run"]).done().stdout;
+    assert_eq!(
+        dry,
+        format!(
+            "
+============================================================
+[DRY RUN] Cleanup Stuck Executions
+============================================================
+Older than:    10 minutes
+Found:         1 stuck execution(s)
+
+[DRY RUN] Would cancel 1 stuck executions older than 10 minutes
+
+Execution IDs:
+  - {stuck}
+
+Note: Run without --dry-run to actually cancel these executions
+
+"
+        )
+    );
+    let done = home.run(&["cleanup", "--json"]).done().json();
+    assert_eq!(
+        (&done["cancelled_count"], &done["execution_ids"]),
+        (&json!(1), &json!([stuck.parse::<i64>().unwrap()]))
+    );
+    let status = home.run(&["status", &stuck, "--json"]).done().json();
+    assert_eq!((&status["status"], &status["cancellation"]["cancelled_by"]), (&json!("CANCELLED"), &json!("cleanup")));
+    assert!(home.run(&["status", &young]).done().stdout.contains("Status:    RUNNING\n"));
+}
+
+#[test]
+fn a_member_of_a_family_knows_through_which_ancestor_it_was_cancelled() {
+    let home = Home::new();
+    let _server = Server::start(&home, &["--no-worker"]);
+    home.file("sleep.yaml", SLEEP);
+    home.file(
+        "parent.yaml",
+        "
+apiVersion: noetl.io/v2
+kind: Playbook
+metadata: {name: parent, path: test/parent}
+workflow:
+  - step: start
+    tool: {kind: playbook, path: test/sleep}
+",
+    );
+    home.run(&["register", "sleep.yaml"]).done();
+    home.run(&["register", "parent.yaml"]).done();
+    let parent = start(&home, "test/parent", &[]);
+    let child = eventually("the child is there", || {
+        let tree = home.run(&["tree", &parent, "--json"]).json();
+        tree["executions"].as_array()?.get(1)?["execution_id"].as_str().map(str::to_owned)
+    });
+    home.run(&["cancel", &parent, "--cascade", "-r", "enough"]).done();
+    let why = home.run(&["why", &child]).done().stdout;
+    assert!(why.starts_with(&format!("{child} (test/sleep) is CANCELLED.\nCancelled by cli for ")), "{why}");
+    let through =
+        format!("Reason: enough\nThe request named its ancestor {parent}:\n  ↑ {parent} (test/parent) CANCELLED\n");
+    assert!(why.contains(&through), "{why}");
+    // The same in one query, for the whole tree.
+    let sql = format!(
+        "SELECT e.execution_id, e.context->>'cancelled_by' AS who, e.context->>'reason' AS why, \
+         e.context->>'requested_execution_id' AS through FROM noetl.event e \
+         WHERE e.root_execution_id = {parent} AND e.event_type = 'execution.cancelled' ORDER BY e.execution_id"
+    );
+    let rows = home.run(&["query", &sql, "--format", "json"]).done().json()["result"].clone();
+    assert_eq!(rows.as_array().unwrap().len(), 2);
+    assert!(rows.as_array().unwrap().iter().all(|row| row["through"].to_string().trim_matches('"') == parent));
+}
+
+#[test]
+fn a_dry_run_says_what_runs() {
+    let home = Home::new();
+    let _server = Server::start(&home, &[]);
+    home.file("sleep.yaml", SLEEP);
+    home.run(&["register", "sleep.yaml"]).done();
+    let id = start(&home, "test/sleep", &[]);
+    in_flight(&home, &id);
+    let said = home.run(&["cancel", &id, "--dry-run"]).done();
+    assert!(said.stderr.contains("1 command(s) would be in flight:\n  - step start (shell) on "), "{}", said.stderr);
+    assert!(home.run(&["status", &id]).done().stdout.contains("Status:    RUNNING\n"));
+    home.run(&["cancel", &id, "--interrupt", "--wait"]).done();
+}
+
+#[test]
+fn a_step_is_named_in_the_body_and_nothing_of_the_whole_goes_with_it() {
+    let server = Canned::new(&[(
+        "POST /api/executions/7/cancel",
+        200,
+        r#"{"status":"step_cancelled","cancelled_executions":[],"message":"Cancelled 1 command(s) of step load","quiesced":true}"#,
+    )]);
+    let home = Home::new();
+    let on = |arguments: &[&str]| home.run(&[&["--server-url", server.url.as_str()], arguments].concat());
+    on(&["cancel", "7", "--step", "load", "--iteration", "3", "--grace", "2s"]).done();
+    assert_eq!(server.seen()[0].body, r#"{"cascade":false,"grace_seconds":2.0,"step":"load","iteration":3}"#);
+    for arguments in [
+        &["cancel", "7", "--step", "load", "--cascade"][..],
+        &["cancel", "7", "--iteration", "1"],
+        &["cancel"],
+        &["cancel", "7", "--filter", "all"],
+        &["cancel", "7", "--yes"],
+    ] {
+        assert_eq!(on(arguments).exit, 2, "{arguments:?}");
+    }
+}

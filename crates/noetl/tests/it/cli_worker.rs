@@ -1,0 +1,110 @@
+//! Workers as processes of their own.
+
+use serde_json::{Value, json};
+
+use crate::support::{Home, Server, deserted, eventually, terminate};
+
+const PYTHON: &str = "\
+apiVersion: noetl.io/v2
+kind: Playbook
+metadata: {name: one, path: test/one}
+executor: {spec: {pool: fast}}
+workflow:
+  - {step: start, tool: {kind: python, code: \"result = 1\"}, next: {arcs: [{step: big}]}}
+  - {step: big, spec: {pool: slow}, tool: {kind: shell, command: 'touch up; while [ ! -e go ]; do sleep 0.05; done'}}
+";
+
+fn workers(home: &Home, url: &str) -> Vec<Value> {
+    let said = home.run(&["workers", "--json", "--server-url", url]).done().json();
+    said["workers"].as_array().unwrap().clone()
+}
+
+fn status(home: &Home, id: &str, url: &str) -> Value {
+    home.run(&["status", id, "--json", "--server-url", url]).done().json()
+}
+
+fn until_completed(home: &Home, id: &str, url: &str) {
+    eventually("it is completed", || (status(home, id, url)["status"] == "COMPLETED").then_some(()));
+}
+
+fn submit(home: &Home, file: &str, url: &str) -> String {
+    let said = home.run(&["run", file, "--json", "--server-url", url]).done().json();
+    said["execution_id"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn workers_of_two_pools_in_the_background_share_a_run_and_are_listed_with_what_they_run() {
+    let home = Home::new();
+    let server = Server::start(&home, &["--no-worker"]);
+    home.file("one.yaml", PYTHON);
+    for pool in ["fast", "slow"] {
+        let arguments =
+            ["worker", "start", "--name", pool, "--pool", pool, "--slots", "2", "--server-url", &server.url];
+        let said = home.run(&arguments).done();
+        assert!(said.stdout.starts_with(&format!("Worker {pool} started with PID ")), "{}", said.stdout);
+        assert!(home.path().join(format!(".noetl/noetl_worker_{pool}.pid")).exists());
+        let again = home.run(&arguments).done();
+        assert!(again.stdout.starts_with(&format!("Worker {pool} is already running with PID ")), "{}", again.stdout);
+    }
+    let id = submit(&home, "one.yaml", &server.url);
+    eventually("the second step runs", || home.path().join("up").exists().then_some(()));
+    let listed = workers(&home, &server.url);
+    let names: Vec<&Value> = listed.iter().map(|worker| &worker["worker_id"]).collect();
+    assert_eq!(names, ["fast", "slow"]);
+    assert_eq!((&listed[0]["pools"], &listed[0]["commands"]), (&json!(["fast"]), &json!([])));
+    let held = &listed[1]["commands"][0];
+    assert_eq!((&held["execution_id"], &held["step"], &held["kind"]), (&json!(id), &json!("big"), &json!("shell")));
+    let shown = home.run(&["workers", "--server-url", &server.url]).done().stdout;
+    assert!(shown.contains("slow    slow   1/2") && shown.contains(&id), "{shown}");
+    home.file("go", "");
+    until_completed(&home, &id, &server.url);
+    let said = home.run(&["worker", "stop"]);
+    assert_eq!(said.exit, 2);
+    assert!(said.stderr.contains("say which with --name: fast, slow"), "{}", said.stderr);
+    let stopped = home.run(&["worker", "stop", "--name", "fast"]).done().stdout;
+    assert!(stopped.starts_with("Worker with PID ") && stopped.ends_with(" stopped\n"), "{stopped}");
+    assert_eq!(workers(&home, &server.url).len(), 1, "it said goodbye");
+    home.run(&["worker", "stop"]).done();
+    assert_eq!(home.run(&["worker", "stop"]).done().stdout, "No such worker is running in the background\n");
+}
+
+#[test]
+fn a_worker_goes_on_with_the_next_server_and_keeps_its_session() {
+    let home = Home::new();
+    home.file("one.yaml", &PYTHON.replace("pool: fast", "strict: true").replace("spec: {pool: slow}, ", ""));
+    let first = Server::start(&home, &["--no-worker"]);
+    let second = deserted();
+    let port = second.rsplit_once(':').unwrap().1.to_owned();
+    let both = format!("{},{second}", first.url);
+    let mut worker = home.spawn(&["worker", "run", "--name", "w", "--server-url", &both]);
+    let id = submit(&home, "one.yaml", &first.url);
+    eventually("the second step runs", || home.path().join("up").exists().then_some(()));
+    let session = workers(&home, &first.url)[0]["session_id"].clone();
+    assert_eq!(first.stop(), Some(0));
+    // The same deployment under another address: what the worker runs stays its own.
+    let other = Server::start_at(&home, &["--no-worker"], &port);
+    eventually("the worker has found the other server", || {
+        let listed = workers(&home, &other.url);
+        (listed.first()?["session_id"] == session).then_some(())
+    });
+    home.file("go", "");
+    until_completed(&home, &id, &other.url);
+    let lost = home.run(&["events", &id, "--type", "command.lost", "--json", "--server-url", &other.url]).done();
+    assert_eq!(lost.stdout, "");
+    terminate(&worker);
+    assert_eq!(worker.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_worker_wants_encryption_beyond_its_own_machine() {
+    let home = Home::new();
+    let url = "http://localhost:1,http://noetl.example.com:8082";
+    for arguments in [&["worker", "run", "--server-url", url], &["worker", "start", "--server-url", url]] {
+        let said = home.run(arguments);
+        assert_eq!(said.exit, 2, "{}", said.stderr);
+        assert!(said.stderr.contains("http://noetl.example.com:8082 is not encrypted"), "{}", said.stderr);
+        assert!(said.stderr.contains("--insecure"), "{}", said.stderr);
+    }
+    assert_eq!(home.run(&["worker", "run", "--name", "", "--server-url", "http://localhost:1"]).exit, 2);
+    assert!(!home.path().join(".noetl").join("noetl_worker_.pid").exists());
+}

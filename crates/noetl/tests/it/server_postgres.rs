@@ -1,0 +1,65 @@
+//! Servers that share a PostgreSQL database.
+
+use crate::playbooks::{HELLO, SLEEP};
+use crate::support::{Home, Server, eventually};
+
+fn start(home: &Home, path: &str) -> String {
+    let started = home.run(&["run", path, "-r", "distributed", "--json"]).done().json();
+    started["execution_id"].as_str().unwrap().to_owned()
+}
+
+/// A cancel at one server reaches what the worker of the other one runs; what one was told, both know.
+#[test]
+fn two_servers_are_one_engine() {
+    let Some(first) = Home::on_postgres() else { return };
+    let second = first.beside();
+    let idle = Server::start(&first, &["--no-worker"]);
+    let working = Server::start(&second, &["--worker-slots", "2"]);
+    for (name, text) in [("hello.yaml", HELLO), ("sleep.yaml", SLEEP)] {
+        first.file(name, text);
+        first.run(&["register", name]).done();
+    }
+    // Asked at a server that has no worker, done by the other one's.
+    let id = start(&first, "test/sleep");
+    eventually("the other server's worker runs it", || {
+        (second.run(&["status", &id, "--json"]).json()["in_flight"].as_u64() > Some(0)).then_some(())
+    });
+    first.run(&["cancel", &id, "--interrupt", "--grace", "0s", "--wait"]).done();
+    assert_eq!(second.run(&["wait", &id, "--for", "quiesced"]).done().stdout, "CANCELLED\n");
+    // Whoever runs something is not in the way of a server that stops.
+    assert_eq!(idle.stop(), Some(0));
+    let other = start(&second, "test/sleep");
+    let idle = Server::start(&first, &["--no-worker"]);
+    first.run(&["cancel", &other, "--interrupt", "--grace", "0s", "--wait"]).done();
+
+    let sizes = first.run(&["db", "size", "--json"]).done().json();
+    let rows = |name: &str| {
+        let tables = sizes["tables"].as_array().unwrap();
+        tables.iter().find(|table| table["table"] == name).unwrap()["rows"].as_u64().unwrap()
+    };
+    assert_eq!((rows("execution"), rows("command")), (2, 0));
+    assert!(first.run(&["db", "validate"]).done().stdout.contains("\"valid\": true"));
+    first.run(&["db", "verify"]).done();
+    let backup = second.run(&["db", "backup", "copy.db"]);
+    assert!(backup.exit != 0 && backup.stderr.contains("pg_dump"), "{}", backup.stderr);
+    let refused = second.run(&["query", "DELETE FROM noetl.event"]);
+    assert!(refused.exit != 0 && refused.stderr.contains("only queries"), "{}", refused.stderr);
+    assert_eq!((idle.stop(), working.stop()), (Some(0), Some(0)));
+    // Nothing was kept in the directories.
+    for home in [&first, &second] {
+        assert!(!home.path().join(".noetl/data/noetl.db").exists());
+    }
+}
+
+#[test]
+fn a_database_that_can_not_be_used_is_said_at_once() {
+    let home = Home::new();
+    for (url, why) in [
+        ("mysql://localhost/x", "it must begin with `postgres://`"),
+        ("postgres://ann:s3cret@127.0.0.1:1/x", "refused"),
+    ] {
+        let said = home.run(&["server", "run", "--port", "0", "--database-url", url]);
+        assert!(said.exit != 0 && said.stderr.contains(why), "{said:?}");
+        assert!(!said.stderr.contains("s3cret"), "{said:?}");
+    }
+}
