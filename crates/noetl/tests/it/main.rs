@@ -28,6 +28,7 @@ mod founding_document;
 mod playbooks;
 mod published_cli;
 mod runaways;
+mod secrets_leak;
 mod server_bad_days;
 mod server_doors;
 mod server_killed;
