@@ -437,7 +437,7 @@ fn interrupted(error: ExprError) -> Interrupted {
 /// others are given stands in events.
 fn keychain_for<'a>(place: &Place<'a>, task: &Task) -> Option<&'a [KeychainEntry]> {
     let stays = match &*task.kind {
-        "noop" | "playbook" | "artifact" => false,
+        "noop" | "playbook" | "artifact" | "result_fetch" => false,
         _ => place.on_worker,
     };
     stays.then_some(place.playbook.keychain.as_slice())

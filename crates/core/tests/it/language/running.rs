@@ -114,6 +114,31 @@ fn policy_then_task_then_step_then_arc_set_in_that_order() {
 }
 
 #[test]
+fn a_policy_and_set_read_the_new_result_by_its_name_and_not_that_of_the_round_before() {
+    let ran = ran("
+        workflow:
+          - step: turn
+            tool:
+              kind: python
+              code: x
+              input: {n: '{{ (ctx.n or 0) + 1 }}'}
+              spec: {policy: {rules: [{when: '{{ turn.n > 0 }}', then: {do: continue, set: {ctx.n: '{{ turn.n }}', ctx.seen: '{{ (ctx.seen or []) + [turn.n] }}'}}}]}}
+            next: {arcs: [{step: turn, when: '{{ ctx.n < 3 }}'}, {step: list}]}
+          - step: list
+            tool:
+              - name: one
+                kind: python
+                code: x
+                input: {v: 7}
+                spec: {policy: {rules: [{else: {then: {do: continue, set: {iter.v: '{{ one.v }}'}}}}]}}
+                set: {w: '{{ one.v }}'}
+              - {name: two, kind: python, code: x, input: {v: '{{ iter.v }}', w: '{{ w }}'}}
+    ");
+    assert_eq!(ran.ctx("seen"), json!([1, 2, 3]));
+    assert_eq!(ran.result("list")["two"], json!({"v": 7, "w": 7}));
+}
+
+#[test]
 fn what_a_retry_jump_or_fail_sets_is_set() {
     for (then, expected) in [
         ("{do: retry, attempts: 3, set: {ctx.n: '{{ (ctx.n or 0) + 1 }}'}}", json!(3)),
