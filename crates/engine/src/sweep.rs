@@ -67,7 +67,7 @@ async fn hinted(hints: &mut Option<watch::Receiver<u64>>) {
     }
     // Nobody else writes, or the store has been closed.
     *hints = None;
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 async fn everything(engine: &Arc<Engine>, cascades: &mut Cascades) -> Result<(), StoreError> {
