@@ -211,8 +211,10 @@ impl Run<'_> {
 
     /// Puts what an evaluation asked for into the library: stored results, and secrets with what they need in turn.
     async fn load(&mut self, pipeline: &Pipeline, place: &Place<'_>, references: Vec<String>) -> Result<(), Reported> {
-        // The last one is at hand; those before it wait.
+        // The last one is at hand. Those that wait for what they need in turn are noted: to need one of them is to
+        // wait for oneself.
         let mut wanted = references;
+        let mut waiting: Vec<String> = Vec::new();
         while let Some(reference) = wanted.last().cloned() {
             let data = match Reference::parse(&reference) {
                 _ if place.library.get(&reference).is_some() => {
@@ -228,18 +230,21 @@ impl Run<'_> {
                         self.secrets.resolve(&*self.shared.tools, catalog_id, entry, plan).await
                     }
                     Err(needs)
-                        if needs.iter().any(|need| wanted.contains(need)) || wanted.len() > ENTRIES_DEPTH_MAX =>
+                        if needs.iter().any(|need| *need == reference || waiting.contains(need))
+                            || waiting.len() >= ENTRIES_DEPTH_MAX =>
                     {
                         tracing::warn!(entry = %name, "keychain entries wait for each other: this one is empty");
                         Arc::new(Value::Null)
                     }
                     Err(needs) => {
+                        waiting.push(reference);
                         wanted.extend(needs);
                         continue;
                     }
                 },
             };
             place.library.insert(&reference, data);
+            waiting.retain(|known| *known != reference);
             wanted.pop();
         }
         Ok(())
