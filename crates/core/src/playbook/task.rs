@@ -502,6 +502,7 @@ fn check_keys(reader: &mut Reader<'_>, kind: &str, fields: &Fields<'_>) {
         "noop" => &["result", "data", "with", "args"],
         "artifact" | "result_fetch" => &["action", "ref", "result_ref", "uri", "data", "with", "args"],
         "transfer" => &["source", "target", "mode", "chunk_size", "direction"],
+        "secrets" => &["provider", "key", "map"],
         // We do not know what it has.
         _ => return,
     };
@@ -522,6 +523,7 @@ fn check_keys(reader: &mut Reader<'_>, kind: &str, fields: &Fields<'_>) {
         "postgres" | "duckdb" => &["query", "command", "commands", "script"],
         "playbook" => &["path", "catalog_id"],
         "transfer" => &["source"],
+        "secrets" => &["key", "map"],
         _ => &[],
     };
     if let (Some(span), false) =
