@@ -153,7 +153,7 @@ mod tests {
     use crate::{SupervisorCommand, ToolboxConfig};
 
     /// What comes of the tool `secrets` with this configuration: the data, or the code and words of the error.
-    fn fetched(home: &Path, config: Value) -> Result<Value, (String, String)> {
+    fn fetched(home: &Path, config: &Value) -> Result<Value, (String, String)> {
         let toolbox = Toolbox::new(ToolboxConfig {
             slots: 1,
             python: "python3".to_owned(),
@@ -191,7 +191,7 @@ mod tests {
             (json!({"provider": "azure", "key": "x"}), Err(("NOT_CONFIGURED", "`azure`"))),
             (json!({"provider": "vault", "key": "x"}), Err(("NOT_CONFIGURED", "`vault`"))),
         ] {
-            match (fetched(home.path(), config.clone()), expected) {
+            match (fetched(home.path(), &config), expected) {
                 (Ok(data), Ok(expected)) => assert_eq!(data, expected, "{config}"),
                 (Err((code, message)), Err((expected, words))) => {
                     assert!(code == expected && message.contains(words), "{config}: {code} {message}");
