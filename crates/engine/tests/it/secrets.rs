@@ -208,3 +208,31 @@ async fn entries_of_one_template_may_need_each_other() {
     worker.shutdown.cancel();
     server.stop().await;
 }
+
+/// What the tool `secrets` returns is for the tasks behind it. It does not outlive a pause, and leaves nowhere.
+#[tokio::test(start_paused = true)]
+async fn what_secrets_fetched_is_read_by_the_tasks_behind_it_and_nobody_else() {
+    let world = World::new();
+    let server = world.server_with(|options| options.vault = Some(Arc::new(OneAlias::default())));
+    let worker = world.hire(&server, "w", 2);
+    server.register(&chain("child", &[("start", "ok")])).await;
+    let steps = "workflow:
+  - step: start
+    tool:
+      - got: {kind: secrets, key: k, code: 'return {\"value\": \"tiger-lily\", \"host\": \"tiger-paws\"}'}
+      - look: {kind: python, code: received, input: {it: '{{ got.value }}', also: '{{ got.host }}'}}
+      - below: {kind: playbook, path: child, input: {it: '{{ got.value }}'}}
+      - after: {kind: python, code: received, input: {it: '{{ got.value }}'}}
+      - last: {kind: noop, result: {it: '{{ got.value }}'}, set: {ctx.it: '{{ got.host }}'}}
+";
+    server.register(&playbook("p", steps)).await;
+    let id = server.start("p").await.execution_id;
+    assert_eq!(server.ended(id).await.as_str(), "COMPLETED", "{}", world.story().await);
+    let received = world.scripts.received();
+    assert_eq!(received, [json!({"it": "tiger-lily", "also": "tiger-paws"}), json!({"it": "********"})]);
+    let story = format!("{} {:?}", world.story().await, world.log(id).await);
+    assert!(!story.contains("tiger"), "{story}");
+    assert!(world.result(&server.engine, id).await.to_string().contains("********"));
+    worker.shutdown.cancel();
+    server.stop().await;
+}
