@@ -81,7 +81,11 @@ pub(crate) async fn under_brake<T>(
     };
     // Race: a terminated backend says so first and ends afterwards. Its connection is closed when it is really gone.
     if force == Force::Terminated && matches!(&result, Some(Err(trouble)) if trouble.is_stop()) {
-        let closed = async { while let Some(notice) = notices.recv().await { notice.tell(log) } };
+        let closed = async {
+            while let Some(notice) = notices.recv().await {
+                notice.tell(log)
+            }
+        };
         let until = give_up_at.unwrap_or_else(Instant::now);
         if tokio::time::timeout_at(until, closed).await.is_err() {
             result = None;
