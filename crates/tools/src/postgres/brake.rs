@@ -83,7 +83,7 @@ pub(crate) async fn under_brake<T>(
     if force == Force::Terminated && matches!(&result, Some(Err(trouble)) if trouble.is_stop()) {
         let closed = async {
             while let Some(notice) = notices.recv().await {
-                notice.tell(log)
+                notice.tell(log);
             }
         };
         let until = give_up_at.unwrap_or_else(Instant::now);
