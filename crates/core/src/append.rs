@@ -12,6 +12,7 @@ use crate::event::{Ended, Event};
 use crate::head::{CancelInfo, CommandRow, CommandState, FAILED_STEPS_MAX, Head, Holder, Status};
 use crate::id::{CommandId, EventId, ExecutionId};
 use crate::result::LargeResult;
+use crate::schedule::Tick;
 use crate::time::Timestamp;
 
 /// One atomic write to one execution.
@@ -169,6 +170,9 @@ pub enum DueChange {
         /// Which.
         key: i64,
     },
+    /// The clock's own obligation: this start is a schedule's tick, and the schedule goes on to the next one. The
+    /// start lands only while the schedule waits for this very tick, so each tick starts once.
+    Tick(Tick),
 }
 
 /// What changes in the head besides what the store derives. `None` and empty leave things as they are.
@@ -227,6 +231,8 @@ pub enum RefusedBy {
     ParentUnknown,
     /// The parent is terminal.
     ParentEnded,
+    /// The schedule does not wait for this tick (any more): another server has started it, or it is paused.
+    TickTaken,
 }
 
 impl Append {

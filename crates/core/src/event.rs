@@ -10,6 +10,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::execution::rerun::Rerun;
 use crate::id::{CatalogId, CommandId, EventId, ExecutionId, SessionId};
 use crate::playbook::CancelMode;
 use crate::result::Bound;
@@ -249,6 +250,9 @@ pub struct Initialized {
     /// Fails the run on every error that nothing handled, whatever the playbook says.
     #[serde(default)]
     pub strict: bool,
+    /// The execution that it runs again, and what it has from it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rerun: Option<Box<Rerun>>,
 }
 
 /// The upward edge of a child.

@@ -5,6 +5,7 @@
 pub mod cursor;
 pub mod draft;
 pub mod evolve;
+pub mod rerun;
 pub mod results;
 pub mod state;
 
@@ -139,6 +140,8 @@ pub struct Start {
     pub started_by: Option<String>,
     /// Every unhandled error fails the run.
     pub strict: bool,
+    /// The execution that it runs again.
+    pub rerun: Option<rerun::Rerun>,
 }
 
 /// The parent of a child to be started.

@@ -89,6 +89,10 @@ id!(
     /// One credential, however often it is registered anew.
     CredentialId
 );
+id!(
+    /// One schedule.
+    ScheduleId
+);
 
 fn parse(text: &str) -> Result<i64, ParseIdError> {
     let refuse = || ParseIdError(text.chars().take(64).collect());

@@ -16,6 +16,7 @@ pub mod pipeline;
 pub mod playbook;
 pub mod properties;
 pub mod result;
+pub mod schedule;
 pub mod secret;
 pub mod time;
 pub mod tool;

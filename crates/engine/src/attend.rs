@@ -235,7 +235,8 @@ impl Engine {
                 | RefusedBy::Unknown
                 | RefusedBy::Exists
                 | RefusedBy::ParentUnknown
-                | RefusedBy::ParentEnded,
+                | RefusedBy::ParentEnded
+                | RefusedBy::TickTaken,
             ) => Ok(None),
         }
     }

@@ -251,7 +251,8 @@ impl Engine {
                             by @ (RefusedBy::NotPending
                             | RefusedBy::Exists
                             | RefusedBy::ParentUnknown
-                            | RefusedBy::ParentEnded),
+                            | RefusedBy::ParentEnded
+                            | RefusedBy::TickTaken),
                         ) => {
                             return Err(StoreError::BadData(format!("a decision was refused: {by:?}")));
                         }

@@ -20,6 +20,7 @@ use crate::lease::{self, Renewals};
 use crate::lru::Lru;
 use crate::mailbox::Mailboxes;
 use crate::metrics::Metrics;
+use crate::schedule::Zones;
 use crate::secrets::Vault;
 use crate::watch::{Alarms, Watches};
 use crate::{claim, drive, hold, sweep};
@@ -47,6 +48,8 @@ pub struct EngineOptions {
     pub cache_result_bytes: u64,
     /// How many playbooks are kept compiled.
     pub cache_playbooks: usize,
+    /// Looks up time zones by name: they are read from files.
+    pub zones: Zones,
     /// What opens the secrets that workers ask for.
     pub vault: Option<Arc<dyn Vault>>,
 }
@@ -64,6 +67,7 @@ impl Default for EngineOptions {
             cache_executions: 10_000,
             cache_result_bytes: 64 * 1024 * 1024,
             cache_playbooks: 1_000,
+            zones: Zones::default(),
             vault: None,
         }
     }

@@ -112,7 +112,7 @@ impl Landing {
         for change in &append.due {
             match change {
                 DueChange::Set(due) => landing.due.push(due.clone()),
-                DueChange::Clear { .. } => {}
+                DueChange::Clear { .. } | DueChange::Tick(_) => {}
             }
         }
         for change in &append.commands {

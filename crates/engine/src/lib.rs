@@ -7,13 +7,14 @@
 //! Nothing here opens a socket, starts a process or reads a wall clock, and nothing depends on which task runs
 //! first: the simulator runs this very code in a seeded world.
 //!
-//! In reading order: `engine`, what there is; `start`, `cancel`, `cascade`, `stop` and `bulk`, what people ask for;
-//! `mailbox`, `drive`, `lock`, `batch` and `landing`, the way of an input to the log and what follows from it; `attend`,
-//! `advance`, `desk`, `claim` and `lease`, the workers; `secrets`, what they may know; `sweep`, for everything that was
-//! missed; `worker`, the other side.
+//! In reading order: `engine`, what there is; `start`, `rerun`, `cancel`, `cascade`, `stop` and `bulk`, what people ask
+//! for; `mailbox`, `drive`, `lock`, `batch` and `landing`, the way of an input to the log and what follows from it;
+//! `attend`, `advance`, `desk`, `claim` and `lease`, the workers; `secrets`, what they may know; `sweep`, for everything
+//! that was missed; `schedule`, for what starts by the clock; `worker`, the other side.
 
 pub mod engine;
 
+pub mod rerun;
 pub mod start;
 
 pub mod bulk;
@@ -46,6 +47,7 @@ mod claim;
 mod desk;
 mod lease;
 
+pub mod schedule;
 mod sweep;
 
 pub mod worker;

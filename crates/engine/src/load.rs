@@ -73,7 +73,12 @@ impl Engine {
     }
 
     /// Returns the events after one version up to another.
-    async fn log(&self, execution_id: ExecutionId, mut after: u64, until: u64) -> Result<Vec<Recorded>, StoreError> {
+    pub(crate) async fn log(
+        &self,
+        execution_id: ExecutionId,
+        mut after: u64,
+        until: u64,
+    ) -> Result<Vec<Recorded>, StoreError> {
         let mut log: Vec<Recorded> = Vec::new();
         while after < until {
             let query = EventQuery {

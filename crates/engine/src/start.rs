@@ -2,14 +2,17 @@
 
 use std::sync::Arc;
 
-use noetl_core::append::{RefusedBy, Verdict};
+use noetl_core::append::{DueChange, RefusedBy, Verdict};
 use noetl_core::diag::Diagnostic;
 use noetl_core::event::Parent;
 use noetl_core::execution::draft::{self, StartRefusal};
+use noetl_core::execution::rerun::Rerun;
 use noetl_core::execution::{Env, Start, StartParent};
 use noetl_core::head::{Head, Status};
 use noetl_core::id::{CatalogId, ExecutionId};
 use noetl_core::playbook::Playbook;
+use noetl_core::result::LargeResult;
+use noetl_core::schedule::Tick;
 use noetl_store::StoreError;
 use noetl_store::catalog::{Resource, ResourceKey};
 use serde::{Deserialize, Serialize};
@@ -89,17 +92,39 @@ pub enum StartError {
         /// Why.
         diagnostics: Vec<Diagnostic>,
     },
+    /// 409: another server has started it, or the schedule is paused.
+    #[error("the schedule does not wait for this tick any more")]
+    TickTaken,
     /// 503 or 507.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
+/// What some starts have besides their request.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Extra {
+    /// The tick of a schedule.
+    pub(crate) tick: Option<Tick>,
+    /// The execution that is run again.
+    pub(crate) rerun: Option<Rerun>,
+    /// Large results that it has from that one.
+    pub(crate) results: Vec<LargeResult>,
+}
+
 impl Engine {
-    /// Starts an execution; it is durable when this returns. The engine must have been spawned.
-    pub async fn start(&self, request: StartRequest) -> Result<Started, StartError> {
-        let (resource, playbook) = self.target(&request.target).await?;
+    /// Starts the run of a schedule's tick, once among all servers.
+    pub(crate) async fn start_tick(&self, request: &StartRequest, tick: &Tick) -> Result<Started, StartError> {
+        let (mut started, playbook) = self.about_to_start(&request.target).await?;
+        let extra = Extra { tick: Some(tick.clone()), ..Extra::default() };
+        started.commands_generated = self.begin(&started, &playbook, request, &extra).await?;
+        Ok(started)
+    }
+
+    /// Returns an execution that has an id and is not there yet.
+    pub(crate) async fn about_to_start(&self, target: &ResourceKey) -> Result<(Started, Arc<Playbook>), StartError> {
+        let (resource, playbook) = self.target(target).await?;
         let now = self.now().await?;
-        let mut first = Started {
+        let started = Started {
             execution_id: ExecutionId(self.next_id(now)),
             path: Arc::clone(&resource.path),
             version: resource.version,
@@ -107,8 +132,14 @@ impl Engine {
             commands_generated: 0,
             repeated: false,
         };
+        Ok((started, playbook))
+    }
+
+    /// Starts an execution; it is durable when this returns. The engine must have been spawned.
+    pub async fn start(&self, request: StartRequest) -> Result<Started, StartError> {
+        let (mut first, playbook) = self.about_to_start(&request.target).await?;
         let Some(key) = request.idempotency_key.as_deref().map(|key| format!("start/{key}")) else {
-            first.commands_generated = self.begin(&first, &playbook, &request).await?;
+            first.commands_generated = self.begin(&first, &playbook, &request, &Extra::default()).await?;
             return Ok(first);
         };
         // The key is bound to an id before that id exists. Whoever repeats the request, after a crash in between or
@@ -123,7 +154,7 @@ impl Engine {
         }
         let (_, playbook) = self.target(&ResourceKey::Id(kept.catalog_id)).await?;
         let repeated = kept.execution_id != first.execution_id;
-        let commands_generated = self.begin(&kept, &playbook, &request).await?;
+        let commands_generated = self.begin(&kept, &playbook, &request, &Extra::default()).await?;
         Ok(Started { commands_generated, repeated, ..kept })
     }
 
@@ -148,11 +179,12 @@ impl Engine {
     }
 
     /// Starts the execution that `started` describes, unless it exists; returns how many commands that issued.
-    async fn begin(
+    pub(crate) async fn begin(
         &self,
         started: &Started,
         playbook: &Arc<Playbook>,
         request: &StartRequest,
+        extra: &Extra,
     ) -> Result<u64, StartError> {
         let parent = match request.parent_execution_id {
             Some(parent) => Some(self.parent(parent).await?),
@@ -170,6 +202,7 @@ impl Engine {
             }),
             started_by: request.started_by.clone(),
             strict: request.strict,
+            rerun: extra.rerun.clone(),
         };
         let mut stock = Stock::default();
         loop {
@@ -188,7 +221,7 @@ impl Engine {
                 };
                 draft::start(&start, &mut env)
             };
-            let (execution, append) = match decided {
+            let (execution, mut append) = match decided {
                 Ok(decided) => decided,
                 Err(StartRefusal::Needs(needs)) => {
                     drop(promise);
@@ -199,6 +232,8 @@ impl Engine {
                 Err(StartRefusal::TooDeep { depth }) => return Err(StartError::TooDeep { depth }),
             };
             promise.keep_used(&hands);
+            append.due.extend(extra.tick.clone().map(DueChange::Tick));
+            append.results.extend(extra.results.iter().cloned());
             let issued = append.head.commands_issued;
             let whose = Whose::of_init(&execution.init);
             let landing = Landing::of(&append, &whose, Fold::State(Box::new(execution))).with(promise);
@@ -219,6 +254,7 @@ impl Engine {
                         self.parent(parent).await?;
                     }
                 }
+                Verdict::Refused(RefusedBy::TickTaken) => return Err(StartError::TickTaken),
                 Verdict::Refused(by @ (RefusedBy::Unknown | RefusedBy::Ended | RefusedBy::NotPending)) => {
                     return Err(StoreError::BadData(format!("a start was refused: {by:?}")).into());
                 }

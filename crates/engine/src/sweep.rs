@@ -20,6 +20,7 @@ use crate::cascade::Driving;
 use crate::engine::Engine;
 use crate::landing::child_outcome;
 use crate::mailbox::Letter;
+use crate::schedule::Ticks;
 use crate::transport::Attempt;
 
 /// Obligations, sessions, executions read at a time.
@@ -32,12 +33,13 @@ const STALLED_MS: u64 = 1_000;
 /// Sweeps until it is dropped.
 pub(crate) async fn run(engine: Arc<Engine>) {
     let mut cascades = Cascades::default();
+    let mut ticks = Ticks::default();
     let mut regular = Instant::now();
     let mut hints = engine.store.hints();
     loop {
         let swept = if Instant::now() >= regular {
             regular = Instant::now() + Duration::from_millis(engine.options.sweep_ms);
-            everything(&engine, &mut cascades).await
+            everything(&engine, &mut cascades, &mut ticks).await
         } else {
             due(&engine, &mut cascades).await
         };
@@ -70,13 +72,14 @@ async fn hinted(hints: &mut Option<watch::Receiver<u64>>) {
     std::future::pending::<()>().await;
 }
 
-async fn everything(engine: &Arc<Engine>, cascades: &mut Cascades) -> Result<(), StoreError> {
+async fn everything(engine: &Arc<Engine>, cascades: &mut Cascades, ticks: &mut Ticks) -> Result<(), StoreError> {
     due(engine, cascades).await?;
     silent_workers(engine).await?;
     for view in engine.store.unquiesced(LOOK_MAX).await? {
         engine.order_cancels(&view);
     }
     cascades.resume(engine).await?;
+    ticks.look(engine);
     engine.desk.forget_silent(Duration::from_millis(engine.options.lease_ms.saturating_mul(2)));
     Ok(())
 }

@@ -8,8 +8,9 @@ use async_trait::async_trait;
 use noetl_core::append::{Append, Due, Verdict};
 use noetl_core::event::Recorded;
 use noetl_core::head::{CommandRow, Head, HeadView};
-use noetl_core::id::{CancellationId, CredentialId, ExecutionId, SessionId};
+use noetl_core::id::{CancellationId, CredentialId, ExecutionId, ScheduleId, SessionId};
 use noetl_core::log::LogLine;
+use noetl_core::schedule::{Schedule, Tick};
 use noetl_core::time::Timestamp;
 use noetl_core::turns::Turns;
 use noetl_store::{
@@ -183,6 +184,30 @@ impl Store for Shaky {
 
     async fn cancellation(&self, cancellation_id: CancellationId) -> Result<Option<Cancellation>, StoreError> {
         self.inner.cancellation(cancellation_id).await
+    }
+
+    async fn add_schedule(&self, schedule: Schedule) -> Result<bool, StoreError> {
+        self.inner.add_schedule(schedule).await
+    }
+
+    async fn schedules(&self) -> Result<Vec<Schedule>, StoreError> {
+        self.inner.schedules().await
+    }
+
+    async fn due_schedules(&self, limit: u64) -> Result<(Timestamp, Vec<Schedule>), StoreError> {
+        self.inner.due_schedules(limit).await
+    }
+
+    async fn pass_tick(&self, tick: Tick, status: &str) -> Result<bool, StoreError> {
+        self.inner.pass_tick(tick, status).await
+    }
+
+    async fn set_schedule(&self, schedule_id: ScheduleId, next: Option<Timestamp>) -> Result<bool, StoreError> {
+        self.inner.set_schedule(schedule_id, next).await
+    }
+
+    async fn remove_schedule(&self, schedule_id: ScheduleId) -> Result<bool, StoreError> {
+        self.inner.remove_schedule(schedule_id).await
     }
 
     async fn register(&self, resource: catalog::NewResource) -> Result<catalog::Resource, StoreError> {

@@ -108,6 +108,7 @@ fn start(ids: &Ids) -> (Run, Append) {
         cancel_grace_ms: None,
         started_by: None,
         strict: false,
+        rerun: None,
     }));
     let append = Append {
         execution_id,

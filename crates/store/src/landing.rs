@@ -5,10 +5,12 @@
 
 use std::collections::BTreeMap;
 
-use noetl_core::append::{Append, CommandChange, Guard, RefusedBy, Verdict};
+use noetl_core::append::{Append, CommandChange, DueChange, Guard, RefusedBy, Verdict};
 use noetl_core::event::Event;
 use noetl_core::head::{CommandState, Head, Status};
-use noetl_core::id::{CommandId, ExecutionId};
+use noetl_core::id::{CommandId, ExecutionId, ScheduleId};
+use noetl_core::schedule::Tick;
+use noetl_core::time::Timestamp;
 
 use crate::StoreError;
 
@@ -24,6 +26,9 @@ pub(crate) trait Rows {
         command_id: CommandId,
         epoch: u32,
     ) -> Result<Option<CommandState>, StoreError>;
+
+    /// Returns the tick that a schedule waits for; `None` when it is paused, or gone.
+    fn waits_for(&mut self, schedule_id: ScheduleId) -> Result<Option<Timestamp>, StoreError>;
 }
 
 /// What the check found.
@@ -65,7 +70,14 @@ pub(crate) fn check(rows: &mut impl Rows, append: &Append, locked: bool) -> Resu
                     Some(parent) => Some(parent),
                 },
             };
-            birth(rows, append, first, parent.as_ref(), &mut Vec::new())
+            let check = birth(rows, append, first, parent.as_ref(), &mut Vec::new())?;
+            // Looked at last: a start that is sent again is told that it exists.
+            for tick in ticks(append) {
+                if matches!(check, Check::Lands(_)) && rows.waits_for(tick.schedule_id)? != Some(tick.at) {
+                    return refused(RefusedBy::TickTaken);
+                }
+            }
+            Ok(check)
         }
         Guard::At(decided) => {
             let Some(head) = rows.head(append.execution_id)? else { return refused(RefusedBy::Unknown) };
@@ -114,6 +126,14 @@ pub(crate) fn decided_under_lock(append: &Append, execution_id: ExecutionId) -> 
 /// Says that a decision contradicts the rows it was shown.
 pub(crate) fn stayed_under_lock(execution_id: ExecutionId, verdict: &Verdict) -> StoreError {
     StoreError::BadData(format!("a decision under the lock of execution {execution_id} did not land: {verdict:?}"))
+}
+
+/// Returns the ticks that a start is for.
+pub(crate) fn ticks(append: &Append) -> impl Iterator<Item = &Tick> {
+    append.due.iter().filter_map(|change| match change {
+        DueChange::Tick(tick) => Some(tick),
+        DueChange::Set(_) | DueChange::Clear { .. } => None,
+    })
 }
 
 fn refused(by: RefusedBy) -> Result<Check, StoreError> {
@@ -211,6 +231,9 @@ fn land(
         let Guard::New(first) = &child.guard else {
             return Err(bad(child, "is a child, so its guard must be `New`"));
         };
+        if ticks(child).next().is_some() {
+            return Err(bad(child, "is a child, so no schedule starts it"));
+        }
         let parent = match first.parent_execution_id {
             // A cleanup is born beside, not below: nothing above it can be ended.
             None => None,
@@ -320,6 +343,9 @@ fn well_formed(append: &Append) -> Result<(), StoreError> {
         }
         Guard::Claim { command_id, epoch, .. } => claim_only(append, *command_id, *epoch)?,
         Guard::At(_) | Guard::Locked => {}
+    }
+    if !matches!(append.guard, Guard::New(_)) && ticks(append).next().is_some() {
+        return Err(bad(append, "exists, so no schedule starts it"));
     }
     if !matches!(append.guard, Guard::New(_)) && first_is_birth {
         return Err(bad(append, "exists, `playbook.initialized` cannot follow"));

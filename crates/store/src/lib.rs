@@ -21,9 +21,10 @@ use async_trait::async_trait;
 use noetl_core::append::{Append, Due, Verdict};
 use noetl_core::event::Recorded;
 use noetl_core::head::{CommandRow, Head, HeadView, Status};
-use noetl_core::id::{CancellationId, CredentialId, EventId, ExecutionId, SessionId};
+use noetl_core::id::{CancellationId, CredentialId, EventId, ExecutionId, ScheduleId, SessionId};
 use noetl_core::log::LogLine;
 use noetl_core::playbook::CancelMode;
+use noetl_core::schedule::{Schedule, Tick};
 use noetl_core::time::Timestamp;
 use noetl_core::turns::Turns;
 use serde::{Deserialize, Serialize};
@@ -333,6 +334,24 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
 
     /// Returns one cascade.
     async fn cancellation(&self, cancellation_id: CancellationId) -> Result<Option<Cancellation>, StoreError>;
+
+    /// Adds a schedule; `false` when another one has its name.
+    async fn add_schedule(&self, schedule: Schedule) -> Result<bool, StoreError>;
+
+    /// Returns every schedule, by name.
+    async fn schedules(&self) -> Result<Vec<Schedule>, StoreError>;
+
+    /// Returns the store's clock and schedules whose tick has come, oldest first.
+    async fn due_schedules(&self, limit: u64) -> Result<(Timestamp, Vec<Schedule>), StoreError>;
+
+    /// Moves a schedule on from a tick that starts nothing, and says why; `false` when it does not wait for it.
+    async fn pass_tick(&self, tick: Tick, status: &str) -> Result<bool, StoreError>;
+
+    /// Lets a schedule wait for `next`, or pauses it with `None`; `false` when there is none.
+    async fn set_schedule(&self, schedule_id: ScheduleId, next: Option<Timestamp>) -> Result<bool, StoreError>;
+
+    /// Removes a schedule; `false` when there is none. What it has started goes on.
+    async fn remove_schedule(&self, schedule_id: ScheduleId) -> Result<bool, StoreError>;
 
     /// Adds a version of a playbook; the version is the highest of its path plus one.
     async fn register(&self, resource: catalog::NewResource) -> Result<catalog::Resource, StoreError>;

@@ -239,6 +239,8 @@ impl Scrub {
             cancel_grace_ms: _,
             started_by,
             strict: _,
+            // Read from a log, where it was cleaned.
+            rerun: _,
         } = initialized;
         self.shared_text(path);
         self.shared_text(entry);

@@ -43,6 +43,7 @@ impl Draft {
             }),
             started_by: self.execution.init.started_by.clone(),
             strict: self.execution.init.strict,
+            rerun: None,
         };
         match bear(&start, &book.playbook, env) {
             Ok(birth) => {

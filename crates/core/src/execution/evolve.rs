@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use crate::event::{CommandDone, Event, Exit, Initialized, Recorded, Write};
 use crate::execution::cursor::{CURSOR_RESULTS_MAX, CursorState};
+use crate::execution::rerun::Kept;
 use crate::execution::results::Results;
 use crate::execution::state::{Ctx, Execution, FoldError, Live, LiveState, LoopState, Outcome, Stop, Token, Visit};
 use crate::head::{FAILED_STEPS_MAX, Status};
@@ -17,6 +18,9 @@ impl Execution {
     /// Returns the state after `playbook.initialized`.
     pub fn begin(execution_id: ExecutionId, init: Arc<Initialized>, at: Timestamp) -> Self {
         let entry = Token { step: Arc::clone(&init.entry), from: None };
+        // A rerun may go on where the execution before stopped.
+        let kept = init.rerun.as_ref().and_then(|rerun| rerun.kept.clone());
+        let kept = kept.unwrap_or_else(|| Kept { tokens: vec![entry], ..Kept::default() });
         Execution {
             execution_id,
             init,
@@ -24,14 +28,14 @@ impl Execution {
             status: Status::Running,
             version: 1,
             decided: 1,
-            ctx: Ctx::default(),
-            steps: Default::default(),
-            tokens: [entry].into(),
+            ctx: kept.ctx,
+            steps: kept.steps,
+            tokens: kept.tokens.into(),
             visits: Vec::new(),
             live: Default::default(),
             lost: Default::default(),
             failing: None,
-            last_finished: None,
+            last_finished: kept.last_finished,
             begun: 0,
             commands_issued: 0,
             failed_steps: Vec::new(),

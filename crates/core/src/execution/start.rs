@@ -80,6 +80,7 @@ fn begin(start: &Start, playbook: &Playbook, env: &mut Env<'_>) -> Result<(Draft
         cancel_grace_ms: playbook.executor.cancel_grace_ms,
         started_by: start.started_by.clone(),
         strict: start.strict,
+        rerun: start.rerun.clone().map(Box::new),
     };
     let head = head(start, &init, env.now);
     let mut execution = Execution::begin(start.execution_id, Arc::new(init.clone()), env.now);

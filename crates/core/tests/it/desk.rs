@@ -104,7 +104,16 @@ impl Desk {
         let execution_id = ExecutionId(self.ids.next(self.now));
         let catalog_id = CatalogId(number as i64 + 1);
         let Value::Object(payload) = payload else { panic!("a payload is a mapping") };
-        let request = Start { execution_id, catalog_id, version: 1, payload, parent: None, started_by: None, strict };
+        let request = Start {
+            execution_id,
+            catalog_id,
+            version: 1,
+            payload,
+            parent: None,
+            started_by: None,
+            strict,
+            rerun: None,
+        };
         let playbook = Arc::clone(&self.playbooks[&catalog_id]);
         let environment = Arc::new(json!({ "HOME": "/home/ann" }));
         let mut env = Env {
@@ -359,6 +368,7 @@ impl Desk {
                 DueChange::Set(due) => {
                     self.seat(due.execution_id).timers.insert((due.kind, due.key), due.at);
                 }
+                DueChange::Tick(_) => {}
                 DueChange::Clear { execution_id, kind, key } => {
                     self.seat(execution_id).timers.remove(&(kind, key));
                 }

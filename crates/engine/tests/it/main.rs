@@ -5,7 +5,9 @@
 mod bulk;
 mod cancel;
 mod embedded;
+mod reruns;
 mod runs;
+mod schedules;
 mod secrets;
 mod servers;
 mod stops;

@@ -249,6 +249,7 @@ impl From<StartError> for ApiError {
                 refusal.body.diagnostics = diagnostics.iter().map(WireDiagnostic::from).collect();
                 refusal
             }
+            StartError::TickTaken => ApiError::new(StatusCode::CONFLICT, "tick_taken", message),
             StartError::Store(error) => error.into(),
         }
     }

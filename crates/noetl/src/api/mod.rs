@@ -15,6 +15,7 @@ pub mod health;
 mod metrics;
 pub mod owner;
 pub mod page;
+pub mod schedules;
 pub mod sql;
 pub mod suggest;
 pub mod time;
@@ -134,6 +135,7 @@ fn quick() -> OpenApiRouter<Api> {
     OpenApiRouter::new()
         .routes(routes!(execute::execute))
         .routes(routes!(executions::list::list))
+        .routes(routes!(executions::rerun::rerun))
         .routes(routes!(executions::detail::detail))
         .routes(routes!(executions::steps::steps))
         .routes(routes!(executions::steps::step))
@@ -145,6 +147,10 @@ fn quick() -> OpenApiRouter<Api> {
         .routes(routes!(worker::hello))
         .routes(routes!(worker::claim))
         .routes(routes!(workers::list))
+        .routes(routes!(schedules::add, schedules::list))
+        .routes(routes!(schedules::pause))
+        .routes(routes!(schedules::resume))
+        .routes(routes!(schedules::remove))
         .routes(routes!(worker::command))
         .routes(routes!(worker::playbook))
         .routes(routes!(worker::resolve))

@@ -5,6 +5,7 @@ pub mod bench;
 pub mod cancel;
 pub mod catalog;
 pub mod cleanup;
+pub mod completions;
 pub mod config;
 pub mod console;
 pub mod context;
@@ -20,7 +21,9 @@ pub mod plan;
 pub mod query;
 pub mod reference;
 pub mod refusal;
+pub mod rerun;
 pub mod run;
+pub mod schedule;
 pub mod schema;
 pub mod server;
 pub mod status;
@@ -74,6 +77,7 @@ enum Command {
     Cancel(Box<cancel::Cancel>),
     Cleanup(cleanup::Cleanup),
     Why(why::Why),
+    Rerun(rerun::Rerun),
     Status(status::Status),
     #[command(visible_alias = "ps")]
     Executions(executions::Executions),
@@ -96,16 +100,19 @@ enum Command {
     Worker(worker::Worker),
     Workers(workers::Workers),
     #[command(subcommand)]
+    Schedule(schedule::Schedules),
+    #[command(subcommand)]
     Db(db::Db),
     #[command(subcommand)]
     Credential(credential::Credential),
     #[command(subcommand)]
     Context(context::Contexts),
     Bench(bench::Bench),
+    Completions(completions::Completions),
     /// Deprecated name of `run`
     #[command(hide = true)]
     Exec(Box<run::Run>),
-    /// Deprecated names of `run -r distributed` and `status`
+    /// Deprecated names of `run -r distributed`, `status` and `rerun`
     #[command(hide = true, subcommand)]
     Execute(Execute),
 }
@@ -114,6 +121,7 @@ enum Command {
 enum Execute {
     Playbook(Box<run::Run>),
     Status(status::Status),
+    Rerun(rerun::Rerun),
 }
 
 /// Runs the command line of this process.
@@ -155,6 +163,7 @@ impl Command {
             Command::Cancel(cancel) => cancel.run(globals).await,
             Command::Cleanup(cleanup) => cleanup.run(globals).await,
             Command::Why(why) => why.run(globals).await,
+            Command::Rerun(rerun) => rerun.run(globals).await,
             Command::Status(status) => status.run(globals).await,
             Command::Executions(executions) => executions.run(globals).await,
             Command::Events(events) => events.run(globals).await,
@@ -171,10 +180,12 @@ impl Command {
             Command::Server(server) => server.run(globals).await,
             Command::Worker(worker) => worker.run(globals).await,
             Command::Workers(workers) => workers.run(globals).await,
+            Command::Schedule(schedules) => schedules.run(globals).await,
             Command::Db(db) => db.run(globals).await,
             Command::Credential(credential) => credential.run(globals).await,
             Command::Context(contexts) => contexts.run(globals),
             Command::Bench(bench) => bench.run().await,
+            Command::Completions(completions) => completions.run(),
             Command::Exec(run) => {
                 console::note("'exec' is a deprecated alias for 'run'");
                 run.run(globals).await
@@ -184,6 +195,7 @@ impl Command {
                 run.runtime = config::Runtime::Distributed;
                 run.run(globals).await
             }
+            Command::Execute(Execute::Rerun(rerun)) => rerun.run(globals).await,
             Command::Execute(Execute::Status(status)) => {
                 console::note("'execute status' is deprecated: use 'status'");
                 status.run(globals).await
@@ -242,6 +254,13 @@ mod tests {
             "noetl worker start -n a --pool x,y --slots 2 --server-url http://a:1,http://b:2",
             "noetl worker stop --name a --force",
             "noetl workers --json",
+            "noetl execute rerun 543857931469455628 -i in.json -j",
+            "noetl rerun 543857931469455628 --keep-finished --latest --set a=1",
+            "noetl completions fish",
+            "noetl schedule add poll feeds/poll --every 5m --overlap cancel --missed all --set a=1 -V 3 --paused",
+            "noetl schedule add nightly a/b --cron @daily --tz Europe/Berlin",
+            "noetl schedule list -j",
+            "noetl schedule remove nightly",
             "noetl db prune --older-than 30d --yes",
             "noetl context add x --server-url http://h --set-current --runtime distributed",
             "noetl context set-runtime local",

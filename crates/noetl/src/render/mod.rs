@@ -12,6 +12,7 @@ pub mod executions;
 pub mod json;
 pub mod logs;
 pub mod progress;
+pub mod schedules;
 pub mod status;
 pub mod table;
 pub mod tree;

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use axum::Router;
 use noetl_core::playbook::CancelMode;
+use noetl_engine::schedule::Zones;
 use noetl_engine::transport::{Local, Transport};
 use noetl_engine::worker::{Worker, WorkerOptions};
 use noetl_engine::{Engine, EngineOptions, Running};
@@ -283,6 +284,7 @@ fn engine_options(options: &NodeOptions, number: u16, vault: &Arc<Vault>) -> Eng
         node: number,
         environment: Arc::new(environment(&options.expose_env)),
         default_cancel_mode: options.default_cancel_mode,
+        zones: Zones::new(|name| jiff::tz::TimeZone::get(name).ok()),
         ..EngineOptions::default()
     }
 }

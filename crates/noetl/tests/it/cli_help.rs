@@ -16,12 +16,13 @@ terminals only, and `NO_COLOR` turns them off. `--json` prints documents with so
 ";
 
 /// Every command.
-const COMMANDS: [&str; 57] = [
+const COMMANDS: [&str; 65] = [
     "",
     "run",
     "cancel",
     "cleanup",
     "why",
+    "rerun",
     "status",
     "executions",
     "events",
@@ -54,6 +55,12 @@ const COMMANDS: [&str; 57] = [
     "worker start",
     "worker stop",
     "workers",
+    "schedule",
+    "schedule add",
+    "schedule list",
+    "schedule pause",
+    "schedule resume",
+    "schedule remove",
     "credential",
     "credential register",
     "credential list",
@@ -74,6 +81,7 @@ const COMMANDS: [&str; 57] = [
     "bench",
     "bench chain",
     "bench cancel",
+    "completions",
 ];
 
 /// `NOETL_UPDATE=1` writes the file anew.

@@ -19,6 +19,8 @@ mod cli_credentials;
 mod cli_help;
 mod cli_local;
 mod cli_logs;
+mod cli_rerun;
+mod cli_schedule;
 mod cli_server;
 mod cli_validate;
 mod cli_worker;

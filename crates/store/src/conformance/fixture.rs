@@ -215,6 +215,7 @@ impl Script {
             cancel_grace_ms: None,
             started_by: None,
             strict: false,
+            rerun: None,
         }));
         Append { events: vec![self.event(first)], ..self.empty(execution_id, Guard::New(Box::new(head))) }
     }

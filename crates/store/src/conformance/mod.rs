@@ -18,6 +18,7 @@ mod logs;
 mod obligation;
 mod reading;
 mod record;
+mod schedule;
 mod secret;
 mod session;
 mod upkeep;
@@ -33,7 +34,7 @@ use noetl_core::time::Timestamp;
 pub use self::fixture::{Script, Stage};
 pub use self::{
     batch::*, cascade::*, claim::*, durable::*, family::*, guard::*, head::*, locked::*, logs::*, obligation::*,
-    reading::*, record::*, secret::*, session::*, upkeep::*,
+    reading::*, record::*, schedule::*, secret::*, session::*, upkeep::*,
 };
 use crate::{Clock, Store};
 
@@ -160,6 +161,12 @@ macro_rules! for_each_promise {
             a_lease_is_renewed_and_runs_out,
             a_closed_session_is_not_renewed,
             expired_sessions_that_hold_nothing_are_no_matter,
+            schedules_survive_every_field_and_share_no_name,
+            a_tick_starts_once,
+            ticks_start_once_however_many_race_for_them,
+            a_tick_passes_once,
+            a_paused_schedule_starts_nothing,
+            only_a_start_is_for_a_tick,
             the_catalog_counts_versions_per_path,
             a_first_answer_is_kept,
             printed_lines_are_kept_and_read_in_order,

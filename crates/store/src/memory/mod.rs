@@ -14,15 +14,16 @@ use noetl_core::append::{Append, Due, Verdict};
 use noetl_core::event::Recorded;
 use noetl_core::event::row::{canonical_name, wire_name};
 use noetl_core::head::{CommandRow, CommandState, Head, HeadView};
-use noetl_core::id::{CancellationId, CredentialId, ExecutionId, SessionId};
+use noetl_core::id::{CancellationId, CredentialId, ExecutionId, ScheduleId, SessionId};
 use noetl_core::log::LogLine;
+use noetl_core::schedule::{Schedule, Tick};
 use noetl_core::time::Timestamp;
 use noetl_core::turns::Turns;
 use serde_json::Value;
 
 use self::tables::{Life, Tables};
 use crate::catalog::{NewResource, Resource, ResourceKey};
-use crate::landing::{self, Check, Landing};
+use crate::landing::{self, Check, Landing, Rows};
 use crate::secret::{CredentialRow, KeychainRow, Resealed};
 use crate::{
     Cancellation, Chunk, ChunkDecide, Clock, EventQuery, ListQuery, Loaded, LockedDecide, LockedView, LogQuery, LogRow,
@@ -403,6 +404,54 @@ impl Store for MemoryStore {
         Ok(self.lock()?.cancellations.get(&cancellation_id).cloned())
     }
 
+    async fn add_schedule(&self, schedule: Schedule) -> Result<bool, StoreError> {
+        let mut tables = self.lock()?;
+        let taken = tables.schedules.values().any(|known| known.name == schedule.name);
+        if !taken {
+            tables.schedules.insert(schedule.schedule_id, schedule);
+        }
+        Ok(!taken)
+    }
+
+    async fn schedules(&self) -> Result<Vec<Schedule>, StoreError> {
+        let mut all: Vec<Schedule> = self.lock()?.schedules.values().cloned().collect();
+        all.sort_by(|one, other| one.name.cmp(&other.name));
+        Ok(all)
+    }
+
+    async fn due_schedules(&self, limit: u64) -> Result<(Timestamp, Vec<Schedule>), StoreError> {
+        let now = (self.clock)();
+        let tables = self.lock()?;
+        let is_due = |schedule: &&Schedule| schedule.enabled && schedule.next_run_at.is_some_and(|at| at <= now);
+        let mut due: Vec<&Schedule> = tables.schedules.values().filter(is_due).collect();
+        due.sort_by_key(|schedule| (schedule.next_run_at, schedule.schedule_id));
+        Ok((now, page(due.into_iter().cloned(), 0, limit)))
+    }
+
+    async fn pass_tick(&self, tick: Tick, status: &str) -> Result<bool, StoreError> {
+        let now = (self.clock)();
+        let mut tables = self.lock()?;
+        let waits = (&mut &*tables).waits_for(tick.schedule_id)? == Some(tick.at);
+        if waits {
+            tables.pass_tick(&tick, now, status);
+        }
+        Ok(waits)
+    }
+
+    async fn set_schedule(&self, schedule_id: ScheduleId, next: Option<Timestamp>) -> Result<bool, StoreError> {
+        let now = (self.clock)();
+        let mut tables = self.lock()?;
+        let Some(schedule) = tables.schedules.get_mut(&schedule_id) else { return Ok(false) };
+        schedule.enabled = next.is_some();
+        schedule.next_run_at = next;
+        schedule.updated_at = now;
+        Ok(true)
+    }
+
+    async fn remove_schedule(&self, schedule_id: ScheduleId) -> Result<bool, StoreError> {
+        Ok(self.lock()?.schedules.remove(&schedule_id).is_some())
+    }
+
     async fn register(&self, resource: NewResource) -> Result<Resource, StoreError> {
         let created_at = (self.clock)();
         let mut tables = self.lock()?;
@@ -584,6 +633,7 @@ impl Store for MemoryStore {
             ("setting", usize::from(tables.key_fingerprint.is_some())),
             ("result", tables.results.len()),
             ("runtime", tables.sessions.len()),
+            ("schedule", tables.schedules.len()),
             ("snapshot", tables.executions.values().map(|execution| execution.snapshots.len()).sum()),
         ];
         let sizes = rows.map(|(table, rows)| TableSize { table: table.to_owned(), rows: rows as u64, bytes: None });

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use noetl_core::append::{Append, CommandChange, Due, DueChange, Guard};
 use noetl_core::event::Recorded;
 use noetl_core::head::{CommandRow, CommandState, Head, HeadView};
-use noetl_core::id::{CancellationId, CatalogId, CommandId, EventId, ExecutionId, SessionId};
+use noetl_core::id::{CancellationId, CatalogId, CommandId, EventId, ExecutionId, ScheduleId, SessionId};
 use noetl_core::result::LargeResult;
+use noetl_core::schedule::{Schedule, Tick};
 use noetl_core::time::Timestamp;
 use serde_json::Value;
 
@@ -38,6 +39,7 @@ pub(super) struct Tables {
     pub(super) cancellations: BTreeMap<CancellationId, Cancellation>,
     pub(super) front: BTreeSet<(CancellationId, ExecutionId)>,
     pub(super) catalog: BTreeMap<CatalogId, Resource>,
+    pub(super) schedules: BTreeMap<ScheduleId, Schedule>,
     pub(super) answers: BTreeMap<String, (Timestamp, Value)>,
     pub(super) logs: Logs,
     pub(super) credentials: BTreeMap<Arc<str>, CredentialRow>,
@@ -75,6 +77,10 @@ impl Rows for &Tables {
         epoch: u32,
     ) -> Result<Option<CommandState>, StoreError> {
         Ok(self.commands.get(&(execution_id, command_id, epoch)).map(|row| row.state))
+    }
+
+    fn waits_for(&mut self, schedule_id: ScheduleId) -> Result<Option<Timestamp>, StoreError> {
+        Ok(self.schedules.get(&schedule_id).filter(|schedule| schedule.enabled).and_then(|one| one.next_run_at))
     }
 }
 
@@ -185,6 +191,12 @@ impl Tables {
             match change {
                 DueChange::Set(due) => self.set_due(due),
                 DueChange::Clear { execution_id, kind, key } => self.clear_due((execution_id, kind.as_str(), key)),
+                DueChange::Tick(tick) => {
+                    self.pass_tick(&tick, at, "started");
+                    if let Some(schedule) = self.schedules.get_mut(&tick.schedule_id) {
+                        schedule.last_execution_id = Some(execution_id);
+                    }
+                }
             }
         }
         for result in append.results {
@@ -205,6 +217,16 @@ impl Tables {
     pub(super) fn clear_due(&mut self, key: DueKey) {
         if let Some(due) = self.due.remove(&key) {
             self.due_at.remove(&(due.at, key.0, key.1, key.2));
+        }
+    }
+
+    /// Moves a schedule on to the next tick.
+    pub(super) fn pass_tick(&mut self, tick: &Tick, now: Timestamp, status: &str) {
+        if let Some(schedule) = self.schedules.get_mut(&tick.schedule_id) {
+            schedule.next_run_at = tick.next;
+            schedule.last_run_at = Some(tick.at);
+            schedule.last_status = Some(status.to_owned());
+            schedule.updated_at = now;
         }
     }
 

@@ -19,6 +19,7 @@ mod partition;
 mod pending;
 mod read;
 mod rows;
+mod schedule;
 mod secret;
 mod sql;
 mod transaction;
@@ -37,8 +38,9 @@ use deadpool_postgres::{Client, Pool};
 use noetl_core::append::{Append, Due, Verdict};
 use noetl_core::event::Recorded;
 use noetl_core::head::{CommandRow, Head, HeadView};
-use noetl_core::id::{CancellationId, CredentialId, ExecutionId, SessionId};
+use noetl_core::id::{CancellationId, CredentialId, ExecutionId, ScheduleId, SessionId};
 use noetl_core::log::LogLine;
+use noetl_core::schedule::{Schedule, Tick};
 use noetl_core::time::Timestamp;
 use noetl_core::turns::Turns;
 use serde_json::Value;
@@ -320,6 +322,32 @@ impl Store for Postgres {
 
     async fn cancellation(&self, cancellation_id: CancellationId) -> Result<Option<Cancellation>, StoreError> {
         read::cancellation(&*self.reader().await?, cancellation_id).await
+    }
+
+    async fn add_schedule(&self, schedule: Schedule) -> Result<bool, StoreError> {
+        schedule::add(&*self.writer().await?, &schedule).await
+    }
+
+    async fn schedules(&self) -> Result<Vec<Schedule>, StoreError> {
+        schedule::list(&*self.reader().await?).await
+    }
+
+    async fn due_schedules(&self, limit: u64) -> Result<(Timestamp, Vec<Schedule>), StoreError> {
+        let client = self.reader().await?;
+        let now = transaction::now(&self.inner, &client).await?;
+        Ok((now, schedule::due(&client, now, limit).await?))
+    }
+
+    async fn pass_tick(&self, tick: Tick, status: &str) -> Result<bool, StoreError> {
+        schedule::pass_tick(&self.inner, &*self.writer().await?, &tick, status).await
+    }
+
+    async fn set_schedule(&self, schedule_id: ScheduleId, next: Option<Timestamp>) -> Result<bool, StoreError> {
+        schedule::set(&self.inner, &*self.writer().await?, schedule_id, next).await
+    }
+
+    async fn remove_schedule(&self, schedule_id: ScheduleId) -> Result<bool, StoreError> {
+        schedule::remove(&*self.writer().await?, schedule_id).await
     }
 
     async fn register(&self, resource: NewResource) -> Result<Resource, StoreError> {

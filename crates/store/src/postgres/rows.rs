@@ -7,8 +7,9 @@ use noetl_core::append::{Due, DueKind};
 use noetl_core::event::row::{EventRow, from_row};
 use noetl_core::event::{Recorded, Wait};
 use noetl_core::head::{CommandRow, CommandState, Head, Holder, Status};
-use noetl_core::id::{CancellationId, CatalogId, CommandId, CredentialId, EventId, ExecutionId, SessionId};
+use noetl_core::id::{CancellationId, CatalogId, CommandId, CredentialId, EventId, ExecutionId, ScheduleId, SessionId};
 use noetl_core::playbook::CancelMode;
+use noetl_core::schedule::{Rhythm, Schedule};
 use noetl_core::time::Timestamp;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -332,6 +333,46 @@ pub(super) fn keychain(row: &Row) -> Result<KeychainRow, StoreError> {
         sealed: Sealed(row.text()?),
         expires_at: row.time()?,
     })
+}
+
+/// The columns that [`schedule`] reads.
+pub(super) const SCHEDULE: &str = "schedule_id, name, playbook_path, playbook_version, cron, interval_seconds, enabled, \
+     timezone, missed, overlap, next_run_at, last_run_at, last_status, last_execution_id, input_payload, created_by, \
+     created_at, updated_at";
+
+pub(super) fn schedule(row: &Row) -> Result<Schedule, StoreError> {
+    let mut row = Reader::new(row);
+    let (schedule_id, name, path, version) = (ScheduleId(row.get()?), row.text()?, row.text()?, row.get()?);
+    let rhythm = match (row.string()?, row.maybe_number()?) {
+        (Some(pattern), _) => Rhythm::Cron(pattern),
+        (None, Some(seconds)) => Rhythm::Every(seconds),
+        (None, None) => return Err(row.damaged("neither a pattern nor an interval")),
+    };
+    Ok(Schedule {
+        schedule_id,
+        name,
+        path,
+        version,
+        rhythm,
+        enabled: row.get()?,
+        timezone: row.text()?,
+        missed: row.word(|word| word.parse().ok())?,
+        overlap: row.word(|word| word.parse().ok())?,
+        next_run_at: row.maybe_time()?,
+        last_run_at: row.maybe_time()?,
+        last_status: row.get()?,
+        last_execution_id: row.maybe_id(ExecutionId)?,
+        payload: row.maybe_json()?.unwrap_or_default(),
+        created_by: row.get()?,
+        created_at: row.time()?,
+        updated_at: row.time()?,
+    })
+}
+
+/// A schedule, and the tick that it waits for.
+pub(super) fn waits_for(row: &Row) -> Result<(ScheduleId, Option<Timestamp>), StoreError> {
+    let mut row = Reader::new(row);
+    Ok((ScheduleId(row.get()?), row.maybe_time()?))
 }
 
 /// A snapshot: its version and its state.

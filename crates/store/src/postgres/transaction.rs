@@ -10,15 +10,15 @@ use std::time::Duration;
 use deadpool_postgres::{Client, ClientWrapper, Pool};
 use futures_util::future::join;
 use noetl_core::head::Head;
-use noetl_core::id::{EventId, ExecutionId};
+use noetl_core::id::{EventId, ExecutionId, ScheduleId};
 use noetl_core::time::Timestamp;
 use tokio::time::Instant;
 use tokio_postgres::{Error, Row};
 
 use super::Inner;
 use super::error::{Failed, failed};
-use super::rows;
 use super::write::{CommandKey, Stage, Wanted};
+use super::{rows, schedule};
 use crate::StoreError;
 
 /// Longest wait for a database that does not answer, before a call gives up.
@@ -159,6 +159,8 @@ pub(super) struct Look {
     pub(super) heads: Vec<Head>,
     pub(super) held: BTreeSet<ExecutionId>,
     pub(super) states: Vec<(CommandKey, noetl_core::head::CommandState)>,
+    /// Schedules that are held, and the ticks that they wait for.
+    pub(super) ticks: Vec<(ScheduleId, Option<Timestamp>)>,
 }
 
 /// Begins a transaction, locks, and then reads, in one go.
@@ -205,7 +207,10 @@ pub(super) async fn look(
     begun?;
     let (locked, heads, states, now) = (locked?, heads?, states?, now?);
     inner.clock.heard(rows::moment(&now)?);
+    // Few batches start something by the clock.
+    let ticks = if wanted.ticks.is_empty() { Vec::new() } else { schedule::hold(client, &wanted.ticks).await? };
     Ok(Look {
+        ticks,
         heads: all(&heads, rows::head)?,
         held: locked.iter().map(rows::id).collect::<Result<_, _>>()?,
         states: all(&states, rows::state)?,
@@ -226,6 +231,9 @@ pub(super) async fn give_up(client: &ClientWrapper) {
 pub(super) async fn commit(inner: &Inner, client: &ClientWrapper, stage: &Stage<'_>) -> Result<(), Trouble> {
     let outcome = stage.outcome();
     let (statement, values) = outcome.prepare(client).await?;
+    for tick in stage.ticks() {
+        schedule::go_on(client, tick).await?;
+    }
     let (written, committed) = join(client.execute(&statement, &values), client.batch_execute("COMMIT")).await;
     ended(written.map(drop), committed)?;
     if stage.concerns_others() {

@@ -8,12 +8,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use noetl_core::append::{Append, CommandChange, Due, DueChange, Guard, Verdict};
 use noetl_core::event::row::{Columns, columns};
 use noetl_core::head::{CommandRow, CommandState, Head, Holder};
-use noetl_core::id::{CommandId, EventId, ExecutionId};
+use noetl_core::id::{CommandId, EventId, ExecutionId, ScheduleId};
 use noetl_core::time::Timestamp;
 use serde::Serialize;
 
 use super::columns::Outcome;
 use super::document::Document;
+use super::schedule::TickAfter;
 use crate::landing::{self, Check, Landing, Rows};
 use crate::{StoreError, payload};
 
@@ -79,6 +80,8 @@ pub(super) struct Wanted {
     pub(super) births: BTreeSet<ExecutionId>,
     /// Commands that are changed.
     pub(super) commands: BTreeSet<CommandKey>,
+    /// Schedules whose ticks start something.
+    pub(super) ticks: BTreeSet<ScheduleId>,
 }
 
 impl Wanted {
@@ -106,6 +109,7 @@ impl Wanted {
             };
             self.commands.insert((id, command_id, epoch));
         }
+        self.ticks.extend(landing::ticks(append).map(|tick| tick.schedule_id));
         append.children.iter().for_each(|child| self.add(child));
     }
 }
@@ -162,6 +166,9 @@ pub(super) struct Stage<'a> {
     held: BTreeSet<ExecutionId>,
     /// Commands as they stand in the table.
     commands: BTreeMap<CommandKey, CommandState>,
+    /// The ticks that schedules wait for, as they stand in the table.
+    ticks: BTreeMap<ScheduleId, Option<Timestamp>>,
+    ticks_after: BTreeMap<ScheduleId, TickAfter<'a>>,
     heads_after: BTreeMap<ExecutionId, HeadAfter>,
     commands_after: BTreeMap<CommandKey, CommandAfter>,
     /// `None`: met. With the top of the family.
@@ -185,6 +192,13 @@ impl Rows for Stage<'_> {
     ) -> Result<Option<CommandState>, StoreError> {
         Ok(self.state(&(execution_id, command_id, epoch)))
     }
+
+    fn waits_for(&mut self, schedule_id: ScheduleId) -> Result<Option<Timestamp>, StoreError> {
+        match self.ticks_after.get(&schedule_id) {
+            Some(after) => Ok(after.tick.next),
+            None => Ok(self.ticks.get(&schedule_id).copied().flatten()),
+        }
+    }
 }
 
 impl<'a> Stage<'a> {
@@ -199,6 +213,16 @@ impl<'a> Stage<'a> {
             commands: commands.into_iter().collect(),
             ..Stage::default()
         }
+    }
+
+    /// Returns the stage with the ticks that schedules wait for.
+    pub(super) fn waiting_for(self, ticks: Vec<(ScheduleId, Option<Timestamp>)>) -> Self {
+        Stage { ticks: ticks.into_iter().collect(), ..self }
+    }
+
+    /// Returns the last tick of each schedule that goes on.
+    pub(super) fn ticks(&self) -> impl Iterator<Item = &TickAfter<'a>> {
+        self.ticks_after.values()
     }
 
     fn state(&self, key: &CommandKey) -> Option<CommandState> {
@@ -287,6 +311,9 @@ impl<'a> Stage<'a> {
                 }
                 DueChange::Clear { execution_id, kind, key } => {
                     self.due_after.insert((*execution_id, kind.as_str(), *key), None);
+                }
+                DueChange::Tick(tick) => {
+                    self.ticks_after.insert(tick.schedule_id, TickAfter { tick, started: id, at: append.at });
                 }
             }
         }

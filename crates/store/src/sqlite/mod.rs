@@ -17,6 +17,7 @@ mod plans;
 mod read;
 mod readers;
 mod rows;
+mod schedule;
 mod secret;
 mod tables;
 mod upkeep;
@@ -32,8 +33,9 @@ use async_trait::async_trait;
 use noetl_core::append::{Append, Due, Verdict};
 use noetl_core::event::Recorded;
 use noetl_core::head::{CommandRow, Head, HeadView};
-use noetl_core::id::{CancellationId, CredentialId, ExecutionId, SessionId};
+use noetl_core::id::{CancellationId, CredentialId, ExecutionId, ScheduleId, SessionId};
 use noetl_core::log::LogLine;
+use noetl_core::schedule::{Schedule, Tick};
 use noetl_core::time::Timestamp;
 use noetl_core::turns::Turns;
 use serde_json::Value;
@@ -308,6 +310,32 @@ impl Store for SqliteStore {
 
     async fn cancellation(&self, cancellation_id: CancellationId) -> Result<Option<Cancellation>, StoreError> {
         self.readers.ask(move |connection| read::cancellation(connection, cancellation_id.0)).await
+    }
+
+    async fn add_schedule(&self, schedule: Schedule) -> Result<bool, StoreError> {
+        self.write(move |tables| tables.add_schedule(&schedule)).await
+    }
+
+    async fn schedules(&self) -> Result<Vec<Schedule>, StoreError> {
+        self.readers.ask(schedule::all).await
+    }
+
+    async fn due_schedules(&self, limit: u64) -> Result<(Timestamp, Vec<Schedule>), StoreError> {
+        let now = (self.clock)();
+        self.readers.ask(move |connection| Ok((now, schedule::due(connection, now, limit)?))).await
+    }
+
+    async fn pass_tick(&self, tick: Tick, status: &str) -> Result<bool, StoreError> {
+        let status = status.to_owned();
+        self.write(move |tables| tables.pass_tick(&tick, &status)).await
+    }
+
+    async fn set_schedule(&self, schedule_id: ScheduleId, next: Option<Timestamp>) -> Result<bool, StoreError> {
+        self.write(move |tables| tables.set_schedule(schedule_id, next)).await
+    }
+
+    async fn remove_schedule(&self, schedule_id: ScheduleId) -> Result<bool, StoreError> {
+        self.write(move |tables| tables.remove_schedule(schedule_id)).await
     }
 
     async fn register(&self, resource: NewResource) -> Result<Resource, StoreError> {

@@ -10,7 +10,7 @@ use rusqlite::Connection;
 use rusqlite::trace::{TraceEvent, TraceEventCodes};
 
 use super::tables::{self, Tables};
-use super::{SqliteOptions, connection, migrate, pending, read};
+use super::{SqliteOptions, connection, migrate, pending, read, schedule};
 use crate::catalog::ResourceKey;
 use crate::conformance::{ManualClock, Script};
 use crate::{EventQuery, ListQuery};
@@ -83,6 +83,8 @@ fn the_questions_of_every_step_use_an_index() {
         pending::candidates(connection, &[Arc::from("default")], &turns, 5, 10).unwrap();
         read::due(connection, now, 10).unwrap();
         read::held(connection, SessionId(1)).unwrap();
+        schedule::due(connection, now, 10).unwrap();
+        schedule::waits_for(connection, noetl_core::id::ScheduleId(1)).unwrap();
         read::open_cancellations(connection).unwrap();
         read::cancellation(connection, 1).unwrap();
         read::resource(connection, &ResourceKey::Latest("a".into())).unwrap();

@@ -5,13 +5,13 @@ use std::sync::LazyLock;
 use noetl_core::append::{Append, CommandChange, DueChange, Guard, Verdict};
 use noetl_core::event::{Recorded, SCHEMA_VERSION};
 use noetl_core::head::{CommandRow, CommandState, Head, HeadView};
-use noetl_core::id::{CommandId, ExecutionId};
+use noetl_core::id::{CommandId, ExecutionId, ScheduleId};
 use noetl_core::time::Timestamp;
 use rusqlite::{Connection, OptionalExtension, ToSql, params};
 
 use super::encode::{CommandText, Ready, Texts, json};
 use super::heads::Heads;
-use super::rows;
+use super::{rows, schedule};
 use crate::landing::{self, Check, Landing, Rows};
 use crate::{Clock, StoreError};
 
@@ -70,6 +70,10 @@ impl Rows for Tables {
         let mut statement = self.connection.prepare_cached(query)?;
         let mut found = statement.query(params![execution_id.0, command_id.0, epoch])?;
         found.next()?.map(rows::state).transpose()
+    }
+
+    fn waits_for(&mut self, schedule_id: ScheduleId) -> Result<Option<Timestamp>, StoreError> {
+        schedule::waits_for(&self.connection, schedule_id)
     }
 }
 
@@ -342,6 +346,9 @@ impl Tables {
                         .connection
                         .prepare_cached("DELETE FROM noetl.due WHERE execution_id = ?1 AND kind = ?2 AND key = ?3")?;
                     statement.execute(params![execution_id.0, kind.as_str(), key])?;
+                }
+                DueChange::Tick(tick) => {
+                    schedule::pass(&self.connection, tick, append.at, "started", Some(append.execution_id))?;
                 }
             }
         }

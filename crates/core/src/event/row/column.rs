@@ -7,6 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
 use crate::event::{AttemptEnd, CursorPlan, Ended, StopCause, Wait, Write};
+use crate::execution::rerun::Kept;
 use crate::id::{CommandId, ExecutionId, SessionId};
 use crate::playbook::CancelMode;
 use crate::result::{Bound, StoredRef};
@@ -96,6 +97,10 @@ pub(super) struct InitializedContext {
     pub(super) started_by: Option<Cow<'static, str>>,
     #[serde(default, skip_serializing_if = "is_false")]
     pub(super) strict: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) rerun_of: Option<ExecutionId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) kept: Option<Kept>,
 }
 
 /// `context` of `command.issued`.

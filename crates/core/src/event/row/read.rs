@@ -15,6 +15,7 @@ use crate::event::{
     Call, Cancelled, CommandDone, Escalated, Event, Exit, Initialized, Issued, Parent, Recorded, SCHEMA_VERSION,
     StepExited, Stopping, Suspended,
 };
+use crate::execution::rerun::Rerun;
 use crate::id::{CommandId, ExecutionId, SessionId};
 use crate::playbook::CancelMode;
 use crate::result::Bound;
@@ -276,6 +277,7 @@ fn initialized<J: ReadJson>(mut row: EventRow<J>) -> Result<Event, String> {
         cancel_grace_ms: context.cancel_grace_ms,
         started_by: context.started_by.map(Cow::into_owned),
         strict: context.strict,
+        rerun: context.rerun_of.map(|of| Box::new(Rerun { of, kept: context.kept })),
     })))
 }
 

@@ -7,6 +7,8 @@ use serde_json::{Map, Value, json};
 
 use super::*;
 use crate::event::*;
+use crate::execution::rerun::{Kept, Rerun};
+use crate::execution::state::{StepState, Token};
 use crate::id::SessionId;
 use crate::playbook::CancelMode;
 use crate::result::{Bound, StoredRef};
@@ -34,6 +36,35 @@ fn writes() -> Vec<Write> {
     vec![Write { path: vec!["totals".into(), "sum".into()], value: json!(0.1 + 0.2) }]
 }
 
+fn kept() -> Kept {
+    let result = Some(Bound::inline(json!({"n": 1})));
+    let state = StepState { visits: 2, result, error: None };
+    Kept {
+        ctx: Arc::new([("k".into(), Arc::new(json!([1])))].into_iter().collect()),
+        steps: [("start".into(), state)].into(),
+        tokens: vec![Token { step: "end".into(), from: Some("start".into()) }],
+        last_finished: Some("start".into()),
+    }
+}
+
+fn rerun(kept: Option<Kept>) -> Initialized {
+    Initialized {
+        catalog_id: CONTEXT.catalog_id,
+        path: "flows/fetch".into(),
+        version: 1,
+        entry: "start".into(),
+        parent: None,
+        root_execution_id: CONTEXT.root_execution_id,
+        depth: 0,
+        workload: Arc::new(json!({})),
+        cancel_mode: None,
+        cancel_grace_ms: None,
+        started_by: None,
+        strict: false,
+        rerun: Some(Box::new(Rerun { of: ExecutionId(600), kept })),
+    }
+}
+
 /// Every variant, with every optional part once there and once not.
 fn samples() -> Vec<Event> {
     let step: Arc<str> = "fetch/page".into();
@@ -53,6 +84,7 @@ fn samples() -> Vec<Event> {
             cancel_grace_ms: None,
             started_by: None,
             strict: false,
+            rerun: None,
         })),
         Event::PlaybookInitialized(Box::new(Initialized {
             catalog_id: CONTEXT.catalog_id,
@@ -71,6 +103,7 @@ fn samples() -> Vec<Event> {
             cancel_grace_ms: Some(2_500),
             started_by: Some("ann".into()),
             strict: true,
+            rerun: None,
         })),
         Event::PlaybookInitialized(Box::new(Initialized {
             catalog_id: CONTEXT.catalog_id,
@@ -85,6 +118,7 @@ fn samples() -> Vec<Event> {
             cancel_grace_ms: Some(0),
             started_by: None,
             strict: false,
+            rerun: None,
         })),
         Event::StepEnter { step: step.clone(), visit: 1, kind: "http".into() },
         Event::StepEnter { step: step.clone(), visit: 2, kind: "http".into() },
@@ -322,6 +356,8 @@ fn samples() -> Vec<Event> {
             by: "timeout".into(),
             held: true,
         })),
+        Event::PlaybookInitialized(Box::new(rerun(Some(kept())))),
+        Event::PlaybookInitialized(Box::new(rerun(None))),
     ]
 }
 

@@ -133,6 +133,8 @@ pub fn columns<J: WriteJson>(event: &Event) -> Columns<J> {
                 cancel_grace_ms: init.cancel_grace_ms,
                 started_by: init.started_by.clone().map(Cow::Owned),
                 strict: init.strict,
+                rerun_of: init.rerun.as_ref().map(|rerun| rerun.of),
+                kept: init.rerun.as_ref().and_then(|rerun| rerun.kept.clone()),
             })),
             ..row
         },

@@ -57,6 +57,9 @@ pub struct Detail {
     /// What it was started with.
     #[schema(value_type = Object)]
     pub workload: Value,
+    /// The execution that it runs again.
+    #[schema(value_type = Option<String>)]
+    pub rerun_of: Option<ExecutionId>,
     /// The execution that started it.
     #[schema(value_type = Option<String>)]
     pub parent_execution_id: Option<ExecutionId>,
@@ -115,6 +118,7 @@ pub(in crate::api) async fn detail(
     let (events, pagination) = events::page_of(&api, &head, &params).await?;
     let events_included = params.include_events.unwrap_or(true);
     let summary = Summary::of(&head, now);
+    let (workload, rerun_of) = beginning(&api, execution_id).await?;
     Ok(Json(Detail {
         execution_id,
         catalog_id: summary.catalog_id,
@@ -131,7 +135,8 @@ pub(in crate::api) async fn detail(
         result: result(&api, &head).await?,
         error: summary.error,
         error_detail: head.error.as_deref().cloned().unwrap_or(Value::Null),
-        workload: workload(&api, execution_id).await?,
+        workload,
+        rerun_of,
         parent_execution_id: summary.parent_execution_id,
         root_execution_id: summary.root_execution_id,
         depth: summary.depth,
@@ -167,11 +172,13 @@ async fn result(api: &Api, head: &Head) -> Result<Value, ApiError> {
     })
 }
 
-async fn workload(api: &Api, execution_id: ExecutionId) -> Result<Value, ApiError> {
+async fn beginning(api: &Api, execution_id: ExecutionId) -> Result<(Value, Option<ExecutionId>), ApiError> {
     let first = noetl_store::EventQuery { execution_id: Some(execution_id), limit: 1, ..Default::default() };
     let (events, _) = api.store().events(first).await?;
     Ok(match events.into_iter().next().map(|recorded| recorded.event) {
-        Some(Event::PlaybookInitialized(init)) => init.workload.as_ref().clone(),
-        Some(_) | None => Value::Null,
+        Some(Event::PlaybookInitialized(init)) => {
+            (init.workload.as_ref().clone(), init.rerun.as_ref().map(|rerun| rerun.of))
+        }
+        Some(_) | None => (Value::Null, None),
     })
 }

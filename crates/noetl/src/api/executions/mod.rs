@@ -7,6 +7,7 @@ pub mod detail;
 pub mod events;
 pub mod list;
 pub mod logs;
+pub mod rerun;
 pub mod status;
 pub mod steps;
 pub mod tree;

@@ -280,22 +280,28 @@ CREATE INDEX runtime_name ON noetl.runtime (name);
 
 -- Executions that start by the clock.
 CREATE TABLE noetl.schedule (
-    schedule_id      bigint PRIMARY KEY,
-    playbook_path    text NOT NULL,
-    playbook_version bigint,
-    cron             text,
-    interval_seconds bigint,
-    enabled          boolean NOT NULL DEFAULT true,
-    timezone         text NOT NULL DEFAULT 'UTC',
-    next_run_at      timestamptz,
-    last_run_at      timestamptz,
-    last_status      text,
-    input_payload    jsonb,
-    meta             jsonb,
-    created_at       timestamptz NOT NULL,
-    updated_at       timestamptz NOT NULL,
+    schedule_id       bigint PRIMARY KEY,
+    name              text NOT NULL UNIQUE,
+    playbook_path     text NOT NULL,
+    playbook_version  bigint,
+    cron              text,
+    interval_seconds  bigint,
+    enabled           boolean NOT NULL DEFAULT true,
+    timezone          text NOT NULL DEFAULT 'UTC',
+    missed            text NOT NULL DEFAULT 'once' CHECK (missed IN ('once', 'skip', 'all')),
+    overlap           text NOT NULL DEFAULT 'skip' CHECK (overlap IN ('allow', 'skip', 'cancel')),
+    next_run_at       timestamptz,
+    last_run_at       timestamptz,
+    last_status       text,
+    last_execution_id bigint,
+    input_payload     json,
+    meta              jsonb,
+    created_by        text,
+    created_at        timestamptz NOT NULL,
+    updated_at        timestamptz NOT NULL,
     CHECK ((cron IS NULL) <> (interval_seconds IS NULL))
 );
+-- Whose tick has come.
 CREATE INDEX schedule_next ON noetl.schedule (next_run_at) WHERE enabled;
 
 -- The first answer to each idempotency key.

@@ -274,22 +274,28 @@ CREATE INDEX noetl.runtime_lease ON runtime (lease_ends_at);
 
 -- Executions that start by the clock.
 CREATE TABLE noetl.schedule (
-    schedule_id      INTEGER PRIMARY KEY,
-    playbook_path    TEXT NOT NULL,
-    playbook_version INTEGER,
-    cron             TEXT,
-    interval_seconds INTEGER,
-    enabled          INTEGER NOT NULL DEFAULT 1,
-    timezone         TEXT NOT NULL DEFAULT 'UTC',
-    next_run_at      TEXT,
-    last_run_at      TEXT,
-    last_status      TEXT,
-    input_payload    TEXT,
-    meta             TEXT,
-    created_at       TEXT NOT NULL,
-    updated_at       TEXT NOT NULL,
+    schedule_id       INTEGER PRIMARY KEY,
+    name              TEXT NOT NULL UNIQUE,
+    playbook_path     TEXT NOT NULL,
+    playbook_version  INTEGER,
+    cron              TEXT,
+    interval_seconds  INTEGER,
+    enabled           INTEGER NOT NULL DEFAULT 1,
+    timezone          TEXT NOT NULL DEFAULT 'UTC',
+    missed            TEXT NOT NULL DEFAULT 'once' CHECK (missed IN ('once', 'skip', 'all')),
+    overlap           TEXT NOT NULL DEFAULT 'skip' CHECK (overlap IN ('allow', 'skip', 'cancel')),
+    next_run_at       TEXT,
+    last_run_at       TEXT,
+    last_status       TEXT,
+    last_execution_id INTEGER,
+    input_payload     TEXT,
+    meta              TEXT,
+    created_by        TEXT,
+    created_at        TEXT NOT NULL,
+    updated_at        TEXT NOT NULL,
     CHECK ((cron IS NULL) <> (interval_seconds IS NULL))
 ) STRICT;
+-- Whose tick has come.
 CREATE INDEX noetl.schedule_next ON schedule (next_run_at) WHERE enabled = 1;
 
 -- The first answer to each idempotency key.
