@@ -16,6 +16,9 @@ use serde_json::{Map, Value};
 pub use self::mask::{MASKED_BYTES_MIN, MASKED_VALUES_MAX, Mask, PieceMask};
 pub use self::warrant::{Warrant, Withheld};
 
+/// The kind of tool that fetches secrets. What it returns is secret, whatever it is.
+pub const TOOL_KIND: &str = "secrets";
+
 /// What stands in the place of a secret.
 pub const MASKED: &str = "********";
 

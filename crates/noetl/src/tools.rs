@@ -180,9 +180,6 @@ mod tests {
 
     use noetl_core::playbook::{ENGINE_KINDS, TOOL_KINDS};
 
-    /// Kinds that a playbook may use and no toolbox runs yet: a step fails when it is reached.
-    const MISSING: &[&str] = &["secrets"];
-
     #[test]
     fn what_may_be_registered_is_what_the_engine_and_the_toolbox_run() {
         let run: BTreeSet<&str> =
@@ -190,7 +187,7 @@ mod tests {
         let known: BTreeSet<&str> = TOOL_KINDS.iter().copied().collect();
         let unknown: Vec<_> = run.difference(&known).collect();
         assert!(unknown.is_empty(), "add to TOOL_KINDS: {unknown:?}");
-        let missing: Vec<_> = known.difference(&run).filter(|kind| !MISSING.contains(*kind)).collect();
+        let missing: Vec<_> = known.difference(&run).collect();
         assert!(missing.is_empty(), "the toolbox lacks {missing:?}");
     }
 }

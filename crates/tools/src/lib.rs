@@ -4,7 +4,8 @@
 //! processes run under the [supervisor](supervise_main), so that "it is over" always means "nothing of it is
 //! left". What belongs to running a tool is here; what a result means to an execution is not.
 //!
-//! In reading order: [`Toolbox::run`]; the tools `noop`, `shell`, `python`, `http`, `postgres`, `duckdb`, `transfer`;
+//! In reading order: [`Toolbox::run`]; the tools `noop`, `shell`, `python`, `http`, `postgres`, `duckdb`, `transfer`,
+//! `secrets`;
 //! `slot`, what they run in; `stop` and `output`, the two lines to the outside; `process`, the heart of it.
 
 use std::fmt;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
+use noetl_core::secret::TOOL_KIND;
 use noetl_core::tool::{ErrorKind, Stopped, ToolCall, ToolError, ToolOutcome};
 use serde_json::Value;
 use tokio::sync::Mutex;
@@ -97,7 +99,7 @@ pub struct KindInfo {
 
 const TREE: &str = "TERM to the whole process tree, after the grace KILL, until nothing is left";
 
-const KINDS: [KindInfo; 7] = [
+const KINDS: [KindInfo; 8] = [
     KindInfo { kind: "duckdb", stoppable: true, how: TREE },
     KindInfo { kind: "http", stoppable: true, how: "its connection is closed; the remote may have acted" },
     KindInfo { kind: "noop", stoppable: true, how: "it is over at once" },
@@ -107,6 +109,7 @@ const KINDS: [KindInfo; 7] = [
         how: "cancel request for the statement, after the grace the backend is terminated",
     },
     KindInfo { kind: "python", stoppable: true, how: TREE },
+    KindInfo { kind: TOOL_KIND, stoppable: true, how: "it is over at once" },
     KindInfo { kind: "shell", stoppable: true, how: TREE },
     KindInfo { kind: "transfer", stoppable: true, how: "as its source and target stop; the target is rolled back" },
 ];
@@ -227,6 +230,7 @@ impl Toolbox {
             "noop" => noop::run(&call),
             "postgres" => postgres::run(&self.databases, settings, &self.clients, &call, &mut brake, outside).await,
             "python" => python::run(&mut slot, settings, &self.clients, &call, &mut brake, outside).await,
+            TOOL_KIND => self.fetch(&call),
             "shell" => shell::run(&mut slot, settings, &call, &mut brake, outside.log).await,
             "transfer" => {
                 let (pool, clients) = (&self.databases, &self.clients);

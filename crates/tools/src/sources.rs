@@ -2,8 +2,9 @@
 
 use std::path::{Component, Path};
 
+use noetl_core::secret::MASKED_BYTES_MIN;
 use noetl_core::secret::keychain::{TokenRequest, Wanted};
-use noetl_core::tool::{ErrorKind, ToolError};
+use noetl_core::tool::{ErrorKind, ToolCall, ToolError, ToolOutcome};
 use serde_json::{Map, Value, json};
 
 use crate::{Toolbox, http};
@@ -27,6 +28,42 @@ impl Toolbox {
                 self.provided(&provider, &name).map(Value::String).map_err(|error| *error)
             }
         }
+    }
+
+    /// The tool `secrets`: returns `{value}`, or the fields that its `map` names.
+    pub(crate) fn fetch(&self, call: &ToolCall) -> ToolOutcome {
+        match self.fetched(&call.config) {
+            Ok(fields) => ToolOutcome::ok(Value::Object(fields)),
+            Err(error) => ToolOutcome::failed(*error, Value::Null),
+        }
+    }
+
+    fn fetched(&self, config: &Map<String, Value>) -> Result<Map<String, Value>, Box<ToolError>> {
+        let provider = config.get("provider").and_then(Value::as_str).unwrap_or_default().trim().to_lowercase();
+        let mut fields = Map::new();
+        let single = config.get("key").filter(|key| !key.is_null()).map(|key| ("value", key));
+        let several = config.get("map").and_then(Value::as_object).into_iter().flatten();
+        for (field, name) in several.map(|(field, name)| (field.as_str(), name)).chain(single) {
+            let name = match name {
+                Value::String(name) if !name.is_empty() => name.clone(),
+                Value::Number(name) => name.to_string(),
+                Value::Null | Value::Bool(_) | Value::String(_) | Value::Array(_) | Value::Object(_) => {
+                    return Err(refused(format!("the name of the secret for `{field}` is empty, or no text")));
+                }
+            };
+            let value = self.provided(&provider, &name)?;
+            // It would stand in the log as it is.
+            if value.trim().len() < MASKED_BYTES_MIN {
+                let message =
+                    format!("the secret `{name}` has less than {MASKED_BYTES_MIN} bytes: it can not be masked");
+                return Err(Box::new(ToolError::hard(ErrorKind::Auth, "SECRET_TOO_SHORT", message)));
+            }
+            fields.insert(field.to_owned(), Value::String(value));
+        }
+        if fields.is_empty() {
+            return Err(refused("it names no secret: write `key`, or `map`".to_owned()));
+        }
+        Ok(fields)
     }
 
     /// Asks an issuer for a token.
@@ -97,6 +134,10 @@ fn read(folder: &Path, name: &str) -> Result<String, Box<ToolError>> {
     }
 }
 
+fn refused(message: String) -> Box<ToolError> {
+    Box::new(ToolError::hard(ErrorKind::Config, "SECRETS_CONFIG", message))
+}
+
 fn missing(message: String) -> Box<ToolError> {
     Box::new(ToolError::hard(ErrorKind::Auth, "NO_SUCH_SECRET", message))
 }
@@ -109,6 +150,57 @@ fn not_configured(provider: &str, hint: &str) -> Box<ToolError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{SupervisorCommand, ToolboxConfig};
+
+    /// What comes of the tool `secrets` with this configuration: the data, or the code and words of the error.
+    fn fetched(home: &Path, config: &Value) -> Result<Value, (String, String)> {
+        let toolbox = Toolbox::new(ToolboxConfig {
+            slots: 1,
+            python: "python3".to_owned(),
+            expose_env: vec!["CARGO_PKG_NAME".to_owned()],
+            secrets_dir: Some(home.to_owned()),
+            directory: home.to_owned(),
+            supervisor: SupervisorCommand::this_executable(["none"]),
+            timeout_grace: crate::TIMEOUT_GRACE,
+            cgroups: false,
+        })
+        .unwrap();
+        match toolbox.fetched(config.as_object().unwrap()) {
+            Ok(fields) => Ok(Value::Object(fields)),
+            Err(error) => Err((error.code, error.message)),
+        }
+    }
+
+    #[test]
+    fn the_tool_fetches_what_is_configured_and_says_what_is_not() {
+        let home = tempfile::tempdir().unwrap();
+        std::fs::write(home.path().join("token"), "swordfish\n").unwrap();
+        std::fs::write(home.path().join("pin"), "1234\n").unwrap();
+        for (config, expected) in [
+            (json!({"provider": "file", "key": "token"}), Ok(json!({"value": "swordfish"}))),
+            (json!({"provider": "File", "map": {"a": "token"}}), Ok(json!({"a": "swordfish"}))),
+            (json!({"provider": "env", "key": "CARGO_PKG_NAME"}), Ok(json!({"value": "noetl-tools"}))),
+            (json!({"provider": "env", "key": "PATH"}), Err(("NO_SUCH_SECRET", "--expose-env"))),
+            (json!({"provider": "file", "key": "../token"}), Err(("NO_SUCH_SECRET", "--secrets-dir"))),
+            (json!({"provider": "file", "key": "pin"}), Err(("SECRET_TOO_SHORT", "less than 6 bytes"))),
+            (json!({"provider": "file", "map": {"a": ["token"]}}), Err(("SECRETS_CONFIG", "`a`"))),
+            (json!({"provider": "file"}), Err(("SECRETS_CONFIG", "`key`"))),
+            (json!({"key": "token"}), Err(("NOT_CONFIGURED", "provider: file"))),
+            (json!({"provider": "aws_secrets_manager", "key": "x"}), Err(("NOT_CONFIGURED", "env and file"))),
+            (json!({"provider": "gcp", "key": "x"}), Err(("NOT_CONFIGURED", "`gcp`"))),
+            (json!({"provider": "azure", "key": "x"}), Err(("NOT_CONFIGURED", "`azure`"))),
+            (json!({"provider": "vault", "key": "x"}), Err(("NOT_CONFIGURED", "`vault`"))),
+        ] {
+            match (fetched(home.path(), &config), expected) {
+                (Ok(data), Ok(expected)) => assert_eq!(data, expected, "{config}"),
+                (Err((code, message)), Err((expected, words))) => {
+                    assert!(code == expected && message.contains(words), "{config}: {code} {message}");
+                    assert!(!message.contains("1234"), "{message}");
+                }
+                (found, expected) => panic!("{config}: {found:?}, and not {expected:?}"),
+            }
+        }
+    }
 
     #[test]
     fn a_file_is_read_by_a_plain_name_and_no_way_leads_out() {

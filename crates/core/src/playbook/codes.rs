@@ -101,4 +101,6 @@ codes! {
     UNDEFINED_NAME = "NE0704";
     /// A command that looks like a template but is none fails its step.
     UNREADABLE_COMMAND = "NE0705";
+    /// A template reads a secret where it is empty.
+    SECRET_ELSEWHERE = "NE0706";
 }

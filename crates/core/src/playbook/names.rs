@@ -41,11 +41,24 @@ pub(super) const SYSTEM_NAMES: &[&str] = &[
     "__frame_max_rows",
 ];
 
-/// Warns about every name in `uses` that is neither in `defined` nor bound by the engine.
+/// Names through which a template gets at secrets.
+pub(super) const SECRET_NAMES: &[&str] = &["keychain", "token"];
+
+/// Warns about every name in `uses` that is neither in `defined` nor bound by the engine, and about secrets where
+/// there are none.
 ///
 /// A name that is defined anywhere counts as defined everywhere: a warning has to be worth reading.
 pub(super) fn check(reader: &mut Reader<'_>, defined: &BTreeSet<String>) {
-    for NameUse { name, span } in std::mem::take(&mut reader.uses) {
+    for NameUse { name, span, for_worker } in std::mem::take(&mut reader.uses) {
+        // Somebody's own `token` is no function.
+        let secret = match &*name {
+            "token" => reader.source_from(span.end).trim_start().starts_with('('),
+            name => SECRET_NAMES.contains(&name),
+        };
+        if secret && !for_worker && !defined.contains(&name) {
+            let hint = "secrets are for what a tool on a worker is given: its configuration and `input`";
+            reader.warn(codes::SECRET_ELSEWHERE, span, format!("`{name}` is empty here"), hint);
+        }
         let system = SYSTEM_NAMES.contains(&&*name) || FUNCTIONS.contains(&&*name);
         if system || defined.contains(&name) {
             continue;

@@ -6,8 +6,10 @@ use indexmap::IndexMap;
 use serde_json::Value;
 
 use super::codes;
+use super::names::SECRET_NAMES;
 use super::place::locate;
 use super::suggest::nearest;
+use super::task::ENGINE_KINDS;
 use super::tree::{Key, Node, Yaml};
 use crate::diag::{Diagnostic, Severity, Span};
 use crate::expr::{Condition, Template, TemplateError, ValueTemplate, is_template};
@@ -22,6 +24,8 @@ pub(super) struct Reader<'s> {
     found: Vec<Diagnostic>,
     /// Names that templates read, and where.
     pub(super) uses: Vec<NameUse>,
+    /// Whether what is read now is given to a tool on a worker, which may know secrets.
+    pub(super) for_worker: bool,
 }
 
 /// A name that a template reads.
@@ -29,6 +33,7 @@ pub(super) struct Reader<'s> {
 pub(super) struct NameUse {
     pub(super) name: String,
     pub(super) span: Span,
+    pub(super) for_worker: bool,
 }
 
 /// What happens to text that looks like a template and does not parse.
@@ -49,7 +54,7 @@ const COMMAND_FIELDS: &[&str] = &["command", "commands", "cmds", "query", "claim
 
 impl<'s> Reader<'s> {
     pub(super) fn new(source: &'s str) -> Self {
-        Reader { source, found: Vec::new(), uses: Vec::new() }
+        Reader { source, found: Vec::new(), uses: Vec::new(), for_worker: false }
     }
 
     /// Returns whether further findings are dropped, so that looking for good hints is in vain.
@@ -283,8 +288,11 @@ impl<'s> Reader<'s> {
             }
         };
         match Condition::compile_raw(text) {
-            // Its names may be fields of a result, which nobody knows here.
-            Ok(condition) => Some(condition),
+            // Its names may be fields of a result, which nobody knows here; but what is secret is secret.
+            Ok(condition) => {
+                self.note_roots(node, text, condition.roots().filter(|root| SECRET_NAMES.contains(root)));
+                Some(condition)
+            }
             Err(error) => {
                 self.refuse(node, text, &error, Unreadable::Refused);
                 None
@@ -313,6 +321,19 @@ impl<'s> Reader<'s> {
         }
     }
 
+    /// Reads something that is given to a tool of `kind`.
+    pub(super) fn for_tool<T>(&mut self, kind: &str, read: impl FnOnce(&mut Self) -> T) -> T {
+        let before = std::mem::replace(&mut self.for_worker, !ENGINE_KINDS.contains(&kind));
+        let value = read(self);
+        self.for_worker = before;
+        value
+    }
+
+    /// Returns the source from a place to its end.
+    pub(super) fn source_from(&self, at: usize) -> &'s str {
+        self.source.get(at..).unwrap_or_default()
+    }
+
     fn note_uses(&mut self, node: &Node, text: &str, template: &Template) {
         self.note_roots(node, text, template.roots());
     }
@@ -325,7 +346,7 @@ impl<'s> Reader<'s> {
         for name in roots {
             let at = find_word(text, name).unwrap_or(0);
             let span = locate(self.source, node.written, text, at..at + name.len());
-            self.uses.push(NameUse { name: name.to_owned(), span });
+            self.uses.push(NameUse { name: name.to_owned(), span, for_worker: self.for_worker });
         }
     }
 }

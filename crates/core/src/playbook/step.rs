@@ -9,7 +9,7 @@ use super::model::{AdmitRule, Body, Cursor, Loop, LoopSource, Next, Output, Read
 use super::policy;
 use super::reader::{Reader, Unreadable};
 use super::routing::{Bare, Outline, assignments, next};
-use super::task;
+use super::task::{self, ENGINE_KINDS};
 use super::tree::{Node, Yaml};
 use crate::expr::ValueTemplate;
 
@@ -61,10 +61,15 @@ pub(super) fn step(reader: &mut Reader<'_>, outline: &mut Outline<'_>, name: &Ar
     }
     reader.unknown_keys(node, "a step", KEYS);
 
+    let uses = reader.uses.len();
     let input = node.get("input").map(|input| reader.mapping(input, "`input`")).unwrap_or_default();
+    let uses = uses..reader.uses.len();
     outline.defined.extend(input.keys().map(ToString::to_string));
     let looping = node.get("loop").filter(|node| !node.is_null()).map(|node| looping(reader, outline, node));
     let body = body(reader, outline, name, node);
+    let tasks = body.iter().flat_map(|body| &body.tasks);
+    let for_worker = tasks.into_iter().any(|task| !ENGINE_KINDS.contains(&&*task.kind));
+    reader.uses[uses].iter_mut().for_each(|used| used.for_worker = for_worker);
     let (spec, mut admit) = match node.get("spec").filter(|spec| !spec.is_null()) {
         Some(spec) => read_spec(reader, spec),
         None => (StepSpec::default(), Vec::new()),
@@ -328,7 +333,8 @@ fn read_cursor(reader: &mut Reader<'_>, node: &Node, spec: Option<&Node>) -> Opt
             "claim" => "query",
             name => name,
         };
-        config.insert(Arc::from(name), reader.field(key, item, Unreadable::Refused));
+        let value = reader.for_tool(kind, |reader| reader.field(key, item, Unreadable::Refused));
+        config.insert(Arc::from(name), value);
     }
     let frame = spec.and_then(|spec| spec.get("frame")).filter(|frame| !frame.is_null());
     let process = frame.and_then(|frame| frame.get("process"));

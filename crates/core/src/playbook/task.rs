@@ -176,7 +176,8 @@ fn task(reader: &mut Reader<'_>, outline: &mut Outline<'_>, item: &Item<'_>, pla
     };
     if kind == "workbook" {
         // What the step gives wins over what the workbook's own task has, step-level `input` included.
-        task.defaults = std::mem::replace(&mut task.input, input(reader, outline, "python", &fields));
+        let own = reader.for_tool(&task.kind, |reader| input(reader, outline, "python", &fields));
+        task.defaults = std::mem::replace(&mut task.input, own);
         task.timeout = timeout(reader, &fields).or(task.timeout);
     }
     if let Some(policy) = fields.policy {
@@ -269,11 +270,11 @@ impl<'n> Fields<'n> {
 
 fn plain(reader: &mut Reader<'_>, outline: &mut Outline<'_>, kind: &str, fields: &Fields<'_>) -> Task {
     check_keys(reader, kind, fields);
-    let input = input(reader, outline, kind, fields);
+    let input = reader.for_tool(kind, |reader| input(reader, outline, kind, fields));
     let mut config: IndexMap<Arc<str>, ValueTemplate> = IndexMap::new();
     for (name, (key, node)) in &fields.entries {
         let Some(name) = config_name(kind, name) else { continue };
-        let value = reader.field(key, node, Unreadable::Refused);
+        let value = reader.for_tool(kind, |reader| reader.field(key, node, Unreadable::Refused));
         if name != key.text && fields.get(name).is_some() {
             let message = format!("`{}` and `{name}` mean the same: `{}` is ignored", key.text, key.text);
             reader.warn(codes::UNKNOWN_KEY, key.span, message, "");
@@ -505,6 +506,7 @@ fn check_keys(reader: &mut Reader<'_>, kind: &str, fields: &Fields<'_>) {
         "noop" => &["result", "data", "with", "args"],
         "artifact" | "result_fetch" => &["action", "ref", "result_ref", "uri", "data", "with", "args"],
         "transfer" => &["source", "target", "mode", "mapping", "key", "chunk_size", "direction"],
+        "secrets" => &["provider", "key", "map"],
         // We do not know what it has.
         _ => return,
     };
@@ -525,6 +527,7 @@ fn check_keys(reader: &mut Reader<'_>, kind: &str, fields: &Fields<'_>) {
         "postgres" | "duckdb" => &["query", "command", "commands", "script"],
         "playbook" => &["path", "catalog_id"],
         "transfer" => &["source"],
+        "secrets" => &["key", "map"],
         _ => &[],
     };
     if let (Some(span), false) =

@@ -78,6 +78,17 @@ impl Mask {
         }
     }
 
+    /// Adds every text and number in `value`, whatever its field is called.
+    pub fn add_all(&mut self, value: &Value) {
+        match value {
+            Value::String(text) => self.add(text),
+            Value::Number(number) => self.add(&number.to_string()),
+            Value::Array(items) => items.iter().for_each(|item| self.add_all(item)),
+            Value::Object(map) => map.values().for_each(|item| self.add_all(item)),
+            Value::Null | Value::Bool(_) => {}
+        }
+    }
+
     /// Adds one value, its lines, and the password of an address in it.
     pub fn add(&mut self, text: &str) {
         self.add_one(text);

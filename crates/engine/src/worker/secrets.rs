@@ -80,9 +80,9 @@ impl CommandSecrets {
 }
 
 impl CommandSecrets {
-    /// Notes that a value is secret.
-    pub fn learn(&self, value: &str) {
-        hold(&self.mask).add(value);
+    /// Notes that everything in `value` is secret.
+    pub(super) fn learn(&self, value: &Value) {
+        hold(&self.mask).add_all(value);
     }
 
     /// Returns the fields of a keychain entry; null if they can not be had, which is no error: it renders as nothing.

@@ -9,8 +9,8 @@ use noetl_core::expr::Library;
 use noetl_core::id::{CatalogId, SessionId};
 use noetl_core::pipeline::{Next, Pipeline, Place};
 use noetl_core::playbook::{Playbook, Step};
-use noetl_core::secret::Warrant;
 use noetl_core::secret::keychain::{ENTRIES_DEPTH_MAX, Reference};
+use noetl_core::secret::{self, Warrant};
 use noetl_core::time::Timestamp;
 use noetl_core::tool::{ErrorKind, StopOrder, ToolCall, ToolError, ToolOutcome};
 use noetl_core::work::{Assignment, Done, Reported, Work};
@@ -196,8 +196,14 @@ impl Run<'_> {
                     }
                 }
                 Next::Call(call) => {
+                    let fetches = &*call.kind == secret::TOOL_KIND;
                     let mut outcome = self.call(*call).await;
-                    self.secrets.masking(|mask| mask.outcome(&mut outcome));
+                    if fetches {
+                        // It is for the tasks behind it, and masked like everything else when the command is reported.
+                        self.secrets.learn(&outcome.data);
+                    } else {
+                        self.secrets.masking(|mask| mask.outcome(&mut outcome));
+                    }
                     if outcome.stopped.is_some()
                         && let Control::Stop { .. } = self.told()
                     {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use noetl_core::id::ExecutionId;
 use noetl_core::playbook::CancelMode;
-use noetl_core::secret::keychain::KeptUnder;
+use noetl_core::secret::keychain::{ENTRIES_DEPTH_MAX, KeptUnder};
 use noetl_core::secret::{Credential, Warrant, Withheld};
 use noetl_engine::CancelRequest;
 use noetl_engine::secrets::{SecretError, Vault};
@@ -167,6 +167,72 @@ workflow:
     for secret in ["swordfish", "token-1"] {
         assert!(!story.contains(secret), "{secret}: {story}");
     }
+    worker.shutdown.cancel();
+    server.stop().await;
+}
+
+/// To be wanted together with another entry is not to wait for it: none of these is a circle.
+#[tokio::test(start_paused = true)]
+async fn entries_of_one_template_may_need_each_other() {
+    let world = World::new();
+    let server = world.server_with(|options| options.vault = Some(Arc::new(OneAlias::default())));
+    let worker = world.hire(&server, "w", 2);
+    let mut source = playbook("p", "").replace("workflow:\n", "");
+    source.push_str("keychain:\n  - {name: base, kind: credential, credential: api}\n");
+    source.push_str("  - {name: left, kind: static, map: {x: 'l-{{ keychain.base.token }}'}}\n");
+    source.push_str("  - {name: right, kind: static, map: {x: 'r-{{ keychain.left.x }}-{{ keychain.base.token }}'}}\n");
+    // More than may wait for each other.
+    let many = ENTRIES_DEPTH_MAX + 4;
+    for at in 0..many {
+        source.push_str(&format!("  - {{name: m{at}, kind: static, map: {{x: '{at}-{{{{ keychain.left.x }}}}'}}}}\n"));
+    }
+    let all: String = (0..many).map(|at| format!("{{{{ keychain.m{at}.x }}}} ")).collect();
+    source.push_str(&format!(
+        "workflow:\n  - step: start\n    tool:\n      kind: python\n      code: received\n      input:\n        \
+         needed_first: '{{{{ keychain.base.token }}}} {{{{ keychain.left.x }}}}'\n        \
+         needed_last: '{{{{ keychain.right.x }}}} {{{{ keychain.left.x }}}} {{{{ keychain.base.token }}}}'\n        \
+         many: '{all}'\n"
+    ));
+    server.register(&source).await;
+    let id = server.start("p").await.execution_id;
+    assert_eq!(server.ended(id).await.as_str(), "COMPLETED", "{}", world.story().await);
+    let every: String = (0..many).map(|at| format!("{at}-l-swordfish ")).collect();
+    assert_eq!(
+        world.scripts.received(),
+        [json!({
+            "needed_first": "swordfish l-swordfish",
+            "needed_last": "r-l-swordfish-swordfish l-swordfish swordfish",
+            "many": every,
+        })]
+    );
+    worker.shutdown.cancel();
+    server.stop().await;
+}
+
+/// What the tool `secrets` returns is for the tasks behind it. It does not outlive a pause, and leaves nowhere.
+#[tokio::test(start_paused = true)]
+async fn what_secrets_fetched_is_read_by_the_tasks_behind_it_and_nobody_else() {
+    let world = World::new();
+    let server = world.server_with(|options| options.vault = Some(Arc::new(OneAlias::default())));
+    let worker = world.hire(&server, "w", 2);
+    server.register(&chain("child", &[("start", "ok")])).await;
+    let steps = "workflow:
+  - step: start
+    tool:
+      - got: {kind: secrets, key: k, code: 'return {\"value\": \"tiger-lily\", \"host\": \"tiger-paws\"}'}
+      - look: {kind: python, code: received, input: {it: '{{ got.value }}', also: '{{ got.host }}'}}
+      - below: {kind: playbook, path: child, input: {it: '{{ got.value }}'}}
+      - after: {kind: python, code: received, input: {it: '{{ got.value }}'}}
+      - last: {kind: noop, result: {it: '{{ got.value }}'}, set: {ctx.it: '{{ got.host }}'}}
+";
+    server.register(&playbook("p", steps)).await;
+    let id = server.start("p").await.execution_id;
+    assert_eq!(server.ended(id).await.as_str(), "COMPLETED", "{}", world.story().await);
+    let received = world.scripts.received();
+    assert_eq!(received, [json!({"it": "tiger-lily", "also": "tiger-paws"}), json!({"it": "********"})]);
+    let story = format!("{} {:?}", world.story().await, world.log(id).await);
+    assert!(!story.contains("tiger"), "{story}");
+    assert!(world.result(&server.engine, id).await.to_string().contains("********"));
     worker.shutdown.cancel();
     server.stop().await;
 }

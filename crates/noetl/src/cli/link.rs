@@ -12,7 +12,7 @@ use super::target::{Globals, Named, Target};
 use crate::client::{Answer, Client, ClientError, Request};
 use crate::clock;
 use crate::embed::{DataDir, EmbedError, Place, Role, SocketPath};
-use crate::server::node::{Node, NodeError, NodeOptions, WorkerSettings};
+use crate::server::node::{Node, NodeError, NodeOptions};
 use crate::vault::VaultError;
 
 /// How long to look for a new owner of the data directory before giving up. Longer than an owner takes to drain.
@@ -34,7 +34,7 @@ pub enum Mode {
     /// timers, leases that run out. Left as soon as somebody wants to work there.
     Tend,
     /// It is made when there is none, and as its owner this process runs commands until it leaves.
-    Work(Box<WorkerSettings>),
+    Work(Box<NodeOptions>),
 }
 
 /// A way to a server, found anew when it is lost.
@@ -201,7 +201,7 @@ async fn find(dir: &DataDir, fallback: Option<&Named>, mode: &Mode) -> Result<Op
         }
         Mode::Look | Mode::Create => (Role::Visit, NodeOptions::visit()),
         Mode::Tend => (Role::Visit, NodeOptions { drive: true, ..NodeOptions::visit() }),
-        Mode::Work(settings) => (Role::Run, NodeOptions::working(Role::Run, Some(settings.as_ref().clone()))),
+        Mode::Work(options) => (Role::Run, options.as_ref().clone()),
     };
     match dir.take_or_join(role, clock::now()).await.map_err(|error| bad_directory(&error))? {
         Place::Guest(found) => guest(found.socket),

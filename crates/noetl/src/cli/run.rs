@@ -1,5 +1,6 @@
 //! `noetl run`: runs a playbook here, or submits it to a server.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,8 +16,9 @@ use super::target::Globals;
 use super::wait::exit_of;
 use super::workload::WorkloadArgs;
 use super::{console, reference, refusal};
+use crate::embed::Role;
 use crate::render::{DIM, clean, document, duration, json as text, progress};
-use crate::server::node::WorkerSettings;
+use crate::server::node::{NodeOptions, WorkerSettings};
 use crate::tools::{Output, Printed};
 
 /// Most steps whose results `--json` collects.
@@ -70,6 +72,13 @@ pub struct Run {
     /// Commands that a local run executes at once [default: twice the processors, at least 4]
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub worker_slots: Option<u32>,
+    /// Environment variable that templates and tools of a local run may see, beside PATH, HOME, LANG, TZ and TMPDIR
+    /// (repeatable)
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub expose_env: Vec<String>,
+    /// Folder with the secrets of the provider `file` for a local run, one per file
+    #[arg(long, value_name = "DIR")]
+    pub secrets_dir: Option<PathBuf>,
 }
 
 impl Run {
@@ -123,7 +132,7 @@ impl Run {
     /// Runs in the data directory: by this process, or by whoever owns it.
     async fn run_here(&self, globals: &Globals, plan: &Plan, workload: &Map<String, Value>) -> Result<Exit, Stop> {
         let mut interrupts = follow::Interrupts::listen()?;
-        let mut link = Link::to_directory(globals, Mode::Work(Box::new(self.worker())))?;
+        let mut link = Link::to_directory(globals, Mode::Work(Box::new(self.node())))?;
         let started = tokio::select! {
             started = self.start(&mut link, plan, workload) => started?,
             () = interrupts.next() => {
@@ -131,6 +140,9 @@ impl Run {
                 return Ok(Exit::Interrupted);
             }
         };
+        if !link.owns() {
+            self.note_elsewhere();
+        }
         let id = refusal::required_id(&started, "execution_id")?;
         let watched = self.watch(&mut link, &id, &plan.name(), Some(&mut interrupts)).await?;
         if watched.ending == Ending::Left {
@@ -142,8 +154,22 @@ impl Run {
         outcome
     }
 
-    fn worker(&self) -> WorkerSettings {
-        WorkerSettings { slots: self.worker_slots, output: self.verbose.then(tool_output), ..WorkerSettings::default() }
+    /// Returns what this process is to be while it owns the directory.
+    fn node(&self) -> NodeOptions {
+        let worker = WorkerSettings {
+            slots: self.worker_slots,
+            secrets_dir: self.secrets_dir.clone(),
+            output: self.verbose.then(tool_output),
+            ..WorkerSettings::default()
+        };
+        NodeOptions { expose_env: self.expose_env.clone(), ..NodeOptions::working(Role::Run, Some(worker)) }
+    }
+
+    /// Says that somebody else's worker gets the commands, if that makes a difference.
+    fn note_elsewhere(&self) {
+        if !self.expose_env.is_empty() || self.secrets_dir.is_some() {
+            console::note("--expose-env and --secrets-dir do not count here: a server runs this, with its own");
+        }
     }
 
     /// Submits to a server.
@@ -155,6 +181,7 @@ impl Run {
             }
             _ => Link::to_server(globals)?,
         };
+        self.note_elsewhere();
         let request = plan.request(&mut link, workload, self.strict).await?;
         if !self.json {
             let mut said = format!(

@@ -126,3 +126,43 @@ fn rekey_changes_the_key_and_needs_the_directory_for_itself() {
     let _server = Server::start(&home, &["--allow-secret-read"]);
     assert_eq!(home.run(&["get", "credential", "pg"]).done().json()["data"]["db_password"], SECRET);
 }
+
+const TAKES_SECRETS: &str = r#"
+apiVersion: noetl.io/v2
+kind: Playbook
+metadata: {name: takes, path: test/takes}
+keychain: [{name: env, kind: secrets, provider: env, map: {value: GIVEN}}]
+workflow:
+  - step: start
+    tool:
+      - file: {kind: secrets, provider: file, key: deep/token}
+      # What it takes stands nowhere, so it says how long it is, and what it begins with.
+      - look:
+          kind: python
+          input: {file: '{{ file.value }}', env: '{{ keychain.env.value }}', seen: '{{ env.GIVEN }}'}
+          code: "result = [file[:3], len(file), env[:3], len(env), seen == env]"
+"#;
+
+#[test]
+fn a_run_of_ones_own_takes_secrets_from_where_it_is_told() {
+    let home = Home::new();
+    home.file("secrets/deep/token", &format!("{SECRET}\n"));
+    home.file("takes.yaml", TAKES_SECRETS);
+    let run = |more: &[&str]| {
+        let arguments = [&["run", "takes.yaml", "-r", "local", "--json"], more].concat();
+        crate::support::Said::of(home.command(&arguments).env("GIVEN", "swordfish-to-go").output().unwrap())
+    };
+    let options = ["--secrets-dir", "secrets", "--expose-env", "GIVEN"];
+    let said = run(&options).done();
+    let looked = json!(["swo", SECRET.len(), "swo", "swordfish-to-go".len(), true]);
+    assert_eq!(said.json()["final_result"]["look"], looked, "{}", said.stdout);
+    assert!(!holds(&bytes_below(&home.path().join(".noetl")), SECRET));
+    // Without a folder there is no such provider.
+    let said = run(&[]);
+    assert!(said.exit == 1 && said.stdout.contains("NOT_CONFIGURED"), "{said:?}");
+    // A server has its own; that they do not count is said.
+    let _server = Server::start(&home, &[]);
+    let said = run(&options);
+    assert!(said.exit == 1 && said.stdout.contains("NOT_CONFIGURED"), "{said:?}");
+    assert!(said.stderr.contains("--secrets-dir do not count here"), "{}", said.stderr);
+}

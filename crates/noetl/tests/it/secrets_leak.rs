@@ -75,6 +75,15 @@ workflow:
           kind: http
           url: "http://127.0.0.1:1/{{ keychain.env.value | urlencode }}?p={{ keychain.bearer.token }}"
           spec: {policy: {rules: [{else: {then: {do: continue}}}]}}
+    next: {arcs: [{step: fetch}]}
+  - step: fetch
+    tool:
+      - got: {kind: secrets, provider: file, key: deep/secret, set: {ctx.got: '{{ output.value }}'}}
+      - passed_on: {kind: http, method: POST, url: "{{ workload.echo }}-of-file", json: {fetched: "{{ got.value }}"}}
+      - repeated: {kind: noop, result: {again: '{{ got.value }}', sent: '{{ passed_on.status_code }}'}}
+    next: {arcs: [{step: alone}]}
+  - step: alone
+    tool: {kind: secrets, provider: env, map: {host: LEAKED}}
     next: {arcs: [{step: shout}]}
   - step: shout
     tool: {kind: shell, command: "printf '%s\n' \"$SECRET\"; printf %s \"$SECRET\" | base64; exit 3", env: {SECRET: '{{ keychain.client.client_secret }}'}}
@@ -142,7 +151,13 @@ fn no_form_of_a_secret_is_in_any_byte_that_a_run_leaves() {
     let issued = json!({"access_token": ISSUED, "expires_in": 3600, "token_type": "Bearer"}).to_string();
     // An echo: what was asked comes back.
     let echo = json!({"key": FROM_ENV, "password": PASSWORD, "token": API_TOKEN, "issued": ISSUED}).to_string();
-    let web = Canned::new(&[("POST /token", 200, &issued), ("GET /echo", 200, &echo), ("POST /echo", 200, &echo)]);
+    let echo_of_file = json!({"fetched": FROM_FILE}).to_string();
+    let web = Canned::new(&[
+        ("POST /token", 200, &issued),
+        ("GET /echo", 200, &echo),
+        ("POST /echo", 200, &echo),
+        ("POST /echo-of-file", 200, &echo_of_file),
+    ]);
 
     let home = Home::new();
     for (name, kind, data) in [
@@ -181,6 +196,7 @@ fn no_form_of_a_secret_is_in_any_byte_that_a_run_leaves() {
     assert!(said.contains(&format!("GET /echo?key={FROM_ENV}")), "{said}");
     assert!(said.contains(&format!("Bearer {API_TOKEN}")), "{said}");
     assert!(said.contains(&format!("\"{ISSUED}\"")), "{said}");
+    assert!(said.contains(&format!("{echo_of_file}\n")), "{said}");
     assert_eq!(seen.iter().filter(|seen| seen.line == "POST /token").count(), 1, "a token is asked for once");
 
     let mut found: Vec<(String, Vec<u8>)> = Vec::new();
@@ -190,6 +206,8 @@ fn no_form_of_a_secret_is_in_any_byte_that_a_run_leaves() {
         &["get", "steps", id],
         &["get", "result", id, "start"],
         &["get", "result", id, "ask"],
+        &["get", "result", id, "fetch"],
+        &["get", "result", id, "alone"],
         &["get", "result", id, "shout"],
         &["get", "result", id, "raise"],
         &["events", id, "--json"],
@@ -209,16 +227,37 @@ fn no_form_of_a_secret_is_in_any_byte_that_a_run_leaves() {
         String::from_utf8_lossy(bytes).into_owned()
     };
     assert!(text(&format!("get result {id} start")).contains("********"), "{}", text("get result"));
+    for (step, field) in [("fetch", "again"), ("alone", "host")] {
+        let said = text(&format!("get result {id} {step}"));
+        assert!(said.contains(&format!("\"{field}\": \"********\"")), "{said}");
+    }
     assert!(text(&format!("get result {id} raise")).contains("it failed with ********"), "{}", text("status"));
     assert!(text("query SELECT * FROM noetl.keychain").contains("issued"), "the token is kept, sealed");
-    for path in ["/metrics", "/api/executions", &format!("/api/executions/{id}/events?limit=1000")] {
+    let of_run = ["", "/status", "/steps", "/tree", "/events?page_size=500", "/logs"];
+    let paths = of_run.map(|path| format!("/api/executions/{id}{path}"));
+    let paths = paths.iter().map(String::as_str);
+    for path in paths.chain(["/metrics", "/api/executions", "/api/credentials/db?include_data=true", "/api/workers"]) {
         found.push((path.to_owned(), get(&server.url, path)));
     }
+    let text = |name: &str| {
+        let (_, bytes) = found.iter().find(|(known, _)| known.ends_with(name)).unwrap();
+        String::from_utf8_lossy(bytes).into_owned()
+    };
+    assert!(text("/logs").contains("err ********"), "{}", text("/logs"));
+    let events = text("/events?page_size=500");
+    assert!(events.contains("playbook.failed") || events.contains("playbook.completed"), "all events: {events}");
     // The file beside the log of its writer, as `kill -9` would leave them, and once more after everything is in one.
     files_below(&home.path().join(".noetl"), &mut found);
     assert_eq!(server.stop(), Some(0));
     files_below(&home.path().join(".noetl"), &mut found);
     found.push(("server.log".to_owned(), std::fs::read(&log).unwrap()));
+    // What was searched is what there is to search.
+    let holds = |name: &str, text: &str| {
+        let mut places = found.iter().filter(|(known, _)| known.ends_with(name));
+        places.any(|(_, bytes)| bytes.windows(text.len()).any(|window| window == text.as_bytes()))
+    };
+    assert!(holds("noetl.db-wal", "********") && holds("noetl.db", "********"));
+    assert!(holds("server.log", "DEBUG") && holds("/metrics", "noetl_"));
 
     let mut leaks = Vec::new();
     for secret in [PASSWORD, API_TOKEN, CLIENT_SECRET, ISSUED, FROM_ENV, FROM_FILE] {

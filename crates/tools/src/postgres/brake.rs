@@ -55,7 +55,7 @@ pub(crate) async fn under_brake<T>(
     let mut kill_at: Option<Instant> = None;
     let mut give_up_at = None;
     link.set_busy(true);
-    let result = loop {
+    let mut result = loop {
         tokio::select! {
             biased;
             result = &mut work => break Some(result),
@@ -79,6 +79,18 @@ pub(crate) async fn under_brake<T>(
             Some(notice) = notices.recv() => notice.tell(log),
         }
     };
+    // Race: a terminated backend says so first and ends afterwards. Its connection is closed when it is really gone.
+    if force == Force::Terminated && matches!(&result, Some(Err(trouble)) if trouble.is_stop()) {
+        let closed = async {
+            while let Some(notice) = notices.recv().await {
+                notice.tell(log);
+            }
+        };
+        let until = give_up_at.unwrap_or_else(Instant::now);
+        if tokio::time::timeout_at(until, closed).await.is_err() {
+            result = None;
+        }
+    }
     // If this future is dropped before, it stays busy.
     link.set_busy(result.is_none());
     Worked { result, force, backend_pid: link.pid() }

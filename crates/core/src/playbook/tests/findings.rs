@@ -244,12 +244,59 @@ fn what_looks_wrong_is_warned_about() {
 }
 
 #[test]
+fn a_secret_is_warned_about_where_it_is_empty() {
+    let noop = "tool: {kind: noop}";
+    let shell = "tool: {kind: shell, command: x}";
+    check_warned(&[
+        (
+            &format!(
+                "- {{step: a, {shell}, next: {{arcs: [{{step: a, set: {{ctx.x: '{{{{ «keychain».k.v }}}}'}}}}]}}}}"
+            ),
+            "NE0706",
+            "empty",
+        ),
+        (
+            &format!("- {{step: a, {shell}, next: {{arcs: [{{step: a, when: '{{{{ «keychain».k.v == 1 }}}}'}}]}}}}"),
+            "NE0706",
+            "empty",
+        ),
+        (
+            &format!("- {{step: a, {shell}, next: {{arcs: [{{step: a, cond: «keychain».k.v == 1}}]}}}}"),
+            "NE0706",
+            "empty",
+        ),
+        (&format!("- {{step: a, {shell}, set: {{ctx.x: '{{{{ «keychain».k.v }}}}'}}}}"), "NE0706", "empty"),
+        (&format!("- {{step: a, {shell}, set: {{ctx.x: \"{{{{ «token»('k') }}}}\"}}}}"), "NE0706", "empty"),
+        (&format!("- {{step: a, {shell}, when: '{{{{ «keychain».k.v }}}}'}}"), "NE0706", "empty"),
+        (
+            &format!(
+                "- {{step: a, {shell}, spec: {{policy: {{admit: {{rules: [{{when: '{{{{ «keychain».k.v }}}}', then: {{allow: true}}}}]}}}}}}}}"
+            ),
+            "NE0706",
+            "empty",
+        ),
+        (&format!("- {{step: a, {shell}, loop: {{in: '{{{{ «keychain».k.v }}}}', iterator: i}}}}"), "NE0706", "empty"),
+        (&format!("- {{step: a, input: {{x: '{{{{ «keychain».k.v }}}}'}}, {noop}}}"), "NE0706", "empty"),
+        ("- {step: a, tool: {kind: noop, result: {x: '{{ «keychain».k.v }}'}}}", "NE0706", "`input`"),
+        ("- {step: a, tool: {kind: playbook, path: p, input: {x: '{{ «keychain».k.v }}'}}}", "NE0706", "empty"),
+        ("- {step: a, tool: {kind: shell, command: x, set: {ctx.x: '{{ «keychain».k.v }}'}}}", "NE0706", "empty"),
+    ]);
+    let given = format!(
+        "{HEAD}workload: {{token: 1}}\nkeychain: [{{name: k, kind: static, map: {{v: '{{{{ keychain.l.v }}}}'}}}}]\nworkflow:\n\
+         - step: a\n  input: {{x: '{{{{ keychain.k.v }}}}'}}\n  tool:\n  - n: {{kind: noop}}\n  \
+         - h: {{kind: http, url: '{{{{ keychain.k.v }}}}', input: {{y: \"{{{{ token('k') }}}}\"}}}}\n  \
+         set: {{ctx.x: '{{{{ token }}}}'}}\n"
+    );
+    assert_eq!(show(&compiled(&given).warnings), "");
+}
+
+#[test]
 fn names_that_something_defines_are_not_warned_about() {
     let source = format!(
         "{HEAD}workload: {{city: x}}\nextra: {{a: 1}}\nworkflow:\n- step: start\n  input: {{arg: 1}}\n  loop: {{in: '{{{{ city }}}}', iterator: item}}\n  \
          tool:\n  - {{name: first, kind: noop, input: {{own: 1}}, set: {{local: 1, iter.i: 2}}}}\n  \
          - {{name: second, kind: noop, input: {{x: '{{{{ [item, first, own, local, i, arg, start, var, extra, ctx, iter, output, job, env, \
-         keychain, event, result, loop_index, execution_id, _index, now(), range(3)] }}}}', y: '{{{{ nowhere | default(1) }}}}', \
+         event, result, loop_index, execution_id, _index, now(), range(3)] }}}}', y: '{{{{ nowhere | default(1) }}}}', \
          z: '{{% for q in city %}}{{{{ q }}}}{{{{ loop.index }}}}{{% endfor %}}'}}}}\n  set: {{ctx.var: 1}}\n"
     );
     assert_eq!(show(&compiled(&source).warnings), "");
