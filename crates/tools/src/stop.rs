@@ -88,6 +88,8 @@ pub(crate) struct Brake {
     limit: Option<(Instant, u64)>,
     timeout_grace: Duration,
     cause: Option<Cause>,
+    /// When the grace ends, once it has begun.
+    until: Option<Instant>,
 }
 
 impl Brake {
@@ -99,7 +101,7 @@ impl Brake {
             // A limit beyond what the clock can count is none.
             Instant::now().checked_add(Duration::from_millis(limit_ms)).map(|at| (at, limit_ms))
         });
-        Brake { signal, limit, timeout_grace, cause: None }
+        Brake { signal, limit, timeout_grace, cause: None, until: None }
     }
 
     /// Waits until the tool is to end, or to end sooner than it was told; returns the grace.
@@ -113,7 +115,7 @@ impl Brake {
                 None => std::future::pending().await,
             }
         };
-        tokio::select! {
+        let grace_ms = tokio::select! {
             order = self.signal.next() => {
                 self.cause.get_or_insert(Cause::Ordered);
                 order.grace_ms
@@ -123,7 +125,15 @@ impl Brake {
                 self.cause.get_or_insert(Cause::TimedOut { timeout_ms });
                 u64::try_from(self.timeout_grace.as_millis()).unwrap_or(u64::MAX)
             }
-        }
+        };
+        let until = Instant::now().checked_add(Duration::from_millis(grace_ms));
+        self.until = [self.until, until].into_iter().flatten().min();
+        grace_ms
+    }
+
+    /// Returns when the grace ends, if the tool is to end: what a tool begins afterwards must end at once.
+    pub(crate) fn until(&self) -> Option<Instant> {
+        self.until
     }
 
     /// Returns why the tool was told to end; the first reason counts.

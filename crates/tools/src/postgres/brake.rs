@@ -18,7 +18,8 @@ use crate::stop::Brake;
 /// Race: a request that arrives before the backend has begun with the statement is forgotten, so one is not enough.
 const CANCEL_REPEAT: Duration = Duration::from_millis(100);
 
-/// How long a terminated backend may take to close its connection.
+/// How long a terminated backend may take to close its connection, and one that was asked to end a statement to be done
+/// with it.
 const TERMINATE_WAIT: Duration = Duration::from_secs(5);
 
 /// How far a stop had to go.
@@ -49,10 +50,35 @@ pub(crate) async fn under_brake<T>(
     log: &dyn LogSink,
     work: impl Future<Output = Result<T, Trouble>>,
 ) -> Worked<T> {
+    braked(link, notices, brake, log, work, None).await
+}
+
+/// The same for work that goes on with a statement: it ends at once if an order was heard before.
+///
+/// Race: the order may have come while work on another connection was under way, and nobody else would end this one.
+pub(crate) async fn under_standing_brake<T>(
+    link: &Link,
+    notices: &mut mpsc::Receiver<Notice>,
+    brake: &mut Brake,
+    log: &dyn LogSink,
+    work: impl Future<Output = Result<T, Trouble>>,
+) -> Worked<T> {
+    let standing = brake.until();
+    braked(link, notices, brake, log, work, standing).await
+}
+
+async fn braked<T>(
+    link: &Link,
+    notices: &mut mpsc::Receiver<Notice>,
+    brake: &mut Brake,
+    log: &dyn LogSink,
+    work: impl Future<Output = Result<T, Trouble>>,
+    standing: Option<Instant>,
+) -> Worked<T> {
     let mut work = std::pin::pin!(work);
-    let mut force = Force::None;
-    let mut next_cancel = None;
-    let mut kill_at: Option<Instant> = None;
+    let mut kill_at = standing;
+    let mut force = if kill_at.is_some() { Force::Cancelled } else { Force::None };
+    let mut next_cancel = kill_at.map(|_| Instant::now());
     let mut give_up_at = None;
     link.set_busy(true);
     let mut result = loop {
@@ -79,15 +105,22 @@ pub(crate) async fn under_brake<T>(
             Some(notice) = notices.recv() => notice.tell(log),
         }
     };
-    // Race: a terminated backend says so first and ends afterwards. Its connection is closed when it is really gone.
-    if force == Force::Terminated && matches!(&result, Some(Err(trouble)) if trouble.is_stop()) {
-        let closed = async {
-            while let Some(notice) = notices.recv().await {
-                notice.tell(log);
+    // Race: a backend says that a statement is cancelled, or that it is terminated, before it is done with it. It is
+    // when it answers to something else, or has closed the connection.
+    if matches!(&result, Some(Err(trouble)) if trouble.is_stop()) {
+        let over = async {
+            match force {
+                Force::None => {}
+                // Another request may still come and hit this; then that is the answer.
+                Force::Cancelled => drop(link.client().batch_execute("").await),
+                Force::Terminated => {
+                    while let Some(notice) = notices.recv().await {
+                        notice.tell(log);
+                    }
+                }
             }
         };
-        let until = give_up_at.unwrap_or_else(Instant::now);
-        if tokio::time::timeout_at(until, closed).await.is_err() {
+        if tokio::time::timeout(TERMINATE_WAIT, over).await.is_err() {
             result = None;
         }
     }

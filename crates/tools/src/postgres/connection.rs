@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
 use tokio_postgres::{AsyncMessage, CancelToken, Client, SimpleQueryMessage};
 
 use super::error::Trouble;
@@ -51,6 +52,8 @@ pub(crate) struct Link {
     /// Whether a statement may be running.
     busy: AtomicBool,
     reset: Arc<Reset>,
+    /// What reads from the server, and holds the connection open.
+    reader: AbortHandle,
 }
 
 /// What is learned from a reset.
@@ -88,7 +91,7 @@ impl Connection {
             let reset = Arc::new(Reset::default());
             let learned = Arc::clone(&reset);
             // It ends when the client is dropped, or the server is gone.
-            tokio::spawn(async move {
+            let reader = tokio::spawn(async move {
                 while let Some(Ok(message)) = std::future::poll_fn(|context| connection.poll_message(context)).await {
                     let AsyncMessage::Notice(said) = message else { continue };
                     if learned.is_running.load(Ordering::Relaxed) && said.code().code() == NO_TRANSACTION {
@@ -98,7 +101,8 @@ impl Connection {
                         sender.try_send(Notice(text)).ok();
                     }
                 }
-            });
+            })
+            .abort_handle();
             let looks_whether_client_lives = client.batch_execute(LOOK_WHETHER_CLIENT_LIVES).await.is_ok();
             let pid = client.simple_query("SELECT pg_backend_pid()").await?.iter().find_map(|message| match message {
                 SimpleQueryMessage::Row(row) => row.get(0)?.parse().ok(),
@@ -107,7 +111,7 @@ impl Connection {
             let pid = pid.ok_or(Trouble::Odd("the server does not name its backend"))?;
             let target = Arc::clone(target);
             let busy = AtomicBool::new(false);
-            let link = Link { client, pid, target, cancel, looks_whether_client_lives, busy, reset };
+            let link = Link { client, pid, target, cancel, looks_whether_client_lives, busy, reset, reader };
             let connection = Connection { link, notices };
             connection.link.client.batch_execute(SETTINGS).await?;
             Ok(connection)
@@ -178,16 +182,20 @@ impl Link {
     /// Asks the server to end what runs on this connection. The connection must not be used for anything else
     /// afterwards: the request may arrive late.
     pub(crate) fn request_cancel(&self) {
+        tokio::spawn(self.cancel_request());
+    }
+
+    fn cancel_request(&self) -> impl Future<Output = ()> + use<> {
         let cancel = self.cancel.clone();
         let target = Arc::clone(&self.target);
-        tokio::spawn(async move {
+        async move {
             let requested = async { Ok::<_, Trouble>(cancel.cancel_query(target.tls.connector()?).await?) };
             match tokio::time::timeout(CONNECT_TIMEOUT, requested).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => tracing::warn!(%error, %target, "a cancel request did not get through"),
                 Err(_) => tracing::warn!(%target, "a cancel request got no answer"),
             }
-        });
+        }
     }
 }
 
@@ -198,7 +206,14 @@ impl Drop for Link {
             && !self.client.is_closed()
             && tokio::runtime::Handle::try_current().is_ok()
         {
-            self.request_cancel();
+            // Race: a request that comes before the backend has begun with the statement is forgotten. Nobody is left
+            // to repeat it, but a server that looks whether its client lives ends the statement of a closed connection.
+            let request = self.cancel_request();
+            let reader = self.reader.clone();
+            tokio::spawn(async move {
+                request.await;
+                reader.abort();
+            });
         }
     }
 }

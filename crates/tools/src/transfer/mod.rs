@@ -99,7 +99,10 @@ async fn transfer(slot: &mut Slot, means: &Means<'_>, plan: &Plan, brake: &mut B
         Place::Postgres => {
             let mut source = out_of_postgres::Source::open(means, plan, brake).await?;
             while let Some(chunk) = source.next(plan.chunk_rows, means, brake).await? {
-                target.write(means, plan, &chunk, brake).await?;
+                // Once it is to stop, the source is asked again until its statement has ended.
+                if brake.cause().is_none() {
+                    target.write(means, plan, &chunk, brake).await?;
+                }
             }
             source.close(means);
         }

@@ -3,7 +3,9 @@
 use super::plan::Plan;
 use super::{CHUNK_BYTES_MAX, Means, Row, config_error};
 use crate::failure::Failure;
-use crate::postgres::{Connection, Rows, before_it_began, of_statement, target, tool_error, under_brake};
+use crate::postgres::{
+    Connection, Rows, before_it_began, of_statement, target, tool_error, under_brake, under_standing_brake,
+};
 use crate::sql::{self, statements};
 use crate::stop::Brake;
 
@@ -53,7 +55,7 @@ impl Source {
             }
             Ok(chunk)
         };
-        let read = under_brake(link, notices, brake, means.outside.log, reading).await;
+        let read = under_standing_brake(link, notices, brake, means.outside.log, reading).await;
         // The statement still runs, in its way, until its last row is taken.
         link.set_busy(true);
         let chunk = read.settle(brake, |trouble| tool_error(&trouble))?;
