@@ -200,7 +200,7 @@ impl CommandState {
 
     /// Returns the state that `word` names.
     pub fn from_word(word: &str) -> Option<Self> {
-        CommandState::ALL.into_iter()            .find(|state| state.as_str() == word)
+        CommandState::ALL.into_iter().find(|state| state.as_str() == word)
     }
 
     /// Returns whether a worker may be running it.

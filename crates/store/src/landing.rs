@@ -98,9 +98,7 @@ pub(crate) fn check(rows: &mut impl Rows, append: &Append, locked: bool) -> Resu
             match rows.command_state(append.execution_id, *command_id, *epoch)? {
                 Some(CommandState::Pending) => change(rows, append, head),
                 // Pause or claim, likewise: what is set aside is not pending.
-                Some(
-                    CommandState::Paused | CommandState::Claimed | CommandState::Suspended | CommandState::Lost,
-                )
+                Some(CommandState::Paused | CommandState::Claimed | CommandState::Suspended | CommandState::Lost)
                 | None => refused(RefusedBy::NotPending),
             }
         }

@@ -12,8 +12,8 @@ use super::column::{
 };
 use super::{EventRow, canonical_name};
 use crate::event::{
-    Call, Cancelled, CommandDone, Escalated, Event, Exit, Initialized, Issued, Parent, PauseOrder, Recorded, SCHEMA_VERSION,
-    StepExited, Stopping, Suspended,
+    Call, Cancelled, CommandDone, Escalated, Event, Exit, Initialized, Issued, Parent, PauseOrder, Recorded,
+    SCHEMA_VERSION, StepExited, Stopping, Suspended,
 };
 use crate::execution::rerun::Rerun;
 use crate::id::{CommandId, ExecutionId, SessionId};
