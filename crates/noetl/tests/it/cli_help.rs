@@ -16,11 +16,12 @@ terminals only, and `NO_COLOR` turns them off. `--json` prints documents with so
 ";
 
 /// Every command.
-const COMMANDS: [&str; 65] = [
+const COMMANDS: [&str; 66] = [
     "",
     "run",
     "cancel",
     "cleanup",
+    "jobs",
     "why",
     "rerun",
     "status",
