@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::execution::rerun::Rerun;
-use crate::id::{CatalogId, CommandId, EventId, ExecutionId, SessionId};
+use crate::id::{CancellationId, CatalogId, CommandId, EventId, ExecutionId, SessionId};
 use crate::playbook::CancelMode;
 use crate::result::Bound;
 use crate::time::Timestamp;
@@ -443,8 +443,10 @@ pub struct Cancelled {
     pub grace_ms: u64,
     /// Top of this execution's family.
     pub root_execution_id: ExecutionId,
-    /// The execution that the request named.
+    /// The execution that the request named; for a selection, the selected one that this was reached through.
     pub requested_execution_id: ExecutionId,
+    /// The job that carried it out, when it took more than one commit.
+    pub job_id: Option<CancellationId>,
     /// The commands held by workers at this moment.
     pub in_flight: Vec<CommandId>,
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::event::Wait;
-use crate::id::{CatalogId, CommandId, ExecutionId, SessionId};
+use crate::id::{CancellationId, CatalogId, CommandId, ExecutionId, SessionId};
 use crate::playbook::CancelMode;
 use crate::time::Timestamp;
 
@@ -142,14 +142,20 @@ pub struct CancelInfo {
     pub cancelled_by: String,
     /// Self-declared.
     pub requested_by: Option<String>,
+    /// Where the request came from.
+    #[serde(default)]
+    pub remote: Option<String>,
     /// How what runs is treated.
     pub mode: CancelMode,
     /// Grace of an interrupt, in milliseconds.
     pub grace_ms: u64,
     /// When the present mode was ordered.
     pub since: Timestamp,
-    /// The execution that the request named.
+    /// The execution that the request named; for a selection, the selected one that this was reached through.
     pub requested_execution_id: ExecutionId,
+    /// The job that carried it out, when it took more than one commit.
+    #[serde(default)]
+    pub job_id: Option<CancellationId>,
     /// The request's `Idempotency-Key`, so that a repeat of it gets the first answer.
     #[serde(default)]
     pub idempotency_key: Option<String>,

@@ -1,25 +1,31 @@
-//! Cancelling many executions at once, by what they have in common.
+//! Cancelling many executions at once, by what they have in common or by their ids.
 //!
-//! What matches is found by a plain read and looked at again under the lock of its head: whatever has moved on in
-//! between is spared. One request decides at most [`MATCHED_MAX`]; it answers when all of them are decided.
+//! Such a request is a [job](crate::job), recorded before the first of them is cancelled. What matches is found by a
+//! plain read and looked at again under the lock of its head: whatever has moved on in between is spared. The request is
+//! answered when everything is decided, or after the time it allows; then the job goes on without it.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
 
-use futures_util::{StreamExt as _, stream};
-use noetl_core::head::{CommandState, Head, HeadView, Status};
-use noetl_core::id::ExecutionId;
+use noetl_core::control::selection::Selection;
+use noetl_core::id::{CancellationId, ExecutionId};
 use noetl_core::time::Timestamp;
-use noetl_store::{ListQuery, StoreError};
+use noetl_store::{Cancellation, JobQuery, ListQuery, StoreError};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio::time::{Duration, Instant};
 
-use crate::cancel::{CancelError, CancelRequest};
+use crate::cancel::{CancelRequest, What};
 use crate::engine::Engine;
+use crate::job::{self, Stepped, Walk};
 
 /// Most executions that one request may match.
-pub const MATCHED_MAX: u64 = 10_000;
-/// Executions listed at a time.
+pub const MATCHED_MAX: u64 = 10_000_000;
+/// Most ids that one request may name.
+pub const IDS_MAX: usize = 10_000;
+/// Most executions that an answer lists; it always counts them all.
+pub const LISTED_MAX: usize = 10_000;
+/// Executions looked at together, to find what is stuck.
 const PAGE: u64 = 1_000;
-/// Cancels under way at the same time: the store writes them together.
-const AT_ONCE: usize = 32;
 
 /// What executions have in common. All conditions hold together; only running ones match.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -37,26 +43,51 @@ pub struct Filter {
     pub stuck: bool,
 }
 
-/// A request to cancel whatever matches.
+/// Which executions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Selected {
+    /// Whatever runs and matches.
+    Matching(Filter),
+    /// These.
+    Listed(Vec<ExecutionId>),
+}
+
+/// A request to cancel many.
 #[derive(Debug, Clone)]
 pub struct BulkRequest {
     /// What to cancel.
-    pub filter: Filter,
+    pub selected: Selected,
     /// How each is cancelled; `execution_id` is replaced.
     pub how: CancelRequest,
     /// Refuse if more match.
     pub max: u64,
+    /// Most executions visited per second.
+    pub rate: Option<u32>,
+    /// How long the request may hang until everything is decided, in milliseconds.
+    pub answer_ms: u64,
 }
 
-/// What became of it.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+/// What became of it. Lists hold at most [`LISTED_MAX`].
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct BulkAnswer {
-    /// What matched, newest first.
+    /// How many matched.
+    pub matched_count: u64,
+    /// What matched, newest first; only when nothing was to be changed.
     pub matched: Vec<ExecutionId>,
-    /// What was cancelled, descendants included when the request cascades.
+    /// How many were cancelled so far, descendants included.
+    pub cancelled_count: u64,
+    /// What was cancelled so far, descendants included when the request cascades.
     pub cancelled: Vec<ExecutionId>,
+    /// What was cancelled before, and is stopped harder.
+    pub escalated: Vec<ExecutionId>,
     /// What matched at first and had moved on, or ended, when it was looked at under the lock.
     pub spared: Vec<ExecutionId>,
+    /// What was named and does not exist.
+    pub unknown: Vec<ExecutionId>,
+    /// Everything is decided.
+    pub complete: bool,
+    /// The job; `None` when nothing matched, or nothing was to be changed.
+    pub job_id: Option<CancellationId>,
 }
 
 /// Why nothing was cancelled.
@@ -74,128 +105,165 @@ pub enum BulkError {
 }
 
 impl Engine {
-    /// Cancels whatever matches. With `how.dry_run` it only says what does.
+    /// Cancels whatever is selected. With `how.dry_run` it only says what is.
     pub async fn cancel_matching(&self, request: &BulkRequest) -> Result<BulkAnswer, BulkError> {
-        let now = self.store.now().await?;
-        let wanted = Arc::new(Wanted::of(&request.filter, now));
-        let matched = self.matching(&request.filter, &wanted, request.max.min(MATCHED_MAX)).await?;
-        let mut answer = BulkAnswer { matched, ..BulkAnswer::default() };
-        if request.how.dry_run {
-            return Ok(answer);
+        let key = request.how.idempotency_key.as_ref().map(|key| format!("cancel/{key}"));
+        if let Some(key) = &key
+            && let Some(kept) = self.store.answer(key).await?
+        {
+            let kept = serde_json::from_value(kept);
+            return Ok(kept.map_err(|error| StoreError::Corrupt(format!("the answer kept for {key}: {error}")))?);
         }
-        let cancels = stream::iter(answer.matched.clone()).map(|execution_id| {
-            let order = CancelRequest { execution_id, idempotency_key: None, ..request.how.clone() };
-            let wanted = Arc::clone(&wanted);
-            async move { (execution_id, self.cancel_if(order, wanted).await) }
-        });
-        let mut cancels = cancels.buffered(AT_ONCE);
-        while let Some((execution_id, outcome)) = cancels.next().await {
-            match outcome {
-                Ok(mut cancelled) if !cancelled.is_empty() => answer.cancelled.append(&mut cancelled),
-                // Removed, ended or moved on in between.
-                Ok(_) | Err(CancelError::Unknown(_) | CancelError::AlreadyEnded { .. }) => {
-                    answer.spared.push(execution_id);
-                }
-                Err(CancelError::Store(error)) => return Err(error.into()),
-            }
+        let answer = self.cancel_selected(request).await?;
+        if let Some(key) = key.filter(|_| !request.how.dry_run) {
+            self.store.keep_answer(&key, serde_json::to_value(&answer).unwrap_or(Value::Null)).await?;
         }
         Ok(answer)
     }
 
-    /// Cancels one that still is what was wanted; returns what it cancelled.
-    async fn cancel_if(&self, order: CancelRequest, wanted: Arc<Wanted>) -> Result<Vec<ExecutionId>, CancelError> {
-        if order.cascade {
-            // A cascade fences its members one by one: its top is looked at right before.
-            let Some(view) = self.store.view(order.execution_id).await? else { return Ok(Vec::new()) };
-            if !wanted.holds(&view) {
-                return Ok(Vec::new());
-            }
-            return Ok(self.cancel_family(&order).await?.cancelled_executions);
+    async fn cancel_selected(&self, request: &BulkRequest) -> Result<BulkAnswer, BulkError> {
+        let asked = Instant::now();
+        let now = self.store.now().await?;
+        let id = CancellationId(self.next_id(now));
+        // Whatever is born after this moment has a higher id: nothing that was not counted can come to match.
+        let horizon = ExecutionId(id.0);
+        let selection = selection(&request.selected, now);
+        let (matched_count, matched) = self.count(&selection, horizon, request).await?;
+        let mut answer = BulkAnswer { matched_count, complete: true, ..BulkAnswer::default() };
+        if request.how.dry_run {
+            answer.matched = matched;
+            return Ok(answer);
         }
-        let answer = self.cancel_one_if(&order, move |view| wanted.holds(view)).await?;
-        Ok(answer.map(|answer| answer.cancelled_executions).unwrap_or_default())
-    }
-
-    async fn matching(&self, filter: &Filter, wanted: &Wanted, max: u64) -> Result<Vec<ExecutionId>, BulkError> {
-        let mut matched = Vec::new();
-        let mut before = None;
-        loop {
-            let query = ListQuery {
-                status: vec![Status::Running],
-                path: filter.path.clone(),
-                parent: filter.parent,
-                started_before: wanted.started_before,
-                idle_since: wanted.idle_since,
-                before,
-                limit: PAGE,
-                ..ListQuery::default()
-            };
-            let page = self.store.executions(query).await?;
-            let Some(last) = page.last() else { return Ok(matched) };
-            before = Some(last.execution_id);
-            for head in &page {
-                if filter.stuck && !self.is_stuck(head).await? {
-                    continue;
-                }
-                matched.push(head.execution_id);
-                if matched.len() as u64 > max {
-                    return Err(BulkError::TooMany { max });
-                }
-            }
+        if matched_count == 0 {
+            return Ok(answer);
         }
-    }
-
-    /// Returns whether nothing will ever move it on by itself.
-    async fn is_stuck(&self, head: &Head) -> Result<bool, StoreError> {
-        if head.in_flight > 0 {
-            return Ok(false);
-        }
-        let Some(view) = self.store.view(head.execution_id).await? else { return Ok(false) };
-        if !waits_for_nothing(&view) {
-            return Ok(false);
-        }
-        let children = ListQuery {
-            parent: Some(head.execution_id),
-            status: vec![Status::Running],
-            limit: 1,
-            ..ListQuery::default()
+        let mut missing: BTreeSet<ExecutionId> = selection.ids.iter().copied().collect();
+        let job = Cancellation {
+            cascade: request.how.cascade,
+            rate: request.rate,
+            selected: Some(matched_count),
+            cursor: missing.is_empty().then_some(horizon),
+            selection: Some(selection),
+            ..job::recorded(id, &request.how, now)
         };
-        Ok(self.store.executions(children).await?.is_empty())
+        self.store.open_cancellation(job.clone()).await?;
+        tracing::info!(job = %id, by = job.cancelled_by, selected = matched_count, "many executions are cancelled");
+        let Some(mut driving) = self.cascades.drive(id) else {
+            return Err(StoreError::Unavailable(format!("job {id} is driven twice")).into());
+        };
+        answer.job_id = Some(id);
+        answer.complete = false;
+        let deadline = asked + Duration::from_millis(request.answer_ms);
+        let mut walk = Walk::new(&job, self.options.default_cancel_mode);
+        // The next step is taken here, or by the sweep once nobody drives it here.
+        while Instant::now() < deadline && walk.next_step().is_none_or(|at| at < deadline) {
+            walk.pause().await;
+            let stepped = walk.step(self).await?;
+            answer.complete = stepped.done;
+            stepped.decided.iter().for_each(|one| {
+                missing.remove(&one.head.execution_id);
+            });
+            stepped.spared.iter().for_each(|id| {
+                missing.remove(id);
+            });
+            answer.note(stepped);
+            if answer.complete {
+                break;
+            }
+        }
+        driving.done = answer.complete;
+        if answer.complete {
+            answer.unknown = missing.into_iter().collect();
+        }
+        Ok(answer)
+    }
+
+    /// Counts what matches, and names some.
+    async fn count(
+        &self,
+        selection: &Selection,
+        horizon: ExecutionId,
+        request: &BulkRequest,
+    ) -> Result<(u64, Vec<ExecutionId>), BulkError> {
+        let max = request.max;
+        let mut found = selection.ids.clone();
+        let mut count = found.len() as u64;
+        if found.is_empty() && !selection.stuck {
+            let query = ListQuery { before: Some(horizon), ..job::query_of(selection) };
+            let counted = ListQuery { limit: max.saturating_add(1), ..query.clone() };
+            count = self.store.count_executions(counted).await?;
+            if request.how.dry_run && count <= max {
+                found = self.store.execution_ids(ListQuery { limit: LISTED_MAX as u64, ..query }).await?;
+            }
+        } else if found.is_empty() {
+            let mut next = Some(horizon);
+            while let Some(before) = next.filter(|_| count <= max) {
+                let query = ListQuery { before: Some(before), limit: PAGE, ..job::query_of(selection) };
+                let (ids, to) = self.page_of(selection, query).await?;
+                count += ids.len() as u64;
+                found.extend(ids);
+                found.truncate(LISTED_MAX);
+                next = to;
+            }
+        }
+        if count > max { Err(BulkError::TooMany { max }) } else { Ok((count, found)) }
+    }
+
+    /// Returns cascades and jobs, newest first.
+    pub async fn jobs(&self, query: JobQuery) -> Result<Vec<Cancellation>, StoreError> {
+        self.store.cancellations(query).await
+    }
+
+    /// Returns one cascade or job, and how many of those it has cancelled still run.
+    pub async fn job(&self, id: CancellationId) -> Result<Option<(Cancellation, u64)>, StoreError> {
+        let Some(job) = self.store.cancellation(id).await? else { return Ok(None) };
+        let query = ListQuery { unquiesced: true, job: Some(id), limit: MATCHED_MAX, ..ListQuery::default() };
+        Ok(Some((job, self.store.count_executions(query).await?)))
+    }
+
+    /// Lets a job select nothing more; `None` when there is none.
+    pub async fn stop_job(&self, id: CancellationId, by: &str) -> Result<Option<Cancellation>, StoreError> {
+        self.store.stop_cancellation(id, by).await
     }
 }
 
-/// The filter as times, for looking again under the lock.
-#[derive(Debug)]
-struct Wanted {
-    started_before: Option<Timestamp>,
-    idle_since: Option<Timestamp>,
-    stuck: bool,
+impl BulkAnswer {
+    fn note(&mut self, stepped: Stepped) {
+        for one in stepped.decided {
+            let list = match one.what {
+                What::Cancelled { .. } => {
+                    self.cancelled_count += 1;
+                    &mut self.cancelled
+                }
+                What::Escalated => &mut self.escalated,
+                What::AlreadyEnded => continue,
+            };
+            if list.len() < LISTED_MAX {
+                list.push(one.head.execution_id);
+            }
+        }
+        let left = LISTED_MAX.saturating_sub(self.spared.len());
+        self.spared.extend(stepped.spared.into_iter().take(left));
+    }
 }
 
-impl Wanted {
-    fn of(filter: &Filter, now: Timestamp) -> Self {
-        let ago = |ms: u64| Timestamp(now.0.saturating_sub(i64::try_from(ms).unwrap_or(i64::MAX)));
-        Wanted {
+/// The request with its lengths of time as moments, so that it can be asked again later.
+fn selection(selected: &Selected, now: Timestamp) -> Selection {
+    let ago = |ms: u64| Timestamp(now.0.saturating_sub(i64::try_from(ms).unwrap_or(i64::MAX)));
+    match selected {
+        Selected::Matching(filter) => Selection {
+            ids: Vec::new(),
+            path: filter.path.clone(),
+            parent: filter.parent,
             started_before: filter.older_than_ms.map(ago),
             idle_since: filter.idle_for_ms.map(ago),
             stuck: filter.stuck,
+        },
+        Selected::Listed(ids) => {
+            let mut ids = ids.clone();
+            ids.sort_unstable();
+            ids.dedup();
+            Selection { ids, ..Selection::default() }
         }
     }
-
-    fn holds(&self, view: &HeadView) -> bool {
-        let head = &view.head;
-        head.is_active()
-            && self.started_before.is_none_or(|before| head.started_at < before)
-            && self.idle_since.is_none_or(|since| head.updated_at <= since)
-            && (!self.stuck || waits_for_nothing(view))
-    }
-}
-
-/// No worker holds a command of it, none waits for a time or a child, and nobody has paused it.
-fn waits_for_nothing(view: &HeadView) -> bool {
-    view.head.pause.is_none()
-        && view.commands.iter().all(|row| match row.state {
-            CommandState::Pending | CommandState::Lost => true,
-            CommandState::Paused | CommandState::Claimed | CommandState::Suspended => false,
-        })
 }

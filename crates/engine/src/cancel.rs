@@ -233,23 +233,10 @@ impl Engine {
     }
 
     async fn cancel_one(&self, request: &CancelRequest) -> Result<CancelAnswer, CancelError> {
-        let answer = self.cancel_one_if(request, |_| true).await?;
-        answer.ok_or(CancelError::Unknown(request.execution_id))
-    }
-
-    /// Cancels one if it still is as wanted when its head is locked; `None` when it is not, or does not exist.
-    pub(crate) async fn cancel_one_if(
-        &self,
-        request: &CancelRequest,
-        wanted: impl Fn(&HeadView) -> bool + Send + Sync + 'static,
-    ) -> Result<Option<CancelAnswer>, CancelError> {
         let asked = self.request(request);
         let seen: Arc<Mutex<Option<Decided>>> = Arc::default();
         let out = Arc::clone(&seen);
         self.under_lock_with(request.execution_id, None, move |locked, ids| {
-            if !wanted(&locked.view) {
-                return None;
-            }
             let (decided, append) = decide(&locked.view, &asked, locked.now, ids);
             *hold(&out) = Some(decided);
             let append = append?;
@@ -257,20 +244,21 @@ impl Engine {
             Some((append, landing))
         })
         .await?;
-        let Some(decided) = hold(&seen).take() else { return Ok(None) };
+        let Some(decided) = hold(&seen).take() else { return Err(CancelError::Unknown(request.execution_id)) };
         self.tell_workers(&decided);
         if decided.what == What::AlreadyEnded {
             return Err(CancelError::AlreadyEnded { head: Box::new(decided.head) });
         }
         let mut answer = answer(request, vec![decided]);
         answer.active_descendants = self.active_descendants(request.execution_id).await?;
-        Ok(Some(answer))
+        Ok(answer)
     }
 
     /// Returns the request as the core reads it.
     pub(crate) fn request(&self, request: &CancelRequest) -> Request {
         Request {
             requested_execution_id: request.execution_id,
+            job_id: None,
             reason: request.reason.clone(),
             cancelled_by: request.cancelled_by.clone(),
             requested_by: request.requested_by.clone(),

@@ -6,26 +6,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
-use noetl_core::append::{Append, Due};
-use noetl_core::control::cancel::{self as cancel_core, BY_TIMEOUT, Request};
+use noetl_core::append::Due;
+use noetl_core::control::cancel::{self as cancel_core, BY_TIMEOUT};
 use noetl_core::head::Head;
 use noetl_core::id::{CancellationId, ExecutionId};
 use noetl_core::playbook::CancelMode;
-use noetl_store::{Cancellation, FamilyAction, ListQuery, LockedView, StoreError};
+use noetl_store::{Cancellation, ListQuery, StoreError};
 use tokio::time::{Duration, Instant};
 
-use crate::cancel::{self, CancelAnswer, CancelError, CancelRequest, CancelStatus, Decided, What};
+use crate::cancel::{self, CancelAnswer, CancelError, CancelRequest, CancelStatus, What};
 use crate::engine::Engine;
 use crate::hold;
-use crate::landing::Landing;
-use crate::pause::Change;
+use crate::job::{self, Stepped, Walk};
 
-/// Heads in one transaction at most.
-pub(crate) const CHUNK_MAX: usize = 500;
-/// Heads in the first transaction.
-const CHUNK_FIRST: usize = 64;
-/// How long one transaction should take: other work waits for it.
-const CHUNK_TIME: Duration = Duration::from_millis(5);
 /// Members of a family listed at a time.
 const FAMILY_PAGE: u64 = 1000;
 /// Members of a family looked at when nothing is written, at most.
@@ -34,7 +27,7 @@ const FAMILY_MAX: usize = 100_000;
 /// Members whose running commands are listed when nothing is written, at most.
 const IN_FLIGHT_LOOKED_AT: usize = 1_000;
 
-/// The cascades that this process is driving.
+/// The cascades and jobs that this process is driving.
 #[derive(Debug, Default)]
 pub(crate) struct Cascades {
     driving: Mutex<BTreeSet<CancellationId>>,
@@ -42,7 +35,7 @@ pub(crate) struct Cascades {
     left: Mutex<BTreeSet<CancellationId>>,
 }
 
-/// The right to drive one cascade in this process. Given up unfinished, the sweep goes on with it.
+/// The right to drive one cascade or job in this process. Given up unfinished, the sweep goes on with it.
 #[derive(Debug)]
 pub(crate) struct Driving {
     cascades: Arc<Cascades>,
@@ -73,49 +66,6 @@ impl Drop for Driving {
     }
 }
 
-/// A walk down a family.
-struct Walk {
-    request: Arc<Request>,
-    size: usize,
-}
-
-impl Walk {
-    fn new(request: Request) -> Self {
-        Walk { request: Arc::new(request), size: CHUNK_FIRST }
-    }
-
-    /// Decides the next chunk; returns what it decided, and whether nothing is left.
-    async fn step(&mut self, engine: &Engine, id: CancellationId) -> Result<(Vec<Decided>, bool), StoreError> {
-        type Seen = Vec<(Decided, Option<(Landing, u64)>)>;
-        let seen: Arc<Mutex<Seen>> = Arc::default();
-        let decide = {
-            let (seen, request, ids) = (Arc::clone(&seen), Arc::clone(&self.request), Arc::clone(&engine.ids));
-            Box::new(move |locked: &LockedView| -> Option<Append> {
-                let (decided, append) = cancel::decide(&locked.view, &request, locked.now, &mut hold(&ids));
-                let landing = append.as_ref().map(|append| {
-                    let version = locked.view.head.version + append.events.len() as u64;
-                    (Landing::of_control(append, &locked.view.head), version)
-                });
-                hold(&seen).push((decided, landing));
-                append
-            })
-        };
-        let began = Instant::now();
-        let chunk = engine.store.cancel_chunk(id, self.size, decide).await?;
-        let took = began.elapsed();
-        self.size = if took > CHUNK_TIME { self.size / 2 } else { self.size * 2 }.clamp(16, CHUNK_MAX);
-        let mut all = Vec::new();
-        for (decided, landing) in std::mem::take(&mut *hold(&seen)) {
-            if let Some((landing, version)) = landing {
-                engine.landed(landing, version);
-            }
-            engine.tell_workers(&decided);
-            all.push(decided);
-        }
-        Ok((all, chunk.done))
-    }
-}
-
 impl Engine {
     pub(crate) async fn cancel_family(&self, request: &CancelRequest) -> Result<CancelAnswer, CancelError> {
         let Some(head) = self.store.head(request.execution_id).await? else {
@@ -124,32 +74,20 @@ impl Engine {
         let now = self.now().await?;
         let id = CancellationId(self.next_id(now));
         // Before the first fence: a crash right after it must leave somebody who knows that there is more to do.
-        self.store
-            .open_cancellation(Cancellation {
-                cancellation_id: id,
-                action: FamilyAction::Cancel,
-                requested_execution_id: request.execution_id,
-                reason: request.reason.clone(),
-                cancelled_by: request.cancelled_by.clone(),
-                requested_by: request.requested_by.clone(),
-                remote: request.remote.clone(),
-                mode: request.mode,
-                grace_ms: request.grace_ms,
-                idempotency_key: request.idempotency_key.clone(),
-                cancelled: 0,
-                visited: 0,
-                created_at: now,
-                done_at: None,
-            })
-            .await?;
+        let cancellation = Cancellation {
+            requested_execution_id: Some(request.execution_id),
+            cascade: true,
+            ..job::recorded(id, request, now)
+        };
+        self.store.open_cancellation(cancellation.clone()).await?;
         let Some(mut driving) = self.cascades.drive(id) else {
             return Err(StoreError::Unavailable(format!("cascade {id} is driven twice")).into());
         };
         let deadline = Instant::now() + Duration::from_millis(self.options.cascade_answer_ms);
-        let mut walk = Walk::new(self.request(request));
+        let mut walk = Walk::new(&cancellation, self.options.default_cancel_mode);
         let mut decided = Vec::new();
         loop {
-            let (chunk, done) = walk.step(self, id).await?;
+            let Stepped { decided: chunk, done, .. } = walk.step(self).await?;
             decided.extend(
                 chunk
                     .into_iter()
@@ -186,8 +124,9 @@ impl Engine {
     pub(crate) async fn time_out(&self, due: &Due) -> Result<Option<(Cancellation, Driving)>, StoreError> {
         let Some(head) = self.store.head(due.execution_id).await?.filter(Head::is_active) else { return Ok(None) };
         // The obligation is deleted when the execution has ended, which the cascade sees to.
-        let begun =
-            |known: &Cancellation| known.requested_execution_id == due.execution_id && known.cancelled_by == BY_TIMEOUT;
+        let begun = |known: &Cancellation| {
+            known.requested_execution_id == Some(due.execution_id) && known.cancelled_by == BY_TIMEOUT
+        };
         if self.store.open_cancellations().await?.iter().any(begun) {
             return Ok(None);
         }
@@ -205,57 +144,15 @@ impl Engine {
     ) -> Result<Option<(Cancellation, Driving)>, StoreError> {
         let now = self.now().await?;
         let cancellation = Cancellation {
-            cancellation_id: CancellationId(self.next_id(now)),
-            action: FamilyAction::Cancel,
-            requested_execution_id,
+            requested_execution_id: Some(requested_execution_id),
+            cascade: true,
             reason: Some(reason),
-            cancelled_by: cancelled_by.to_owned(),
-            requested_by: None,
-            remote: None,
             mode: Some(CancelMode::Interrupt),
-            grace_ms: None,
-            idempotency_key: None,
-            cancelled: 0,
-            visited: 0,
-            created_at: now,
-            done_at: None,
+            ..job::empty(CancellationId(self.next_id(now)), cancelled_by, now)
         };
         self.store.open_cancellation(cancellation.clone()).await?;
         let driving = self.cascades.drive(cancellation.cancellation_id);
         Ok(driving.map(|driving| (cancellation, driving)))
-    }
-
-    /// Goes on with a cascade that somebody left or lost, to its end.
-    pub(crate) async fn finish_cascade(
-        &self,
-        cancellation: &Cancellation,
-        mut driving: Driving,
-    ) -> Result<(), StoreError> {
-        let action = match cancellation.action {
-            FamilyAction::Cancel => None,
-            FamilyAction::Pause => Some(Change::Pause),
-            FamilyAction::Resume => Some(Change::Resume),
-        };
-        if let Some(change) = action {
-            return self.finish_pausing(cancellation, change, driving).await;
-        }
-        let mut walk = Walk::new(Request {
-            requested_execution_id: cancellation.requested_execution_id,
-            reason: cancellation.reason.clone(),
-            cancelled_by: cancellation.cancelled_by.clone(),
-            requested_by: cancellation.requested_by.clone(),
-            remote: cancellation.remote.clone(),
-            cascade: true,
-            mode: cancellation.mode,
-            default_mode: self.options.default_cancel_mode,
-            grace_ms: cancellation.grace_ms,
-            idempotency_key: cancellation.idempotency_key.clone(),
-        });
-        while !walk.step(self, cancellation.cancellation_id).await?.1 {
-            tokio::task::yield_now().await;
-        }
-        driving.done = true;
-        Ok(())
     }
 
     /// Says what a request would cancel now.

@@ -7,10 +7,10 @@
 //! Nothing here opens a socket, starts a process or reads a wall clock, and nothing depends on which task runs
 //! first: the simulator runs this very code in a seeded world.
 //!
-//! In reading order: `engine`, what there is; `start`, `rerun`, `cancel`, `cascade`, `pause`, `stop` and `bulk`, what
-//! people ask for; `mailbox`, `drive`, `lock`, `batch` and `landing`, the way of an input to the log and what follows
-//! from it; `attend`, `advance`, `desk`, `claim` and `lease`, the workers; `secrets`, what they may know; `sweep`, for
-//! everything that was missed; `schedule`, for what starts by the clock; `worker`, the other side.
+//! In reading order: `engine`, what there is; `start`, `rerun`, `cancel`, `cascade`, `job`, `pause`, `stop` and `bulk`, what
+//! people ask for; `mailbox`, `drive`, `lock`, `batch` and `landing`, the way of an input to the log and what follows from it;
+//! `attend`, `advance`, `desk`, `claim` and `lease`, the workers; `secrets`, what they may know; `sweep`, for everything
+//! that was missed; `schedule`, for what starts by the clock; `worker`, the other side.
 
 pub mod engine;
 
@@ -20,6 +20,7 @@ pub mod start;
 pub mod bulk;
 pub mod cancel;
 mod cascade;
+mod job;
 
 pub mod pause;
 pub mod stop;
@@ -64,7 +65,7 @@ mod watch;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use advance::{Advance, Advanced};
-pub use bulk::{BulkAnswer, BulkError, BulkRequest, Filter};
+pub use bulk::{BulkAnswer, BulkError, BulkRequest, Filter, Selected};
 pub use cancel::{CancelAnswer, CancelError, CancelRequest, CancelStatus};
 pub use catalog::{RegisterError, Registered};
 pub use engine::{Engine, EngineOptions, Running};

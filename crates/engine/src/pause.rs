@@ -11,12 +11,13 @@ use noetl_core::control::pause::{self, Answer, Request};
 use noetl_core::head::{Head, HeadView, PauseInfo};
 use noetl_core::id::{CancellationId, ExecutionId, IdSource};
 use noetl_core::time::Timestamp;
-use noetl_store::{Cancellation, FamilyAction, LockedView, StoreError};
+use noetl_store::{Cancellation, FamilyAction, LockedView, Pick, StoreError, Visit};
 use tokio::time::{Duration, Instant};
 
-use crate::cascade::{CHUNK_MAX, Driving};
+use crate::cascade::Driving;
 use crate::engine::Engine;
 use crate::hold;
+use crate::job::{self, CHUNK_MAX};
 use crate::landing::Landing;
 
 /// What is wanted.
@@ -206,20 +207,12 @@ impl Engine {
         }
         let now = self.now().await?;
         let walk = Cancellation {
-            cancellation_id: CancellationId(self.next_id(now)),
             action: asked.change.action(),
-            requested_execution_id: asked.execution_id,
+            requested_execution_id: Some(asked.execution_id),
+            cascade: true,
             reason: asked.reason.clone(),
-            cancelled_by: asked.by.clone(),
             requested_by: asked.requested_by.clone(),
-            remote: None,
-            mode: None,
-            grace_ms: None,
-            idempotency_key: None,
-            cancelled: 0,
-            visited: 0,
-            created_at: now,
-            done_at: None,
+            ..job::empty(CancellationId(self.next_id(now)), &asked.by, now)
         };
         // Before the first fence: a crash right after it must leave somebody who knows that there is more to do.
         self.store.open_cancellation(walk.clone()).await?;
@@ -256,7 +249,7 @@ impl Engine {
         type Seen = Vec<(Decided, Option<(Landing, u64)>)>;
         let seen: Arc<Mutex<Seen>> = Arc::default();
         let request = Request {
-            requested_execution_id: walk.requested_execution_id,
+            requested_execution_id: walk.requested_execution_id.unwrap_or(ExecutionId(0)),
             reason: walk.reason.clone(),
             by: walk.cancelled_by.clone(),
             requested_by: walk.requested_by.clone(),
@@ -264,17 +257,18 @@ impl Engine {
         };
         let fence = {
             let (seen, ids) = (Arc::clone(&seen), Arc::clone(&self.ids));
-            Box::new(move |locked: &LockedView| -> Option<Append> {
+            Box::new(move |locked: &LockedView, _through: ExecutionId| {
                 let (decided, append) = decide(&locked.view, change, &request, locked.now, &mut hold(&ids));
                 let landing = append.as_ref().map(|append| {
                     let version = locked.view.head.version + append.events.len() as u64;
                     (Landing::of_control(append, &locked.view.head), version)
                 });
                 hold(&seen).push((decided, landing));
-                append
+                // An ended one may have descendants that run on.
+                Visit { append, walks_on: true }
             })
         };
-        let chunk = self.store.cancel_chunk(walk.cancellation_id, CHUNK_MAX, fence).await?;
+        let chunk = self.store.cancel_chunk(walk.cancellation_id, Pick::Front(CHUNK_MAX), fence).await?;
         let mut all = Vec::new();
         for (decided, landing) in std::mem::take(&mut *hold(&seen)) {
             if let Some((landing, version)) = landing {

@@ -2,14 +2,13 @@
 //!
 //! Everything it finds is usually seen to already, by a hint. Hints may be lost; the tables are the truth.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use noetl_core::append::{Due, DueKind};
 use noetl_core::control::cancel;
 use noetl_core::execution::Input;
 use noetl_core::head::{CommandState, HeadView};
-use noetl_core::id::{CancellationId, CommandId, SessionId};
+use noetl_core::id::{CommandId, SessionId};
 use noetl_core::playbook::CancelMode;
 use noetl_store::{Cancellation, StoreError};
 use tokio::sync::watch;
@@ -27,8 +26,6 @@ use crate::transport::Attempt;
 const LOOK_MAX: u64 = 1000;
 /// How soon after a hint everything is looked at, in milliseconds.
 const HINTED_MS: u64 = 5;
-/// After how long without progress a cascade is taken over from whoever ran it, in milliseconds.
-const STALLED_MS: u64 = 1_000;
 
 /// Sweeps until it is dropped.
 pub(crate) async fn run(engine: Arc<Engine>) {
@@ -171,10 +168,9 @@ impl Engine {
     }
 }
 
-/// Cascades that this server has taken over, and how far the others have come.
+/// Cascades and jobs that this server has taken over.
 #[derive(Debug, Default)]
 struct Cascades {
-    progress: BTreeMap<CancellationId, (u64, Instant)>,
     running: JoinSet<()>,
 }
 
@@ -182,29 +178,30 @@ impl Cascades {
     async fn resume(&mut self, engine: &Arc<Engine>) -> Result<(), StoreError> {
         while self.running.try_join_next().is_some() {}
         let left = engine.cascades.left();
-        let mut progress = BTreeMap::new();
-        for cancellation in engine.store.open_cancellations().await? {
-            let id = cancellation.cancellation_id;
-            let known = self.progress.get(&id).filter(|(visited, _)| *visited == cancellation.visited);
-            let since = known.map_or_else(Instant::now, |(_, since)| *since);
-            progress.insert(id, (cancellation.visited, since));
-            let stalled = since.elapsed() >= Duration::from_millis(STALLED_MS);
-            if (left.contains(&id) || stalled)
-                && let Some(driving) = engine.cascades.drive(id)
-            {
-                self.go_on_with(engine, cancellation, driving);
+        let open = engine.store.open_cancellations().await?;
+        if open.is_empty() {
+            return Ok(());
+        }
+        let now = engine.store.now().await?;
+        for job in open {
+            let id = job.cancellation_id;
+            // Left here: it is driven on here. Else it is whoever's until its driver has been silent for so long; of
+            // several who find it so one gets it.
+            let silent = || job.claimed_until.is_none_or(|until| until < now);
+            let mine = left.contains(&id) || (silent() && engine.store.claim_cancellation(id).await?);
+            if mine && let Some(driving) = engine.cascades.drive(id) {
+                self.go_on_with(engine, job, driving);
             }
         }
-        self.progress = progress;
         Ok(())
     }
 
-    fn go_on_with(&mut self, engine: &Arc<Engine>, cancellation: Cancellation, driving: Driving) {
+    fn go_on_with(&mut self, engine: &Arc<Engine>, job: Cancellation, driving: Driving) {
         let engine = Arc::clone(engine);
         self.running.spawn(async move {
-            if let Err(error) = engine.finish_cascade(&cancellation, driving).await {
+            if let Err(error) = engine.finish_job(&job, driving).await {
                 engine.metrics.store_errors.add_one();
-                tracing::warn!(%error, job = %cancellation.cancellation_id, "a cascade stopped; it is resumed");
+                tracing::warn!(%error, job = %job.cancellation_id, "a job stopped; it is resumed");
             }
         });
     }

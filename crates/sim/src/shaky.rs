@@ -14,8 +14,8 @@ use noetl_core::schedule::{Schedule, Tick};
 use noetl_core::time::Timestamp;
 use noetl_core::turns::Turns;
 use noetl_store::{
-    Cancellation, Chunk, ChunkDecide, EventQuery, ListQuery, Loaded, LockedDecide, LogQuery, LogRow, Session,
-    SqlLimits, SqlRows, Store, StoreError, TableSize, catalog, secret,
+    Cancellation, Chunk, ChunkDecide, EventQuery, JobQuery, ListQuery, Loaded, LockedDecide, LogQuery, LogRow, Pick,
+    Session, SqlLimits, SqlRows, Store, StoreError, TableSize, catalog, secret,
 };
 use serde_json::Value;
 
@@ -169,21 +169,45 @@ impl Store for Shaky {
     async fn cancel_chunk(
         &self,
         cancellation_id: CancellationId,
-        max: usize,
+        pick: Pick,
         decide: ChunkDecide,
     ) -> Result<Chunk, StoreError> {
         self.before().await?;
-        let answer = self.inner.cancel_chunk(cancellation_id, max, decide).await;
+        let answer = self.inner.cancel_chunk(cancellation_id, pick, decide).await;
         self.after().await?;
         answer
+    }
+
+    async fn claim_cancellation(&self, cancellation_id: CancellationId) -> Result<bool, StoreError> {
+        self.inner.claim_cancellation(cancellation_id).await
+    }
+
+    async fn stop_cancellation(
+        &self,
+        cancellation_id: CancellationId,
+        by: &str,
+    ) -> Result<Option<Cancellation>, StoreError> {
+        self.inner.stop_cancellation(cancellation_id, by).await
     }
 
     async fn open_cancellations(&self) -> Result<Vec<Cancellation>, StoreError> {
         self.inner.open_cancellations().await
     }
 
+    async fn cancellations(&self, query: JobQuery) -> Result<Vec<Cancellation>, StoreError> {
+        self.inner.cancellations(query).await
+    }
+
     async fn cancellation(&self, cancellation_id: CancellationId) -> Result<Option<Cancellation>, StoreError> {
         self.inner.cancellation(cancellation_id).await
+    }
+
+    async fn execution_ids(&self, query: ListQuery) -> Result<Vec<ExecutionId>, StoreError> {
+        self.inner.execution_ids(query).await
+    }
+
+    async fn count_executions(&self, query: ListQuery) -> Result<u64, StoreError> {
+        self.inner.count_executions(query).await
     }
 
     async fn add_schedule(&self, schedule: Schedule) -> Result<bool, StoreError> {

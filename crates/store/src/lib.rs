@@ -19,6 +19,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use noetl_core::append::{Append, Due, DueKind, Verdict};
+use noetl_core::control::selection::Selection;
 use noetl_core::event::Recorded;
 use noetl_core::head::{CommandRow, Head, HeadView, Status};
 use noetl_core::id::{CancellationId, CredentialId, EventId, ExecutionId, ScheduleId, SessionId};
@@ -70,8 +71,40 @@ pub struct LockedView {
 /// A pure decision under a lock. What it returns is written in the same transaction; its guard is `Locked`.
 pub type LockedDecide = Box<dyn FnOnce(&LockedView) -> Option<Append> + Send>;
 
-/// The same for many heads in turn.
-pub type ChunkDecide = Box<dyn FnMut(&LockedView) -> Option<Append> + Send>;
+/// The same for many heads in turn; the id says through which requested or selected execution a head is reached.
+pub type ChunkDecide = Box<dyn FnMut(&LockedView, ExecutionId) -> Visit + Send>;
+
+/// What is made of one head on a walk.
+#[derive(Debug)]
+pub struct Visit {
+    /// Written in the same transaction.
+    pub append: Option<Append>,
+    /// Its children are visited too.
+    pub walks_on: bool,
+}
+
+/// A visit that walks on, whatever it writes.
+impl From<Option<Append>> for Visit {
+    fn from(append: Option<Append>) -> Self {
+        Visit { append, walks_on: true }
+    }
+}
+
+/// Whom one step of a job visits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Pick {
+    /// Up to so many ids that stand on the front.
+    Front(usize),
+    /// A page of what the job's selection found.
+    Page {
+        /// What was found, the highest id first.
+        ids: Vec<ExecutionId>,
+        /// The [`Cancellation::cursor`] below which it was looked for. Is it another one by now, nobody is visited.
+        from: ExecutionId,
+        /// The cursor afterwards; `None` when nothing more matches.
+        to: Option<ExecutionId>,
+    },
+}
 
 /// What is needed to fold an execution: a snapshot and the events after it.
 #[derive(Debug, Clone)]
@@ -144,6 +177,8 @@ pub struct ListQuery {
     pub idle_since: Option<Timestamp>,
     /// Terminal, but not quiesced.
     pub unquiesced: bool,
+    /// Cancelled by this cascade or job.
+    pub job: Option<CancellationId>,
     /// Running ones first.
     pub active_first: bool,
     /// Only ids below this one, for paging without skipping rows.
@@ -202,15 +237,22 @@ impl FamilyAction {
     }
 }
 
-/// A cancellation, a pause or a resumption that takes more than one commit: a cascade.
+/// How long after its last step a job is left to whoever drives it, in milliseconds.
+pub const DRIVE_CLAIM_MS: u64 = 3_000;
+
+/// A cancellation, a pause or a resumption that takes more than one commit: a cascade, or a job over a selection.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Cancellation {
     /// Which.
     pub cancellation_id: CancellationId,
     /// What is done to each member.
     pub action: FamilyAction,
-    /// The execution that the request named.
-    pub requested_execution_id: ExecutionId,
+    /// The execution that the request named; `None` for a selection.
+    pub requested_execution_id: Option<ExecutionId>,
+    /// What is cancelled, when no single execution was named.
+    pub selection: Option<Selection>,
+    /// Descendants too.
+    pub cascade: bool,
     /// Free text.
     pub reason: Option<String>,
     /// The authenticated identity, else `api`, `cli`, …
@@ -225,23 +267,60 @@ pub struct Cancellation {
     pub grace_ms: Option<u64>,
     /// The request's `Idempotency-Key`.
     pub idempotency_key: Option<String>,
+    /// Most executions visited per second.
+    pub rate: Option<u32>,
+    /// How many the selection matched when it was made.
+    pub selected: Option<u64>,
+    /// Only executions below this id have still to be looked for; `None` when the selection is used up.
+    pub cursor: Option<ExecutionId>,
     /// How many it has cancelled.
     pub cancelled: u64,
     /// How many ids it has visited.
     pub visited: u64,
+    /// How many of them were left as they are, with all their descendants: they had ended or moved on.
+    pub spared: u64,
     /// When it was recorded.
     pub created_at: Timestamp,
+    /// Until when it is left to whoever drives it; renewed by every step.
+    pub claimed_until: Option<Timestamp>,
+    /// When it was told to select nothing more.
+    pub stopped_at: Option<Timestamp>,
+    /// By whom.
+    pub stopped_by: Option<String>,
     /// When nothing was left to visit.
     pub done_at: Option<Timestamp>,
 }
 
-/// One step of a cascade.
-#[derive(Debug, Clone, Default)]
+impl Cancellation {
+    /// Returns the ids that it begins with.
+    pub(crate) fn first_front(&self) -> Vec<ExecutionId> {
+        let listed = self.selection.iter().flat_map(|selection| &selection.ids);
+        self.requested_execution_id.iter().chain(listed).copied().collect()
+    }
+}
+
+/// One step of a cascade or job.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Chunk {
-    /// Heads visited in this step, in order of id.
+    /// Heads visited in this step, in the order in which they were visited.
     pub visited: Vec<ExecutionId>,
+    /// Something stands on the front.
+    pub front: bool,
+    /// Below which the selection has still to be looked for.
+    pub cursor: Option<ExecutionId>,
     /// Nothing is left to visit.
     pub done: bool,
+}
+
+/// Which jobs to list; newest first.
+#[derive(Debug, Clone, Default)]
+pub struct JobQuery {
+    /// Only those with something left to visit.
+    pub open: bool,
+    /// Only ids below this one.
+    pub before: Option<CancellationId>,
+    /// How many at most.
+    pub limit: u64,
 }
 
 /// Limits of a person's query.
@@ -313,6 +392,12 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     /// Lists executions.
     async fn executions(&self, query: ListQuery) -> Result<Vec<Head>, StoreError>;
 
+    /// Returns the ids of what [`Store::executions`] would list: much less to read.
+    async fn execution_ids(&self, query: ListQuery) -> Result<Vec<ExecutionId>, StoreError>;
+
+    /// Counts what [`Store::executions`] would list.
+    async fn count_executions(&self, query: ListQuery) -> Result<u64, StoreError>;
+
     /// Returns pending commands of `pools`, skipping `skip`: an unlocked read, so a hint.
     ///
     /// Highest priority first. In one priority first one command of each execution, in the order of `turns`, then a
@@ -352,22 +437,39 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     /// Ends a session's lease at once.
     async fn close_session(&self, session_id: SessionId) -> Result<(), StoreError>;
 
-    /// Records a cascade durably, with the requested execution as its first id to visit.
+    /// Records a cascade or a job durably, with the requested execution or the listed ones as its first ids to visit.
     async fn open_cancellation(&self, cancellation: Cancellation) -> Result<(), StoreError>;
 
-    /// Visits up to `max` ids of a cascade, in one transaction: fences each (lock, decide, write), then, in a read
-    /// that starts after the fences are held, puts their children on the front, and ticks the visited off.
+    /// Visits ids of a cascade or job, in one transaction: fences each (lock, decide, write), then, in a read that
+    /// starts after the fences are held, puts the children of those that are walked on from on the front, and ticks the
+    /// visited off. A page may be visited in part; the cursor says how far it came.
     ///
     /// `decide` is called for every head visited, ended ones too; the walk passes through those untouched.
     async fn cancel_chunk(
         &self,
         cancellation_id: CancellationId,
-        max: usize,
+        pick: Pick,
         decide: ChunkDecide,
     ) -> Result<Chunk, StoreError>;
 
-    /// Returns cascades with something left to visit.
+    /// Takes a job over from whoever drove it, if it has not moved for [`DRIVE_CLAIM_MS`]; `false` when it has, or is
+    /// done.
+    async fn claim_cancellation(&self, cancellation_id: CancellationId) -> Result<bool, StoreError>;
+
+    /// Lets a job select nothing more. The families that it has begun are finished, so that no descendant of what was
+    /// cancelled with `cascade` is left over. Returns the job; `None` when there is none. Is it a cascade, done, or
+    /// stopped already, nothing changes.
+    async fn stop_cancellation(
+        &self,
+        cancellation_id: CancellationId,
+        by: &str,
+    ) -> Result<Option<Cancellation>, StoreError>;
+
+    /// Returns cascades and jobs with something left to visit.
     async fn open_cancellations(&self) -> Result<Vec<Cancellation>, StoreError>;
+
+    /// Lists cascades and jobs.
+    async fn cancellations(&self, query: JobQuery) -> Result<Vec<Cancellation>, StoreError>;
 
     /// Returns one cascade.
     async fn cancellation(&self, cancellation_id: CancellationId) -> Result<Option<Cancellation>, StoreError>;
@@ -467,19 +569,6 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     fn hints(&self) -> Option<tokio::sync::watch::Receiver<u64>> {
         None
     }
-}
-
-/// Returns whether `path` is what `pattern` says; `*` stands for any text, everything else for itself.
-pub(crate) fn path_matches(pattern: &str, path: &str) -> bool {
-    let Some((start, rest)) = pattern.split_once('*') else { return pattern == path };
-    let Some(mut path) = path.strip_prefix(start) else { return false };
-    let (middle, end) = rest.rsplit_once('*').unwrap_or(("", rest));
-    // Each piece at its first place: taking a later one leaves less for the others.
-    for piece in middle.split('*') {
-        let Some(at) = path.find(piece) else { return false };
-        path = &path[at + piece.len()..];
-    }
-    path.ends_with(end)
 }
 
 /// How much a table holds.

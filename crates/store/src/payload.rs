@@ -309,6 +309,7 @@ impl Scrub {
             grace_ms: _,
             root_execution_id: _,
             requested_execution_id: _,
+            job_id: _,
             in_flight: _,
         } = cancelled;
         self.maybe_text(reason.as_mut());

@@ -19,7 +19,7 @@ use noetl_store::conformance::{ManualClock, Script};
 use noetl_store::memory::MemoryStore;
 use noetl_store::postgres::{Postgres, PostgresOptions};
 use noetl_store::sqlite::{SqliteOptions, SqliteStore};
-use noetl_store::{EventQuery, ListQuery, LockedView, LogQuery, Store, StoreError};
+use noetl_store::{EventQuery, ListQuery, LockedView, LogQuery, Pick, Store, StoreError};
 use noetl_testkit::TestCluster;
 use proptest::prelude::*;
 use serde_json::json;
@@ -355,7 +355,9 @@ impl Stores {
                 let clock = &self.clock;
                 let chunk = all!(self, store => async {
                     let script = Script::from_id(clock, first);
-                    let chunk = store.cancel_chunk(id, max, Box::new(move |locked| script.cancel(locked))).await?;
+                    let chunk = store
+                        .cancel_chunk(id, Pick::Front(max), Box::new(move |locked, _| script.cancel(locked).into()))
+                        .await?;
                     Ok((chunk.visited, chunk.done))
                 });
                 chunk.unwrap();

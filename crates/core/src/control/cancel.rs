@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::append::{Append, CommandChange, Due, DueChange, DueKind, Guard, HeadChange, NewEvent};
 use crate::event::{AttemptEnd, Cancelled, Ended, Escalated, Event, error_value};
 use crate::head::{CancelInfo, CommandRow, CommandState, Head, HeadView, Status};
-use crate::id::{CommandId, EventId, ExecutionId, IdSource};
+use crate::id::{CancellationId, CommandId, EventId, ExecutionId, IdSource};
 use crate::playbook::CancelMode;
 use crate::time::Timestamp;
 use crate::tool::{ErrorKind, ToolError};
@@ -24,8 +24,10 @@ pub const BY_TIMEOUT: &str = "timeout";
 /// Who wants what, for one execution or a family.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {
-    /// The execution that the request named.
+    /// The execution that the request named; for a selection, the selected one that this is reached through.
     pub requested_execution_id: ExecutionId,
+    /// The job that carries it out, when it takes more than one commit.
+    pub job_id: Option<CancellationId>,
     /// Free text.
     pub reason: Option<String>,
     /// The authenticated identity, else `api`, `cli`, `timeout`, `parent`, `cleanup`, `concurrency`.
@@ -144,6 +146,7 @@ fn cancel(view: &HeadView, request: &Request, now: Timestamp, ids: &mut IdSource
             grace_ms,
             root_execution_id: head.root_execution_id,
             requested_execution_id: request.requested_execution_id,
+            job_id: request.job_id,
             in_flight: in_flight.iter().map(|held| held.command_id).collect(),
         })));
         (Status::Cancelled, None)
@@ -195,10 +198,12 @@ fn cancel(view: &HeadView, request: &Request, now: Timestamp, ids: &mut IdSource
             reason: request.reason.clone(),
             cancelled_by: request.cancelled_by.clone(),
             requested_by: request.requested_by.clone(),
+            remote: request.remote.clone(),
             mode,
             grace_ms,
             since: now,
             requested_execution_id: request.requested_execution_id,
+            job_id: request.job_id,
             idempotency_key: request.idempotency_key.clone(),
             cascade: request.cascade,
             ended,

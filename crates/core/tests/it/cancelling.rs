@@ -28,6 +28,7 @@ fn desk(playbook: &str) -> (Desk, ExecutionId) {
 fn request(id: ExecutionId) -> Request {
     Request {
         requested_execution_id: id,
+        job_id: None,
         reason: Some("Detected infinite loop".into()),
         cancelled_by: "api".into(),
         requested_by: None,

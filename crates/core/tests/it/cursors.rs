@@ -240,6 +240,7 @@ fn a_claim_lost_too_often_fails_the_run() {
 fn a_cancel_stops_claims_and_rows_like_any_command() {
     let request = |id: ExecutionId| cancel::Request {
         requested_execution_id: id,
+        job_id: None,
         reason: None,
         cancelled_by: "api".into(),
         requested_by: None,

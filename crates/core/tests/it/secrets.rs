@@ -18,6 +18,7 @@ fn view(desk: &Desk, id: ExecutionId) -> HeadView {
 fn cancel(desk: &mut Desk, id: ExecutionId, mode: CancelMode) {
     let request = Request {
         requested_execution_id: id,
+        job_id: None,
         reason: None,
         cancelled_by: "api".into(),
         requested_by: None,

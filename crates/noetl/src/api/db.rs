@@ -313,11 +313,11 @@ async fn answered(api: &Api, members: &[Member]) -> Result<BTreeSet<ExecutionId>
     let open = api.store().open_cancellations().await?;
     let cascaded = members.iter().filter(|member| member.head.cancel.as_ref().is_some_and(|cancel| cancel.cascade));
     Ok(cascaded
-        .map(|member| member.head.execution_id)
-        .filter(|id| {
-            let requested = |cancellation: &noetl_store::Cancellation| cancellation.requested_execution_id == *id;
-            !open.iter().any(requested)
+        .filter(|member| {
+            let job = member.head.cancel.as_ref().and_then(|cancel| cancel.job_id);
+            !open.iter().any(|still| Some(still.cancellation_id) == job)
         })
+        .map(|member| member.head.execution_id)
         .collect())
 }
 

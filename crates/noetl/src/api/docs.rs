@@ -27,6 +27,7 @@ const PAGE_POLICY: &str =
     tags(
         (name = "execute", description = "Starting"),
         (name = "executions", description = "Looking and stopping"),
+        (name = "jobs", description = "Cascades and cancels of many, under way and done"),
         (name = "catalog", description = "Playbooks by path and version"),
         (name = "sql", description = "Reading the tables"),
         (name = "db", description = "The tables themselves"),

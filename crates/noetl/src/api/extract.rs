@@ -7,7 +7,7 @@ use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, RawPathParams, Request};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
-use noetl_core::id::{CatalogId, EventId, ExecutionId, ParseIdError};
+use noetl_core::id::{CancellationId, CatalogId, EventId, ExecutionId, ParseIdError};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use utoipa::PartialSchema;
@@ -96,7 +96,7 @@ pub fn parse_body<T: DeserializeOwned + PartialSchema>(bytes: &[u8]) -> Result<T
                 return Err(refusal);
             }
             let field = error.path().to_string();
-            let problem = plain(error.inner());
+            let problem = meant(plain(error.inner()));
             Err(if field == "." { ApiError::bad_request(problem) } else { ApiError::bad_field(&field, problem) })
         }
     }
@@ -113,6 +113,17 @@ fn plain(error: &serde_json::Error) -> String {
         Some(end) => text[..end].to_owned(),
         None => text,
     }
+}
+
+/// Says which key was meant, where serde lists what it expected inside an object.
+fn meant(problem: String) -> String {
+    let Some((given, expected)) =
+        problem.strip_prefix("unknown field `").and_then(|rest| rest.split_once("`, expected "))
+    else {
+        return problem;
+    };
+    let known: Vec<String> = expected.split('`').skip(1).step_by(2).map(str::to_owned).collect();
+    suggest::unknown_key(given, &known)
 }
 
 /// Returns the keys of a body, from the schema that the documentation shows.
@@ -160,6 +171,10 @@ impl NamedId for CatalogId {
 
 impl NamedId for EventId {
     const NAME: &'static str = "event_id";
+}
+
+impl NamedId for CancellationId {
+    const NAME: &'static str = "job_id";
 }
 
 impl<S: Send + Sync, T: NamedId> FromRequestParts<S> for PathId<T> {

@@ -12,6 +12,7 @@ pub mod execute;
 pub mod executions;
 pub mod extract;
 pub mod health;
+pub mod jobs;
 mod metrics;
 pub mod owner;
 pub mod page;
@@ -151,6 +152,9 @@ fn quick() -> OpenApiRouter<Api> {
         .routes(routes!(schedules::pause))
         .routes(routes!(schedules::resume))
         .routes(routes!(schedules::remove))
+        .routes(routes!(jobs::list))
+        .routes(routes!(jobs::show))
+        .routes(routes!(jobs::stop))
         .routes(routes!(worker::command))
         .routes(routes!(worker::playbook))
         .routes(routes!(worker::resolve))

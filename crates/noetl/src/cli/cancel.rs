@@ -8,6 +8,7 @@ use noetl_core::id::ExecutionId;
 use serde_json::{Map, Value, json};
 
 use super::console;
+use super::jobs;
 use super::link::{Link, Mode, fresh_key};
 use super::refusal;
 use super::stop::{Exit, Stop};
@@ -19,6 +20,8 @@ use crate::render::{self, clean, document, duration};
 const AT_ONCE: usize = 16;
 /// Executions that are named before anybody is asked.
 const EXAMPLES_SHOWN: usize = 5;
+/// How long a cancel by filter hangs before its job is followed.
+const ANSWER: Duration = Duration::from_secs(2);
 /// Longest `--wait`, which is what a server accepts.
 const WAIT_MAX: Duration = Duration::from_secs(600);
 
@@ -32,12 +35,15 @@ pub struct Cancel {
     #[arg(required_unless_present = "filter", value_name = "EXECUTION_ID")]
     pub ids: Vec<String>,
     /// Instead of ids, whatever runs and matches: path=GLOB, older_than=TIME, idle_for=TIME, parent=ID, or `all`; all of
-    /// them hold together (repeatable)
-    #[arg(long, value_name = "KEY=VALUE", conflicts_with_all = ["ids", "wait", "step"])]
+    /// them hold together (repeatable). What takes long goes on as a job, see `noetl jobs`
+    #[arg(long, value_name = "KEY=VALUE", conflicts_with_all = ["ids", "step"])]
     pub filter: Vec<String>,
     /// With --filter: refuse if more match [default: 1000]
     #[arg(long, value_name = "COUNT")]
     pub max: Option<u64>,
+    /// With --filter: most executions looked at per second
+    #[arg(long, value_name = "PER_SECOND")]
+    pub rate: Option<u32>,
     /// With --filter: do not ask
     #[arg(short, long)]
     pub yes: bool,
@@ -111,8 +117,8 @@ impl Cancel {
         if !self.filter.is_empty() {
             return self.run_matching(globals).await;
         }
-        if self.yes || self.max.is_some() {
-            return Err(Stop::usage("--yes and --max go with --filter"));
+        if self.yes || self.max.is_some() || self.rate.is_some() {
+            return Err(Stop::usage("--yes, --max and --rate go with --filter"));
         }
         let mut link = Link::new(globals, Mode::Tend)?;
         let client = link.client().await?;
@@ -146,12 +152,17 @@ impl Cancel {
         let filter = filter(&self.filter)?;
         let body = |dry_run: bool| {
             let mut body = self.body();
+            // The request itself hangs only so long; then the job is followed.
+            body["wait_seconds"] = json!(ANSWER.as_secs());
             match &filter {
                 Some(filter) => body["filter"] = filter.clone(),
                 None => body["all"] = json!(true),
             }
             if let Some(max) = self.max {
                 body["max"] = json!(max);
+            }
+            if let Some(rate) = self.rate {
+                body["rate"] = json!(rate);
             }
             body["dry_run"] = json!(dry_run);
             body
@@ -164,19 +175,39 @@ impl Cancel {
             link.close().await;
             return self.say_matching(&looked, "would_cancel");
         }
-        if !self.yes && !self.agreed(&found)? {
+        let count = document::count(&looked, "matched_count").unwrap_or(found.len() as u64);
+        if !self.yes && !self.agreed(count, &found)? {
             link.close().await;
             console::note("nothing was cancelled");
             return Ok(Exit::Failed);
         }
-        let done = link.ask(|client| client.post(&["executions", "cancel"]).body(body(false))).await?;
+        // Sent again when the directory changes hands: the same key is the same job.
+        let key = fresh_key();
+        let request = body(false);
+        let done = link
+            .ask(|client| {
+                let request = client.post(&["executions", "cancel"]).body(request.clone());
+                request.idempotency_key(&key).patience(ANSWER)
+            })
+            .await?;
+        let done = refusal::expect(&done)?;
+        self.say_matching(&done, "cancelled_executions")?;
+        let Some(job) = document::text(&done, "job_id") else { return Ok(Exit::Done) };
+        // Nobody else goes on with it while this process owns the directory; on a terminal one likes to see it.
+        let follows = link.owns() || console::live() && !self.json;
+        let mut exit = Exit::Done;
+        if self.wait.is_some() || (follows && !document::is(&done, "complete")) {
+            exit = jobs::follow(&mut link, job, self.wait, self.wait.is_some()).await?;
+        } else if !document::is(&done, "complete") {
+            console::note(&format!("see how far it has come with `noetl jobs {}`", clean(job)));
+        }
         link.close().await;
-        self.say_matching(&refusal::expect(&done)?, "cancelled_executions")
+        Ok(exit)
     }
 
     /// Shows what matched and asks. Without a terminal nobody can answer.
-    fn agreed(&self, found: &[String]) -> Result<bool, Stop> {
-        console::note(&format!("{} execution(s) match, for instance:", found.len()));
+    fn agreed(&self, count: u64, found: &[String]) -> Result<bool, Stop> {
+        console::note(&format!("{count} execution(s) match, for instance:"));
         for id in found.iter().take(EXAMPLES_SHOWN) {
             console::note(&format!("  - {}", clean(id)));
         }

@@ -15,6 +15,7 @@ pub mod display;
 pub mod events;
 pub mod executions;
 pub mod follow;
+pub mod jobs;
 pub mod link;
 pub mod logs;
 pub mod pause;
@@ -79,6 +80,7 @@ enum Command {
     Cleanup(cleanup::Cleanup),
     Pause(pause::Pause),
     Resume(pause::Resume),
+    Jobs(jobs::Jobs),
     Why(why::Why),
     Rerun(rerun::Rerun),
     Status(status::Status),
@@ -167,6 +169,7 @@ impl Command {
             Command::Cleanup(cleanup) => cleanup.run(globals).await,
             Command::Pause(pause) => pause.run(globals).await,
             Command::Resume(resume) => resume.run(globals).await,
+            Command::Jobs(jobs) => jobs.run(globals).await,
             Command::Why(why) => why.run(globals).await,
             Command::Rerun(rerun) => rerun.run(globals).await,
             Command::Status(status) => status.run(globals).await,
@@ -241,6 +244,9 @@ mod tests {
             "noetl cancel 1 --wait=5m",
             "noetl cancel 1 --step load --iteration 3",
             "noetl cancel --filter path=etl/* --filter idle_for=10m --yes",
+            "noetl cancel --filter all --rate 100 --max 5000 --yes --wait=5m",
+            "noetl jobs --open --limit 5 -j",
+            "noetl jobs 543857931469455628 --stop --wait=1m",
             "noetl cleanup --older-than-minutes 5 --dry-run --json",
             "noetl pause 1 2 -r why --cascade -j",
             "noetl resume 1 --cascade",

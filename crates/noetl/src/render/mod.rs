@@ -9,6 +9,7 @@ pub mod document;
 pub mod duration;
 pub mod events;
 pub mod executions;
+pub mod jobs;
 pub mod json;
 pub mod logs;
 pub mod progress;

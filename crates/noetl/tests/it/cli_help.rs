@@ -16,13 +16,14 @@ terminals only, and `NO_COLOR` turns them off. `--json` prints documents with so
 ";
 
 /// Every command.
-const COMMANDS: [&str; 67] = [
+const COMMANDS: [&str; 68] = [
     "",
     "run",
     "cancel",
     "cleanup",
     "pause",
     "resume",
+    "jobs",
     "why",
     "rerun",
     "status",

@@ -8,14 +8,13 @@ use noetl_core::head::{Head, Status};
 use noetl_core::id::{CancellationId, ExecutionId};
 
 use super::Stage;
-use crate::{ListQuery, StoreError};
+use crate::{ListQuery, Pick, StoreError};
 
 /// Takes steps of at most `max` until nothing is left; returns what was visited.
 async fn drive(stage: &Stage, id: CancellationId, max: usize) -> Vec<ExecutionId> {
     let mut visited = Vec::new();
     for _ in 0..10_000 {
-        let script = stage.script();
-        let chunk = stage.store.cancel_chunk(id, max, Box::new(move |locked| script.cancel(locked))).await.unwrap();
+        let chunk = stage.chunk(id, max).await.unwrap();
         assert!(chunk.visited.len() <= max);
         visited.extend(chunk.visited);
         if chunk.done {
@@ -94,8 +93,7 @@ pub async fn a_cascade_goes_on_where_it_stopped(stage: Stage) {
     let cancellation = stage.script().cancellation(root);
     let id = cancellation.cancellation_id;
     stage.store.open_cancellation(cancellation).await.unwrap();
-    let script = stage.script();
-    let first = stage.store.cancel_chunk(id, 3, Box::new(move |locked| script.cancel(locked))).await.unwrap();
+    let first = stage.chunk(id, 3).await.unwrap();
     assert_eq!((first.visited, first.done), (vec![root], false));
     let open = stage.store.open_cancellations().await.unwrap();
     assert_eq!((open.len(), open[0].cancelled, open[0].done_at), (1, 1, None));
@@ -177,19 +175,20 @@ pub async fn a_cascade_whose_decision_fails_leaves_its_step_undone(stage: Stage)
     let cancellation = stage.script().cancellation(root);
     let id = cancellation.cancellation_id;
     stage.store.open_cancellation(cancellation).await.unwrap();
-    let script = stage.script();
-    stage.store.cancel_chunk(id, 1, Box::new(move |locked| script.cancel(locked))).await.unwrap();
+    stage.chunk(id, 1).await.unwrap();
     let (script, mut visits) = (stage.script(), 0);
     let failing = stage.store.cancel_chunk(
         id,
-        9,
-        Box::new(move |locked| {
+        Pick::Front(9),
+        Box::new(move |locked, _| {
             visits += 1;
-            let mut append = script.cancel(locked)?;
-            if visits == 2 {
+            let mut append = script.cancel(locked);
+            if visits == 2
+                && let Some(append) = &mut append
+            {
                 append.head.status = None;
             }
-            Some(append)
+            append.into()
         }),
     );
     assert!(matches!(failing.await, Err(StoreError::BadData(_))));

@@ -13,7 +13,7 @@ use noetl_core::time::Timestamp;
 use serde_json::json;
 
 use super::{ManualClock, Reopen, Subject};
-use crate::{Cancellation, EventQuery, FamilyAction, LockedView, Session, Store, StoreError};
+use crate::{Cancellation, Chunk, EventQuery, FamilyAction, LockedView, Pick, Session, Store, StoreError};
 
 /// A store with a clock and ids of its own.
 pub struct Stage {
@@ -114,6 +114,13 @@ impl Stage {
     pub(super) async fn complete(&self, id: ExecutionId) {
         let append = self.script().complete(&self.head(id).await);
         self.land(append).await;
+    }
+
+    /// Takes a step of a cascade or job over its front, of at most `max`.
+    pub(super) async fn chunk(&self, id: CancellationId, max: usize) -> Result<Chunk, StoreError> {
+        let script = self.script();
+        let decide = Box::new(move |locked: &LockedView, _| script.cancel(locked).into());
+        self.store.cancel_chunk(id, Pick::Front(max), decide).await
     }
 
     /// Cancels an execution under its lock.
@@ -356,6 +363,7 @@ impl Script {
             grace_ms: 10_000,
             root_execution_id: head.root_execution_id,
             requested_execution_id: head.root_execution_id,
+            job_id: None,
             in_flight,
         }))));
         for row in commands.iter().filter(|row| !row.state.in_flight()) {
@@ -382,10 +390,12 @@ impl Script {
                 reason: Some("enough".into()),
                 cancelled_by: "api".into(),
                 requested_by: None,
+                remote: None,
                 mode: CancelMode::Finish,
                 grace_ms: 10_000,
                 since: locked.now,
                 requested_execution_id: head.root_execution_id,
+                job_id: None,
                 idempotency_key: None,
                 cascade: true,
                 ended: vec![],
@@ -436,7 +446,9 @@ impl Script {
         Cancellation {
             action: FamilyAction::Cancel,
             cancellation_id: CancellationId(self.id()),
-            requested_execution_id: requested,
+            requested_execution_id: Some(requested),
+            selection: None,
+            cascade: true,
             reason: Some("enough".into()),
             cancelled_by: "api".into(),
             requested_by: Some("ann@box".into()),
@@ -444,9 +456,16 @@ impl Script {
             mode: Some(CancelMode::Interrupt),
             grace_ms: Some(500),
             idempotency_key: Some("key-1".into()),
+            rate: None,
+            selected: None,
+            cursor: None,
             cancelled: 0,
             visited: 0,
+            spared: 0,
             created_at: self.now(),
+            claimed_until: None,
+            stopped_at: None,
+            stopped_by: None,
             done_at: None,
         }
     }

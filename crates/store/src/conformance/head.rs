@@ -5,7 +5,7 @@ use std::sync::Arc;
 use noetl_core::append::{CommandChange, Guard, HeadChange};
 use noetl_core::event::{AttemptEnd, Call, CursorPlan, Ended, Event, Exit, StepExited, Suspended, Wait, Write};
 use noetl_core::head::{CancelInfo, CommandState, Holder, Status};
-use noetl_core::id::{CommandId, ExecutionId, SessionId};
+use noetl_core::id::{CancellationId, CommandId, ExecutionId, SessionId};
 use noetl_core::playbook::CancelMode;
 use noetl_core::result::{Bound, StoredRef};
 use serde_json::{Value, json};
@@ -80,10 +80,12 @@ pub async fn the_head_survives_every_field(stage: Stage) {
         reason: None,
         cancelled_by: "timeout".into(),
         requested_by: Some("ann@box".into()),
+        remote: Some("10.0.0.7".into()),
         mode: CancelMode::Interrupt,
         grace_ms: 1,
         since: stage.clock.now(),
         requested_execution_id: parent,
+        job_id: Some(CancellationId(9)),
         idempotency_key: Some("k".into()),
         cascade: false,
         ended: vec![Ended {

@@ -13,6 +13,7 @@ mod family;
 mod fixture;
 mod guard;
 mod head;
+mod jobs;
 mod locked;
 mod logs;
 mod obligation;
@@ -34,8 +35,8 @@ use noetl_core::time::Timestamp;
 
 pub use self::fixture::{Script, Stage};
 pub use self::{
-    batch::*, cascade::*, claim::*, durable::*, family::*, guard::*, head::*, locked::*, logs::*, obligation::*,
-    pause::*, reading::*, record::*, schedule::*, secret::*, session::*, upkeep::*,
+    batch::*, cascade::*, claim::*, durable::*, family::*, guard::*, head::*, jobs::*, locked::*, logs::*,
+    obligation::*, pause::*, reading::*, record::*, schedule::*, secret::*, session::*, upkeep::*,
 };
 use crate::{Clock, Store};
 
@@ -138,6 +139,15 @@ macro_rules! for_each_promise {
             a_child_that_is_refused_refuses_the_append,
             a_child_started_from_outside_races_with_the_end,
             a_childs_end_is_due_for_its_parent_without_touching_it,
+            a_job_comes_to_every_page_once,
+            what_a_job_spares_is_left_with_its_descendants,
+            a_stopped_job_finishes_the_families_it_has_begun,
+            a_listed_child_is_not_left_behind_by_a_stop,
+            neither_a_cascade_nor_a_finished_job_is_stopped,
+            a_job_is_taken_over_when_it_has_not_moved,
+            jobs_are_listed_newest_first,
+            finished_jobs_are_pruned,
+            a_listing_is_counted_and_its_ids_read,
             a_cascade_reaches_every_descendant,
             a_cascade_passes_through_what_has_ended,
             a_cascade_goes_on_where_it_stopped,

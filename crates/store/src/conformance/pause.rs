@@ -7,7 +7,7 @@ use noetl_core::id::{ExecutionId, IdSource, SessionId};
 use noetl_core::turns::Turns;
 
 use super::Stage;
-use crate::{FamilyAction, LockedView};
+use crate::{FamilyAction, LockedView, Pick, Visit};
 
 fn request(id: ExecutionId) -> Request {
     Request {
@@ -85,8 +85,11 @@ pub async fn a_pause_goes_down_a_family_like_a_cancel(stage: Stage) {
     assert_eq!(stage.store.open_cancellations().await.unwrap(), vec![walk.clone()]);
     for last in [false, true] {
         let mut ids = IdSource::new(if last { 904 } else { 903 });
-        let fence = Box::new(move |locked: &LockedView| decide(locked, root, true, &mut ids));
-        let chunk = stage.store.cancel_chunk(walk.cancellation_id, 1, fence).await.unwrap();
+        let fence = Box::new(move |locked: &LockedView, _through: ExecutionId| Visit {
+            append: decide(locked, root, true, &mut ids),
+            walks_on: true,
+        });
+        let chunk = stage.store.cancel_chunk(walk.cancellation_id, Pick::Front(1), fence).await.unwrap();
         assert_eq!(chunk.done, last);
     }
     for id in [root, child] {

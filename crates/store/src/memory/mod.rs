@@ -2,6 +2,7 @@
 //!
 //! Deterministic: ordered maps, an injected clock, no threads. What it answers is what every store must answer.
 
+mod jobs;
 mod logs;
 mod tables;
 
@@ -11,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use noetl_core::append::{Append, Due, Verdict};
+use noetl_core::control::selection::path_matches;
 use noetl_core::event::Recorded;
 use noetl_core::event::row::{canonical_name, wire_name};
 use noetl_core::head::{CommandRow, CommandState, Head, HeadView};
@@ -26,8 +28,8 @@ use crate::catalog::{NewResource, Resource, ResourceKey};
 use crate::landing::{self, Check, Landing, Rows};
 use crate::secret::{CredentialRow, KeychainRow, Resealed};
 use crate::{
-    Cancellation, Chunk, ChunkDecide, Clock, EventQuery, ListQuery, Loaded, LockedDecide, LockedView, LogQuery, LogRow,
-    Session, SqlLimits, SqlRows, Store, StoreError, TableSize, path_matches, payload,
+    Cancellation, Chunk, ChunkDecide, Clock, EventQuery, JobQuery, ListQuery, Loaded, LockedDecide, LockedView,
+    LogQuery, LogRow, Pick, Session, SqlLimits, SqlRows, Store, StoreError, TableSize, payload,
 };
 
 /// The store in memory.
@@ -202,6 +204,7 @@ impl Store for MemoryStore {
                 && query.started_before.is_none_or(|before| head.started_at < before)
                 && query.idle_since.is_none_or(|since| head.updated_at < since)
                 && (!query.unquiesced || !head.is_active() && head.in_flight > 0)
+                && query.job.is_none_or(|job| head.cancel.as_ref().is_some_and(|cancel| cancel.job_id == Some(job)))
                 && query.before.is_none_or(|before| head.execution_id < before)
         };
         let mut found: Vec<&Head> = heads.filter(matches).collect();
@@ -210,6 +213,14 @@ impl Store for MemoryStore {
             found.sort_by_key(|head| !head.is_active());
         }
         Ok(page(found.into_iter().cloned(), query.offset, query.limit))
+    }
+
+    async fn execution_ids(&self, query: ListQuery) -> Result<Vec<ExecutionId>, StoreError> {
+        Ok(self.executions(query).await?.into_iter().map(|head| head.execution_id).collect())
+    }
+
+    async fn count_executions(&self, query: ListQuery) -> Result<u64, StoreError> {
+        Ok(self.executions(query).await?.len() as u64)
     }
 
     async fn candidates(
@@ -341,65 +352,44 @@ impl Store for MemoryStore {
     }
 
     async fn open_cancellation(&self, cancellation: Cancellation) -> Result<(), StoreError> {
-        let mut tables = self.lock()?;
-        let id = cancellation.cancellation_id;
-        if !tables.cancellations.contains_key(&id) {
-            tables.front.insert((id, cancellation.requested_execution_id));
-            tables.cancellations.insert(id, cancellation);
-        }
+        self.lock()?.open_cancellation(cancellation);
         Ok(())
     }
 
     async fn cancel_chunk(
         &self,
         cancellation_id: CancellationId,
-        max: usize,
-        mut decide: ChunkDecide,
+        pick: Pick,
+        decide: ChunkDecide,
     ) -> Result<Chunk, StoreError> {
         let now = (self.clock)();
-        let mut tables = self.lock()?;
-        let first = (cancellation_id, ExecutionId(i64::MIN));
-        let last = (cancellation_id, ExecutionId(i64::MAX));
-        let ids: Vec<ExecutionId> = tables.front.range(first..=last).take(max).map(|(_, id)| *id).collect();
-        // Decided one by one and written together, so that an error leaves nothing behind. No visit reads what
-        // another one writes.
-        let mut visited = Vec::new();
-        let mut landings = Vec::new();
-        for id in &ids {
-            let Some(view) = tables.view(*id) else { continue };
-            visited.push(*id);
-            if let Some(append) = decide(&LockedView { now, view, tail: Vec::new() }) {
-                landing::decided_under_lock(&append, *id)?;
-                match tables.prepare(append, true)? {
-                    Prepared::Lands(append, landing) => landings.push((append, landing)),
-                    Prepared::Stays(verdict) => return Err(landing::stayed_under_lock(*id, &verdict)),
-                }
-            }
-        }
-        let cancelled = landings.len() as u64;
-        for (append, landing) in landings {
-            tables.write(*append, *landing);
-        }
-        for id in &ids {
-            tables.front.remove(&(cancellation_id, *id));
-        }
-        for id in &visited {
-            let children = tables.children.get(id).cloned().unwrap_or_default();
-            tables.front.extend(children.into_iter().map(|child| (cancellation_id, child)));
-        }
-        let done = tables.front.range(first..=last).next().is_none();
-        if let Some(cancellation) = tables.cancellations.get_mut(&cancellation_id) {
-            cancellation.cancelled += cancelled;
-            cancellation.visited += visited.len() as u64;
-            if done && cancellation.done_at.is_none() {
-                cancellation.done_at = Some(now);
-            }
-        }
-        Ok(Chunk { visited, done })
+        self.lock()?.cancel_chunk(cancellation_id, &pick, decide, now)
+    }
+
+    async fn claim_cancellation(&self, cancellation_id: CancellationId) -> Result<bool, StoreError> {
+        let now = (self.clock)();
+        Ok(self.lock()?.claim_cancellation(cancellation_id, now))
+    }
+
+    async fn stop_cancellation(
+        &self,
+        cancellation_id: CancellationId,
+        by: &str,
+    ) -> Result<Option<Cancellation>, StoreError> {
+        let now = (self.clock)();
+        Ok(self.lock()?.stop_cancellation(cancellation_id, by, now))
     }
 
     async fn open_cancellations(&self) -> Result<Vec<Cancellation>, StoreError> {
         Ok(self.lock()?.cancellations.values().filter(|one| one.done_at.is_none()).cloned().collect())
+    }
+
+    async fn cancellations(&self, query: JobQuery) -> Result<Vec<Cancellation>, StoreError> {
+        let tables = self.lock()?;
+        let matches = |one: &&Cancellation| {
+            (!query.open || one.done_at.is_none()) && query.before.is_none_or(|before| one.cancellation_id < before)
+        };
+        Ok(page(tables.cancellations.values().rev().filter(matches).cloned(), 0, query.limit))
     }
 
     async fn cancellation(&self, cancellation_id: CancellationId) -> Result<Option<Cancellation>, StoreError> {
@@ -651,7 +641,10 @@ impl Store for MemoryStore {
             }
             let gone: BTreeSet<ExecutionId> = gone.iter().copied().collect();
             tables.answers.retain(|_, (kept_at, _)| *kept_at >= before);
-            tables.cancellations.retain(|_, one| one.done_at.is_none() || !gone.contains(&one.requested_execution_id));
+            tables.cancellations.retain(|_, one| match one.requested_execution_id {
+                Some(requested) => one.done_at.is_none() || !gone.contains(&requested),
+                None => one.done_at.is_none_or(|done_at| done_at >= before),
+            });
         }
         Ok(gone.len() as u64)
     }

@@ -37,7 +37,7 @@ pub(super) struct Tables {
     pub(super) results: BTreeMap<String, LargeResult>,
     pub(super) sessions: BTreeMap<SessionId, Life>,
     pub(super) cancellations: BTreeMap<CancellationId, Cancellation>,
-    pub(super) front: BTreeSet<(CancellationId, ExecutionId)>,
+    pub(super) front: BTreeMap<(CancellationId, ExecutionId), ExecutionId>,
     pub(super) catalog: BTreeMap<CatalogId, Resource>,
     pub(super) schedules: BTreeMap<ScheduleId, Schedule>,
     pub(super) answers: BTreeMap<String, (Timestamp, Value)>,

@@ -1,16 +1,15 @@
-//! What is written besides batches: decisions under a lock, cascades, sessions, the catalog, kept answers.
+//! What is written besides batches: decisions under a lock, sessions, the catalog, kept answers.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use deadpool_postgres::ClientWrapper;
 use futures_util::future::{join, join3};
-use noetl_core::append::{Append, Due, Verdict};
+use noetl_core::append::{Due, Verdict};
 use noetl_core::event::Recorded;
 use noetl_core::head::HeadView;
-use noetl_core::id::{CancellationId, EventId, ExecutionId, SessionId};
+use noetl_core::id::{EventId, ExecutionId, SessionId};
 use noetl_core::time::Timestamp;
 use serde_json::Value;
-use tokio_postgres::Row;
 
 use super::transaction::{self, Patience, Pauses, Trouble, all};
 use super::types::Moment;
@@ -18,24 +17,22 @@ use super::write::{Ready, Stage, Wanted, integer, json, ready};
 use super::{Inner, batch, read, rows};
 use crate::catalog::{NewResource, Resource};
 use crate::landing;
-use crate::{Cancellation, Chunk, ChunkDecide, LockedDecide, LockedView, Session, StoreError};
+use crate::{LockedDecide, LockedView, Session, StoreError};
 
-/// Most heads in one step of a cascade; others wait for them.
-const CHUNK_MAX: usize = 500;
 /// How long the row of a worker's life is kept after its lease, when it holds nothing.
 const SESSION_KEPT_MS: u64 = 24 * 60 * 60 * 1_000;
 /// How often a registration is tried again when another one took its version.
 const REGISTER_TRIES: u32 = 50;
 
 /// Heads that are held, with their commands.
-struct Held {
-    now: Timestamp,
-    views: Vec<HeadView>,
+pub(super) struct Held {
+    pub(super) now: Timestamp,
+    pub(super) views: Vec<HeadView>,
     tail: Vec<Recorded>,
 }
 
 /// Begins a transaction, waits for the locks, and then reads. With `tail_after`, also the events of the only one.
-async fn hold(
+pub(super) async fn hold(
     inner: &Inner,
     client: &ClientWrapper,
     begin: &str,
@@ -160,7 +157,7 @@ async fn settle(inner: &Inner, client: &ClientWrapper, stage: &Stage<'_>, key: i
     }
 }
 
-async fn known(
+pub(super) async fn known(
     inner: &Inner,
     key: i64,
     witness: Option<(ExecutionId, EventId)>,
@@ -175,13 +172,13 @@ async fn known(
 }
 
 /// Asks a decision. One that panics is its maker's bug; nothing was written.
-fn decided(decide: impl FnOnce() -> Option<Append>) -> Result<Option<Append>, StoreError> {
+pub(super) fn decided<T>(decide: impl FnOnce() -> T) -> Result<T, StoreError> {
     catch_unwind(AssertUnwindSafe(decide))
         .map_err(|_| StoreError::BadData("the decision panicked; nothing was written".into()))
 }
 
 /// Makes a stage of heads that are held, for appends that were decided on them.
-async fn staged<'a>(
+pub(super) async fn staged<'a>(
     inner: &Inner,
     client: &ClientWrapper,
     views: Vec<HeadView>,
@@ -209,153 +206,6 @@ async fn staged<'a>(
         heads.extend(all(&client.query(&there, &[&ids]).await?, rows::head)?);
     }
     Ok(Stage::new(heads, held, states))
-}
-
-/// One step of a cascade: fence, then look.
-pub(super) async fn cancel_chunk(
-    inner: &Inner,
-    id: CancellationId,
-    max: usize,
-    decide: ChunkDecide,
-) -> Result<Chunk, StoreError> {
-    let client = inner.writers.get().await?;
-    let stepped = step(inner, &client, id, max.min(CHUNK_MAX), decide).await;
-    if stepped.is_err() {
-        transaction::give_up(&client).await;
-    }
-    Ok(stepped?)
-}
-
-async fn step(
-    inner: &Inner,
-    client: &ClientWrapper,
-    id: CancellationId,
-    max: usize,
-    mut decide: ChunkDecide,
-) -> Result<Chunk, Trouble> {
-    let taken = client.prepare_cached("SELECT 1 FROM noetl.cancellation WHERE cancellation_id = $1 FOR UPDATE").await?;
-    let front = "SELECT execution_id FROM noetl.cancellation_front WHERE cancellation_id = $1 \
-                 ORDER BY execution_id LIMIT $2";
-    let front = client.prepare_cached(front).await?;
-    let most = integer(max as u64);
-    // Whoever takes the same step at the same time waits here, and then sees what is left.
-    let begin = transaction::begin(id.0, Patience::Long);
-    let (begun, (taken, front)) =
-        join(client.batch_execute(&begin), join(client.query(&taken, &[&id.0]), client.query(&front, &[&id.0, &most])))
-            .await;
-    begun?;
-    taken?;
-    let ids: Vec<i64> = all(&front?, rows::id)?.into_iter().map(|id| id.0).collect();
-    let Held { now, views, .. } = hold(inner, client, "SELECT 1", &ids, None).await?;
-    let mut chunk = Chunk::default();
-    let mut appends = Vec::new();
-    let mut fenced = Vec::new();
-    for view in views {
-        let id = view.head.execution_id;
-        chunk.visited.push(id);
-        let locked = LockedView { now, view, tail: Vec::new() };
-        if let Some(append) = decided(|| decide(&locked))? {
-            landing::decided_under_lock(&append, id)?;
-            appends.push(ready(append)?);
-        }
-        fenced.push(locked.view);
-    }
-    let mut stage = staged(inner, client, fenced, &appends).await?;
-    for ready in &appends {
-        match stage.append(ready, true)? {
-            Verdict::Landed { .. } => {}
-            stayed @ (Verdict::Conflict | Verdict::Refused(_) | Verdict::Busy) => {
-                return Err(landing::stayed_under_lock(ready.append.execution_id, &stayed).into());
-            }
-        }
-    }
-    if !stage.is_empty() {
-        let outcome = stage.outcome();
-        let (statement, values) = outcome.prepare(client).await?;
-        client.execute(&statement, &values).await?;
-    }
-    chunk.done = tick_off(client, id, &ids, &chunk, appends.len(), now).await?;
-    match transaction::ended(Ok(()), client.batch_execute("COMMIT").await) {
-        Ok(()) => {}
-        // Doing it again changes nothing; but the caller is to be told what was visited.
-        Err(Trouble::Unknown(error)) => known(inner, id.0, stage.witness(), error).await?,
-        Err(trouble) => return Err(trouble),
-    }
-    if !stage.is_empty() {
-        inner.hints.give();
-    }
-    Ok(chunk)
-}
-
-/// Puts the children of what is fenced on the front and ticks it off; returns whether nothing is left.
-async fn tick_off(
-    client: &ClientWrapper,
-    id: CancellationId,
-    ids: &[i64],
-    chunk: &Chunk,
-    cancelled: usize,
-    now: Timestamp,
-) -> Result<bool, Trouble> {
-    // Only now, with every fence up: a child born between a look and a fence would escape.
-    let children = "INSERT INTO noetl.cancellation_front (cancellation_id, execution_id, root_execution_id) \
-                    SELECT $1, execution_id, root_execution_id FROM noetl.execution \
-                    WHERE parent_execution_id = ANY($2) ON CONFLICT DO NOTHING";
-    let children = client.prepare_cached(children).await?;
-    let tick = "DELETE FROM noetl.cancellation_front WHERE cancellation_id = $1 AND execution_id = ANY($2)";
-    let tick = client.prepare_cached(tick).await?;
-    let count = "UPDATE noetl.cancellation c SET cancelled = cancelled + $2, visited = visited + $3, \
-                 done_at = CASE WHEN EXISTS (SELECT 1 FROM noetl.cancellation_front f \
-                                             WHERE f.cancellation_id = c.cancellation_id) \
-                           THEN done_at ELSE coalesce(done_at, $4) END \
-                 WHERE cancellation_id = $1 RETURNING done_at IS NOT NULL";
-    let count = client.prepare_cached(count).await?;
-    let (cancelled, visited) = (integer(cancelled as u64), integer(chunk.visited.len() as u64));
-    let (added, ticked, counted) = join3(
-        client.execute(&children, &[&id.0, &ids]),
-        client.execute(&tick, &[&id.0, &ids]),
-        client.query_opt(&count, &[&id.0, &cancelled, &visited, &Moment(now)]),
-    )
-    .await;
-    added?;
-    ticked?;
-    // One that was never opened has nothing left either.
-    Ok(counted?.map_or(Ok(true), |row: Row| row.try_get(0))?)
-}
-
-pub(super) async fn open_cancellation(client: &ClientWrapper, cancellation: &Cancellation) -> Result<(), StoreError> {
-    let statement = client
-        .prepare_cached(
-            "WITH new AS (INSERT INTO noetl.cancellation (cancellation_id, requested_execution_id, \
-             root_execution_id, reason, cancelled_by, requested_by, remote, mode, grace_ms, idempotency_key, \
-             cancelled, visited, created_at, done_at, action) VALUES ($1, $2, coalesce((SELECT root_execution_id \
-             FROM noetl.execution WHERE execution_id = $2), $2), $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) \
-             ON CONFLICT DO NOTHING RETURNING cancellation_id, requested_execution_id, root_execution_id) \
-             INSERT INTO noetl.cancellation_front (cancellation_id, execution_id, root_execution_id) \
-             SELECT * FROM new",
-        )
-        .await?;
-    client
-        .execute(
-            &statement,
-            &[
-                &cancellation.cancellation_id.0,
-                &cancellation.requested_execution_id.0,
-                &cancellation.reason,
-                &cancellation.cancelled_by,
-                &cancellation.requested_by,
-                &cancellation.remote,
-                &cancellation.mode.map(rows::mode_word),
-                &cancellation.grace_ms.map(integer),
-                &cancellation.idempotency_key,
-                &integer(cancellation.cancelled),
-                &integer(cancellation.visited),
-                &Moment(cancellation.created_at),
-                &cancellation.done_at.map(Moment),
-                &cancellation.action.as_str(),
-            ],
-        )
-        .await?;
-    Ok(())
 }
 
 /// Deletes obligations that were met, of executions that have ended.

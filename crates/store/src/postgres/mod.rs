@@ -12,6 +12,7 @@ mod control;
 mod document;
 mod error;
 mod hints;
+mod jobs;
 mod logs;
 mod migrate;
 mod node;
@@ -56,8 +57,8 @@ use self::partition::Partitions;
 use crate::catalog::{NewResource, Resource, ResourceKey};
 use crate::secret::{CredentialRow, KeychainRow, Resealed};
 use crate::{
-    Cancellation, Chunk, ChunkDecide, Clock, EventQuery, ListQuery, Loaded, LockedDecide, LogQuery, LogRow, Session,
-    SqlLimits, SqlRows, Store, StoreError, TableSize,
+    Cancellation, Chunk, ChunkDecide, Clock, EventQuery, JobQuery, ListQuery, Loaded, LockedDecide, LogQuery, LogRow,
+    Pick, Session, SqlLimits, SqlRows, Store, StoreError, TableSize,
 };
 
 /// Connections that write, when the options do not say.
@@ -245,6 +246,14 @@ impl Store for Postgres {
         read::result(&*self.reader().await?, reference).await
     }
 
+    async fn execution_ids(&self, query: ListQuery) -> Result<Vec<ExecutionId>, StoreError> {
+        read::execution_ids(&*self.reader().await?, &query).await
+    }
+
+    async fn count_executions(&self, query: ListQuery) -> Result<u64, StoreError> {
+        read::count_executions(&*self.reader().await?, &query).await
+    }
+
     async fn executions(&self, query: ListQuery) -> Result<Vec<Head>, StoreError> {
         read::executions(&*self.reader().await?, &query).await
     }
@@ -302,7 +311,7 @@ impl Store for Postgres {
     }
 
     async fn open_cancellation(&self, cancellation: Cancellation) -> Result<(), StoreError> {
-        control::open_cancellation(&*self.writer().await?, &cancellation).await?;
+        jobs::open_cancellation(&*self.writer().await?, &cancellation).await?;
         self.inner.hints.give();
         Ok(())
     }
@@ -310,18 +319,39 @@ impl Store for Postgres {
     async fn cancel_chunk(
         &self,
         cancellation_id: CancellationId,
-        max: usize,
+        pick: Pick,
         decide: ChunkDecide,
     ) -> Result<Chunk, StoreError> {
-        self.whole(move |inner| async move { control::cancel_chunk(&inner, cancellation_id, max, decide).await }).await
+        self.whole(move |inner| async move { jobs::cancel_chunk(&inner, cancellation_id, pick, decide).await }).await
+    }
+
+    async fn claim_cancellation(&self, cancellation_id: CancellationId) -> Result<bool, StoreError> {
+        jobs::claim_cancellation(&self.inner, &*self.writer().await?, cancellation_id).await
+    }
+
+    async fn stop_cancellation(
+        &self,
+        cancellation_id: CancellationId,
+        by: &str,
+    ) -> Result<Option<Cancellation>, StoreError> {
+        let by = by.to_owned();
+        self.whole(move |inner| async move {
+            let client = inner.writers.get().await?;
+            jobs::stop_cancellation(&inner, &client, cancellation_id, &by).await
+        })
+        .await
     }
 
     async fn open_cancellations(&self) -> Result<Vec<Cancellation>, StoreError> {
-        read::open_cancellations(&*self.reader().await?).await
+        jobs::open_cancellations(&*self.reader().await?).await
+    }
+
+    async fn cancellations(&self, query: JobQuery) -> Result<Vec<Cancellation>, StoreError> {
+        jobs::cancellations(&*self.reader().await?, &query).await
     }
 
     async fn cancellation(&self, cancellation_id: CancellationId) -> Result<Option<Cancellation>, StoreError> {
-        read::cancellation(&*self.reader().await?, cancellation_id).await
+        jobs::cancellation(&*self.reader().await?, cancellation_id).await
     }
 
     async fn add_schedule(&self, schedule: Schedule) -> Result<bool, StoreError> {

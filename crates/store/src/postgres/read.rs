@@ -8,7 +8,7 @@ use noetl_core::append::Due;
 use noetl_core::event::Recorded;
 use noetl_core::event::row::canonical_name;
 use noetl_core::head::{CommandRow, Head, HeadView};
-use noetl_core::id::{CancellationId, ExecutionId, SessionId};
+use noetl_core::id::{ExecutionId, SessionId};
 use noetl_core::time::Timestamp;
 use serde_json::Value;
 use tokio_postgres::Row;
@@ -19,7 +19,7 @@ use super::transaction::all;
 use super::types::Moment;
 use super::write::integer;
 use crate::catalog::{Resource, ResourceKey};
-use crate::{Cancellation, EventQuery, ListQuery, Loaded, Session, StoreError, waiting_while_paused};
+use crate::{EventQuery, ListQuery, Loaded, Session, StoreError, waiting_while_paused};
 
 type Found<T> = Result<T, StoreError>;
 
@@ -189,6 +189,25 @@ pub(super) async fn result(client: &ClientWrapper, reference: &str) -> Found<Opt
 }
 
 pub(super) async fn executions(client: &ClientWrapper, query: &ListQuery) -> Found<Vec<Head>> {
+    let (select, filter) = listing(query, rows::HEAD);
+    all(&ask(client, &select, &filter.values()).await?, rows::head)
+}
+
+pub(super) async fn execution_ids(client: &ClientWrapper, query: &ListQuery) -> Found<Vec<ExecutionId>> {
+    let (select, filter) = listing(query, "execution_id");
+    all(&ask(client, &select, &filter.values()).await?, rows::id)
+}
+
+pub(super) async fn count_executions(client: &ClientWrapper, query: &ListQuery) -> Found<u64> {
+    let (select, filter) = listing(query, "1");
+    let select = format!("SELECT count(*) FROM ({select}) AS listed");
+    let rows = ask(client, &select, &filter.values()).await?;
+    let count: i64 = rows.first().map_or(Ok(0), |row| row.try_get(0))?;
+    Ok(u64::try_from(count).unwrap_or(0))
+}
+
+/// Returns the query for `columns` of what is to be listed, with its values.
+fn listing(query: &ListQuery, columns: &str) -> (String, Filter) {
     let mut filter = Filter::default();
     if !query.status.is_empty() {
         let words: Vec<&'static str> = query.status.iter().map(|status| status.as_str()).collect();
@@ -218,17 +237,19 @@ pub(super) async fn executions(client: &ClientWrapper, query: &ListQuery) -> Fou
     if query.unquiesced {
         filter.plain("unquiesced");
     }
+    if let Some(job) = query.job {
+        filter.and("cancel ->> 'job_id' = ?", job.to_string());
+    }
     if let Some(before) = query.before {
         filter.and("execution_id < ?", before.0);
     }
     let order = if query.active_first { "status <> 'RUNNING', execution_id DESC" } else { "execution_id DESC" };
     let (limit, offset) = (filter.value(integer(query.limit)), filter.value(integer(query.offset)));
-    let query = format!(
-        "SELECT {} FROM noetl.execution{} ORDER BY {order} LIMIT {limit} OFFSET {offset}",
-        rows::HEAD,
-        filter.text(),
+    let select = format!(
+        "SELECT {columns} FROM noetl.execution{} ORDER BY {order} LIMIT {limit} OFFSET {offset}",
+        filter.text()
     );
-    all(&ask(client, &query, &filter.values()).await?, rows::head)
+    (select, filter)
 }
 
 pub(super) async fn due(client: &ClientWrapper, now: Timestamp, limit: u64) -> Found<Vec<Due>> {
@@ -305,17 +326,6 @@ pub(super) async fn sessions(client: &ClientWrapper, now: Timestamp) -> Found<Ve
         rows::SESSION
     );
     all(&ask(client, &query, &[&Moment(now)]).await?, rows::session)
-}
-
-pub(super) async fn open_cancellations(client: &ClientWrapper) -> Found<Vec<Cancellation>> {
-    let columns = rows::CANCELLATION;
-    let query = format!("SELECT {columns} FROM noetl.cancellation WHERE done_at IS NULL ORDER BY cancellation_id");
-    all(&ask(client, &query, &[]).await?, rows::cancellation)
-}
-
-pub(super) async fn cancellation(client: &ClientWrapper, id: CancellationId) -> Found<Option<Cancellation>> {
-    let query = format!("SELECT {} FROM noetl.cancellation WHERE cancellation_id = $1", rows::CANCELLATION);
-    first(client, &query, &[&id.0], rows::cancellation).await
 }
 
 pub(super) async fn resource(client: &ClientWrapper, key: &ResourceKey) -> Found<Option<Resource>> {

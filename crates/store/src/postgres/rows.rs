@@ -261,14 +261,17 @@ pub(super) fn session(row: &Row) -> Result<Session, StoreError> {
 }
 
 /// The columns that [`cancellation`] reads.
-pub(super) const CANCELLATION: &str = "cancellation_id, requested_execution_id, reason, cancelled_by, requested_by, \
-     remote, mode, grace_ms, idempotency_key, cancelled, visited, created_at, done_at, action";
+pub(super) const CANCELLATION: &str = "cancellation_id, requested_execution_id, selection, \
+     cascade, reason, cancelled_by, requested_by, remote, mode, grace_ms, idempotency_key, rate, selected, cursor, \
+     cancelled, visited, spared, created_at, claimed_until, stopped_at, stopped_by, done_at, action";
 
 pub(super) fn cancellation(row: &Row) -> Result<Cancellation, StoreError> {
     let mut row = Reader::new(row);
     Ok(Cancellation {
         cancellation_id: CancellationId(row.get()?),
-        requested_execution_id: ExecutionId(row.get()?),
+        requested_execution_id: row.maybe_id(ExecutionId)?,
+        selection: row.maybe_json()?,
+        cascade: row.get()?,
         reason: row.string()?,
         cancelled_by: row.get()?,
         requested_by: row.string()?,
@@ -276,9 +279,16 @@ pub(super) fn cancellation(row: &Row) -> Result<Cancellation, StoreError> {
         mode: row.maybe_word(mode_of)?,
         grace_ms: row.maybe_number()?,
         idempotency_key: row.string()?,
+        rate: row.maybe_number()?,
+        selected: row.maybe_number()?,
+        cursor: row.maybe_id(ExecutionId)?,
         cancelled: row.number()?,
         visited: row.number()?,
+        spared: row.number()?,
         created_at: row.time()?,
+        claimed_until: row.maybe_time()?,
+        stopped_at: row.maybe_time()?,
+        stopped_by: row.string()?,
         done_at: row.maybe_time()?,
         action: row.word(FamilyAction::from_word)?,
     })

@@ -126,6 +126,8 @@ pub(super) async fn prune(inner: &Inner, client: &ClientWrapper, before: Timesta
         }
     }
     client.execute("DELETE FROM noetl.idempotency WHERE created_at < $1", &[&Moment(before)]).await?;
+    let jobs = "DELETE FROM noetl.cancellation WHERE requested_execution_id IS NULL AND done_at < $1";
+    client.execute(jobs, &[&Moment(before)]).await?;
     for month in whole {
         match inner.partitions.drop_empty(client, month).await {
             Ok(true) => tracing::info!(table = month.table(), "dropped a partition of the log"),

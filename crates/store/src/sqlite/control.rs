@@ -1,22 +1,17 @@
-//! What the writer does besides batches: decisions under a lock, cascades, sessions, the catalog, kept answers.
-
-use std::time::{Duration, Instant};
+//! What the writer does besides batches: decisions under a lock, sessions, the catalog, kept answers.
 
 use noetl_core::append::{Append, Due, Verdict};
-use noetl_core::id::{CancellationId, ExecutionId, SessionId};
+use noetl_core::id::{ExecutionId, SessionId};
 use noetl_core::time::Timestamp;
 use rusqlite::params;
 use serde_json::Value;
 
 use super::encode::{json, ready};
 use super::rows;
-use super::tables::{Failure, Tables, integer, one, tail};
+use super::tables::{Failure, Tables, one, tail};
 use crate::catalog::{NewResource, Resource};
-use crate::landing::{self, Rows};
-use crate::{Cancellation, Chunk, ChunkDecide, LockedDecide, LockedView, Session, StoreError};
-
-/// Longest step of a cascade; others wait for it.
-const CHUNK_TIME_MAX: Duration = Duration::from_millis(5);
+use crate::landing;
+use crate::{LockedDecide, LockedView, Session, StoreError};
 
 /// How long the row of a worker's life is kept after its lease, when it holds nothing.
 const SESSION_KEPT_MS: u64 = 24 * 60 * 60 * 1_000;
@@ -41,7 +36,7 @@ impl Tables {
         }
     }
 
-    fn decided(&mut self, execution_id: ExecutionId, append: Append) -> Result<Verdict, StoreError> {
+    pub(super) fn decided(&mut self, execution_id: ExecutionId, append: Append) -> Result<Verdict, StoreError> {
         landing::decided_under_lock(&append, execution_id)?;
         self.append(&ready(append)?, true).map_err(|failure| match failure {
             Failure::Before(error) | Failure::Halfway(error) => error,
@@ -134,103 +129,6 @@ impl Tables {
         )?;
         statement.execute(params![session_id.0, now])?;
         Ok(())
-    }
-
-    pub(super) fn open_cancellation(&mut self, cancellation: &Cancellation) -> Result<(), StoreError> {
-        let requested = cancellation.requested_execution_id;
-        let root = self.head(requested)?.map_or(requested, |head| head.root_execution_id);
-        let mut statement = self.connection.prepare_cached(
-            "INSERT OR IGNORE INTO noetl.cancellation (cancellation_id, requested_execution_id, root_execution_id, \
-             reason, cancelled_by, requested_by, remote, mode, grace_ms, idempotency_key, cancelled, visited, \
-             created_at, done_at, action) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
-        )?;
-        let new = statement.execute(params![
-            cancellation.cancellation_id.0,
-            requested.0,
-            root.0,
-            cancellation.reason,
-            cancellation.cancelled_by,
-            cancellation.requested_by,
-            cancellation.remote,
-            cancellation.mode.map(rows::mode_word),
-            cancellation.grace_ms.map(integer),
-            cancellation.idempotency_key,
-            integer(cancellation.cancelled),
-            integer(cancellation.visited),
-            cancellation.created_at.to_iso(),
-            cancellation.done_at.map(Timestamp::to_iso),
-            cancellation.action.as_str(),
-        ])?;
-        if new > 0 {
-            self.connection.execute(
-                "INSERT INTO noetl.cancellation_front (cancellation_id, execution_id, root_execution_id) \
-                 VALUES (?1, ?2, ?3)",
-                params![cancellation.cancellation_id.0, requested.0, root.0],
-            )?;
-        }
-        Ok(())
-    }
-
-    /// One step of a cascade: fence, then look.
-    pub(super) fn cancel_chunk(
-        &mut self,
-        cancellation_id: CancellationId,
-        max: usize,
-        mut decide: ChunkDecide,
-    ) -> Result<Chunk, StoreError> {
-        let began = Instant::now();
-        let ids = self.front(cancellation_id, max)?;
-        let now = self.now();
-        let mut chunk = Chunk::default();
-        let mut cancelled = 0;
-        let mut ticked = 0;
-        for id in &ids {
-            if ticked > 0 && began.elapsed() > CHUNK_TIME_MAX {
-                break;
-            }
-            ticked += 1;
-            // A head that was pruned in between has no children either.
-            let Some(view) = self.view(*id)? else { continue };
-            chunk.visited.push(*id);
-            if let Some(append) = decide(&LockedView { now, view, tail: Vec::new() }) {
-                match self.decided(*id, append)? {
-                    Verdict::Landed { .. } => cancelled += 1,
-                    stayed @ (Verdict::Conflict | Verdict::Refused(_) | Verdict::Busy) => {
-                        return Err(landing::stayed_under_lock(*id, &stayed));
-                    }
-                }
-            }
-        }
-        // Only now, with every fence up: a child born between a look and a fence would escape.
-        let mut children = self.connection.prepare_cached(
-            "INSERT OR IGNORE INTO noetl.cancellation_front (cancellation_id, execution_id, root_execution_id) \
-             SELECT ?1, execution_id, root_execution_id FROM noetl.execution WHERE parent_execution_id = ?2",
-        )?;
-        let mut tick = self
-            .connection
-            .prepare_cached("DELETE FROM noetl.cancellation_front WHERE cancellation_id = ?1 AND execution_id = ?2")?;
-        for id in &ids[..ticked] {
-            children.execute(params![cancellation_id.0, id.0])?;
-            tick.execute(params![cancellation_id.0, id.0])?;
-        }
-        let left = "SELECT 1 FROM noetl.cancellation_front WHERE cancellation_id = ?1 LIMIT 1";
-        chunk.done = one::<i64>(&self.connection, left, [cancellation_id.0])?.is_none();
-        let mut count = self.connection.prepare_cached(
-            "UPDATE noetl.cancellation SET cancelled = cancelled + ?2, visited = visited + ?3, \
-             done_at = CASE WHEN ?4 THEN coalesce(done_at, ?5) ELSE done_at END WHERE cancellation_id = ?1",
-        )?;
-        let visited = integer(chunk.visited.len() as u64);
-        count.execute(params![cancellation_id.0, cancelled, visited, chunk.done, now.to_iso()])?;
-        Ok(chunk)
-    }
-
-    fn front(&self, cancellation_id: CancellationId, max: usize) -> Result<Vec<ExecutionId>, StoreError> {
-        let mut statement = self.connection.prepare_cached(
-            "SELECT execution_id FROM noetl.cancellation_front WHERE cancellation_id = ?1 \
-             ORDER BY execution_id LIMIT ?2",
-        )?;
-        let ids = statement.query_map(params![cancellation_id.0, integer(max as u64)], |row| row.get(0))?;
-        ids.map(|id| Ok(ExecutionId(id?))).collect()
     }
 
     pub(super) fn register(&mut self, resource: NewResource) -> Result<Resource, StoreError> {

@@ -9,6 +9,7 @@ mod encode;
 mod error;
 mod fault;
 mod heads;
+mod jobs;
 mod logs;
 mod migrate;
 mod pending;
@@ -49,8 +50,8 @@ use crate::catalog::{NewResource, Resource, ResourceKey};
 use crate::query::{self, QueryError, QueryLimits, QueryRows};
 use crate::secret::{CredentialRow, KeychainRow, Resealed};
 use crate::{
-    Cancellation, Chunk, ChunkDecide, Clock, EventQuery, ListQuery, Loaded, LockedDecide, LogQuery, LogRow, Session,
-    SqlLimits, SqlRows, Store, StoreError, TableSize,
+    Cancellation, Chunk, ChunkDecide, Clock, EventQuery, JobQuery, ListQuery, Loaded, LockedDecide, LogQuery, LogRow,
+    Pick, Session, SqlLimits, SqlRows, Store, StoreError, TableSize,
 };
 
 /// Readers for the engine's questions, when the options do not say.
@@ -236,6 +237,14 @@ impl Store for SqliteStore {
         self.readers.ask(move |connection| read::result(connection, &reference)).await
     }
 
+    async fn execution_ids(&self, query: ListQuery) -> Result<Vec<ExecutionId>, StoreError> {
+        self.readers.ask(move |connection| read::execution_ids(connection, &query)).await
+    }
+
+    async fn count_executions(&self, query: ListQuery) -> Result<u64, StoreError> {
+        self.readers.ask(move |connection| read::count_executions(connection, &query)).await
+    }
+
     async fn executions(&self, query: ListQuery) -> Result<Vec<Head>, StoreError> {
         self.readers.ask(move |connection| read::executions(connection, &query)).await
     }
@@ -298,18 +307,35 @@ impl Store for SqliteStore {
     async fn cancel_chunk(
         &self,
         cancellation_id: CancellationId,
-        max: usize,
+        pick: Pick,
         decide: ChunkDecide,
     ) -> Result<Chunk, StoreError> {
-        self.write(move |tables| tables.cancel_chunk(cancellation_id, max, decide)).await
+        self.write(move |tables| tables.cancel_chunk(cancellation_id, &pick, decide)).await
+    }
+
+    async fn claim_cancellation(&self, cancellation_id: CancellationId) -> Result<bool, StoreError> {
+        self.write(move |tables| tables.claim_cancellation(cancellation_id)).await
+    }
+
+    async fn stop_cancellation(
+        &self,
+        cancellation_id: CancellationId,
+        by: &str,
+    ) -> Result<Option<Cancellation>, StoreError> {
+        let by = by.to_owned();
+        self.write(move |tables| tables.stop_cancellation(cancellation_id, &by)).await
     }
 
     async fn open_cancellations(&self) -> Result<Vec<Cancellation>, StoreError> {
-        self.readers.ask(read::open_cancellations).await
+        self.readers.ask(jobs::open_cancellations).await
+    }
+
+    async fn cancellations(&self, query: JobQuery) -> Result<Vec<Cancellation>, StoreError> {
+        self.readers.ask(move |connection| jobs::cancellations(connection, &query)).await
     }
 
     async fn cancellation(&self, cancellation_id: CancellationId) -> Result<Option<Cancellation>, StoreError> {
-        self.readers.ask(move |connection| read::cancellation(connection, cancellation_id.0)).await
+        self.readers.ask(move |connection| jobs::cancellation(connection, cancellation_id)).await
     }
 
     async fn add_schedule(&self, schedule: Schedule) -> Result<bool, StoreError> {

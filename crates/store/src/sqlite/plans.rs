@@ -10,10 +10,10 @@ use rusqlite::Connection;
 use rusqlite::trace::{TraceEvent, TraceEventCodes};
 
 use super::tables::{self, Tables};
-use super::{SqliteOptions, connection, migrate, pending, read, schedule};
+use super::{SqliteOptions, connection, jobs, migrate, pending, read, schedule};
 use crate::catalog::ResourceKey;
 use crate::conformance::{ManualClock, Script};
-use crate::{EventQuery, ListQuery};
+use crate::{EventQuery, JobQuery, ListQuery, Pick};
 
 /// Writes down every statement that the connection runs from now on.
 fn listen(connection: &mut Connection) -> Arc<Mutex<Vec<String>>> {
@@ -85,8 +85,10 @@ fn the_questions_of_every_step_use_an_index() {
         read::held(connection, SessionId(1)).unwrap();
         schedule::due(connection, now, 10).unwrap();
         schedule::waits_for(connection, noetl_core::id::ScheduleId(1)).unwrap();
-        read::open_cancellations(connection).unwrap();
-        read::cancellation(connection, 1).unwrap();
+        jobs::open_cancellations(connection).unwrap();
+        jobs::cancellation(connection, CancellationId(1)).unwrap();
+        jobs::cancellations(connection, &JobQuery { limit: 9, ..JobQuery::default() }).unwrap();
+        jobs::cancellations(connection, &JobQuery { open: true, limit: 9, ..JobQuery::default() }).unwrap();
         read::resource(connection, &ResourceKey::Latest("a".into())).unwrap();
         read::resource(connection, &ResourceKey::Version("a".into(), 1)).unwrap();
         read::answer(connection, "k").unwrap();
@@ -159,10 +161,13 @@ fn writing_touches_only_what_it_names() {
     let cancellation = script.cancellation(root);
     tables.open_cancellation(&cancellation).unwrap();
     let canceller = script.clone();
-    let chunk = tables.cancel_chunk(cancellation.cancellation_id, 9, Box::new(move |locked| canceller.cancel(locked)));
+    let decide = Box::new(move |locked: &_, _| canceller.cancel(locked).into());
+    let chunk = tables.cancel_chunk(cancellation.cancellation_id, &Pick::Front(9), decide);
     assert_eq!(chunk.unwrap().visited, [root]);
-    let unknown = tables.cancel_chunk(CancellationId(77), 9, Box::new(|_| None));
+    let unknown = tables.cancel_chunk(CancellationId(77), &Pick::Front(9), Box::new(|_, _| None.into()));
     assert!(unknown.unwrap().done);
+    tables.claim_cancellation(cancellation.cancellation_id).unwrap();
+    tables.stop_cancellation(cancellation.cancellation_id, "api").unwrap();
     assert!(seen.lock().unwrap().len() > 20);
     let lines = plans(&tables.connection, &seen);
     assert_indexed(&lines, &["-ROW VALUES CLAUSE"]);

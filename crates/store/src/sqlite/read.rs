@@ -15,7 +15,7 @@ use serde_json::Value;
 use super::rows;
 use super::tables::{commands, head, integer, tail};
 use crate::catalog::{Resource, ResourceKey};
-use crate::{Cancellation, EventQuery, ListQuery, Loaded, Session, StoreError, waiting_while_paused};
+use crate::{EventQuery, ListQuery, Loaded, Session, StoreError, waiting_while_paused};
 
 /// Conditions of a query, and the values they name.
 #[derive(Default)]
@@ -123,6 +123,27 @@ pub(super) fn result(connection: &Connection, reference: &str) -> Result<Option<
 }
 
 pub(super) fn executions(connection: &Connection, query: &ListQuery) -> Result<Vec<Head>, StoreError> {
+    let (select, filter) = listing(query, rows::HEAD);
+    let mut statement = connection.prepare(&select)?;
+    statement.query_and_then(params_from_iter(&filter.values), rows::head)?.collect()
+}
+
+pub(super) fn execution_ids(connection: &Connection, query: &ListQuery) -> Result<Vec<ExecutionId>, StoreError> {
+    let (select, filter) = listing(query, "execution_id");
+    let mut statement = connection.prepare(&select)?;
+    let ids = statement.query_map(params_from_iter(&filter.values), |row| row.get(0).map(ExecutionId))?;
+    Ok(ids.collect::<Result<_, _>>()?)
+}
+
+pub(super) fn count_executions(connection: &Connection, query: &ListQuery) -> Result<u64, StoreError> {
+    let (select, filter) = listing(query, "1");
+    let mut statement = connection.prepare(&format!("SELECT count(*) FROM ({select})"))?;
+    let count: i64 = statement.query_row(params_from_iter(&filter.values), |row| row.get(0))?;
+    Ok(u64::try_from(count).unwrap_or(0))
+}
+
+/// Returns the query for `columns` of what is to be listed, with its values.
+fn listing(query: &ListQuery, columns: &str) -> (String, Filter) {
     let mut filter = Filter::default();
     if !query.status.is_empty() {
         let words: Vec<String> = query.status.iter().map(|status| format!("'{}'", status.as_str())).collect();
@@ -151,19 +172,19 @@ pub(super) fn executions(connection: &Connection, query: &ListQuery) -> Result<V
     if query.unquiesced {
         filter.plain("ended_at IS NOT NULL AND in_flight > 0");
     }
+    if let Some(job) = query.job {
+        filter.and("cancel ->> '$.job_id' = ?", job.to_string());
+    }
     if let Some(before) = query.before {
         filter.and("execution_id < ?", before.0);
     }
     let order = if query.active_first { "status <> 'RUNNING', execution_id DESC" } else { "execution_id DESC" };
-    let query = format!(
-        "SELECT {} FROM noetl.execution{} ORDER BY {order} LIMIT {} OFFSET {}",
-        rows::HEAD,
-        filter.text(),
-        integer(query.limit),
-        integer(query.offset),
+    let (limit, offset) = (integer(query.limit), integer(query.offset));
+    let select = format!(
+        "SELECT {columns} FROM noetl.execution{} ORDER BY {order} LIMIT {limit} OFFSET {offset}",
+        filter.text()
     );
-    let mut statement = connection.prepare(&query)?;
-    statement.query_and_then(params_from_iter(&filter.values), rows::head)?.collect()
+    (select, filter)
 }
 
 pub(super) fn due(connection: &Connection, now: Timestamp, limit: u64) -> Result<Vec<Due>, StoreError> {
@@ -222,17 +243,6 @@ pub(super) fn sessions(connection: &Connection, now: Timestamp) -> Result<Vec<Se
         rows::SESSION
     );
     all(connection, &query, [now.to_iso()], rows::session)
-}
-
-pub(super) fn open_cancellations(connection: &Connection) -> Result<Vec<Cancellation>, StoreError> {
-    let columns = rows::CANCELLATION;
-    let query = format!("SELECT {columns} FROM noetl.cancellation WHERE done_at IS NULL ORDER BY cancellation_id");
-    all(connection, &query, [], rows::cancellation)
-}
-
-pub(super) fn cancellation(connection: &Connection, id: i64) -> Result<Option<Cancellation>, StoreError> {
-    let query = format!("SELECT {} FROM noetl.cancellation WHERE cancellation_id = ?1", rows::CANCELLATION);
-    first(connection, &query, [id], rows::cancellation)
 }
 
 pub(super) fn resource(connection: &Connection, key: &ResourceKey) -> Result<Option<Resource>, StoreError> {

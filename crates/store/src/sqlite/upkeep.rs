@@ -217,8 +217,10 @@ impl Tables {
         Ok(())
     }
 
-    /// Removes kept answers that are as old.
+    /// Removes kept answers and finished jobs that are as old.
     pub(super) fn prune_answers(&mut self, before: Timestamp) -> Result<(), StoreError> {
+        let jobs = "DELETE FROM noetl.cancellation WHERE requested_execution_id IS NULL AND done_at < ?1";
+        self.connection.execute(jobs, [before.to_iso()])?;
         self.connection.execute("DELETE FROM noetl.idempotency WHERE created_at < ?1", [before.to_iso()])?;
         Ok(())
     }

@@ -149,8 +149,8 @@ async fn a_lost_answer_to_a_commit_is_looked_up() {
         store.open_cancellation(cancellation.clone()).await.unwrap();
         let canceller = script.clone();
         proxy.cut(cut);
-        let chunk = Box::new(move |locked: &noetl_store::LockedView| canceller.cancel(locked));
-        let chunk = store.cancel_chunk(cancellation.cancellation_id, 9, chunk).await;
+        let chunk = Box::new(move |locked: &noetl_store::LockedView, _| canceller.cancel(locked).into());
+        let chunk = store.cancel_chunk(cancellation.cancellation_id, noetl_store::Pick::Front(9), chunk).await;
         assert!(proxy.was_cut());
         if cut == Cut::Before {
             assert!(matches!(chunk, Err(StoreError::Unavailable(_))), "{chunk:?}");

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::event::{AttemptEnd, CursorPlan, Ended, StopCause, Wait, Write};
 use crate::execution::rerun::Kept;
-use crate::id::{CommandId, ExecutionId, SessionId};
+use crate::id::{CancellationId, CommandId, ExecutionId, SessionId};
 use crate::playbook::CancelMode;
 use crate::result::{Bound, StoredRef};
 use crate::time::Timestamp;
@@ -232,6 +232,8 @@ pub(super) struct CancelContext<'a> {
     pub(super) root_execution_id: Option<ExecutionId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) requested_execution_id: Option<ExecutionId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) job_id: Option<CancellationId>,
     #[serde(default, skip_serializing_if = "is_empty")]
     pub(super) in_flight: Cow<'a, [CommandId]>,
 }

@@ -295,6 +295,7 @@ fn cancelled<J: ReadJson>(mut row: EventRow<J>) -> Result<Event, String> {
         grace_ms: context.grace_ms.unwrap_or(0),
         root_execution_id: context.root_execution_id.unwrap_or(row.root_execution_id),
         requested_execution_id: context.requested_execution_id.unwrap_or(row.execution_id),
+        job_id: context.job_id,
         in_flight: context.in_flight.into_owned(),
     })))
 }

@@ -9,7 +9,7 @@ use super::*;
 use crate::event::*;
 use crate::execution::rerun::{Kept, Rerun};
 use crate::execution::state::{StepState, Token};
-use crate::id::SessionId;
+use crate::id::{CancellationId, SessionId};
 use crate::playbook::CancelMode;
 use crate::result::{Bound, StoredRef};
 
@@ -309,6 +309,7 @@ fn samples() -> Vec<Event> {
             grace_ms: 10_000,
             root_execution_id: CONTEXT.root_execution_id,
             requested_execution_id: ExecutionId(700),
+            job_id: Some(CancellationId(900)),
             in_flight: vec![command_id],
         })),
         Event::ExecutionCancelled(Box::new(Cancelled {
@@ -321,6 +322,7 @@ fn samples() -> Vec<Event> {
             grace_ms: 0,
             root_execution_id: ExecutionId(701),
             requested_execution_id: ExecutionId(701),
+            job_id: None,
             in_flight: vec![],
         })),
         Event::ExecutionCancelEscalated(Box::new(Escalated {

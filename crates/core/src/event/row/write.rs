@@ -316,6 +316,7 @@ pub fn columns<J: WriteJson>(event: &Event) -> Columns<J> {
                 grace_ms: Some(cancelled.grace_ms),
                 root_execution_id: Some(cancelled.root_execution_id),
                 requested_execution_id: Some(cancelled.requested_execution_id),
+                job_id: cancelled.job_id,
                 in_flight: Cow::Borrowed(&cancelled.in_flight),
             })),
             ..row

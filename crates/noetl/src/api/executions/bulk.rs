@@ -3,23 +3,28 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use noetl_core::id::ExecutionId;
-use noetl_engine::bulk::MATCHED_MAX;
-use noetl_engine::{BulkAnswer, BulkError, BulkRequest, CancelRequest, Filter};
+use noetl_core::head::Status;
+use noetl_core::id::{CancellationId, ExecutionId};
+use noetl_engine::bulk::{IDS_MAX, MATCHED_MAX};
+use noetl_engine::{BulkAnswer, BulkError, BulkRequest, CancelRequest, Filter, Selected};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::cancel::{self, GRACE_SECONDS_MAX};
+use super::cancel::{self, GRACE_SECONDS_MAX, WAIT_SECONDS_MAX};
 use super::list;
 use crate::api::Api;
-use crate::api::caller::Caller;
+use crate::api::caller::{Caller, IdempotencyKey};
 use crate::api::error::{ApiError, ErrorBody};
 use crate::api::extract::Body;
 use crate::render::duration;
 
 /// Executions that one request may match when it does not say.
 pub const MAX_DEFAULT: u64 = 1_000;
+/// How long a request may hang until everything is decided when it does not say, in seconds.
+pub const WAIT_SECONDS_DEFAULT: f64 = 10.0;
+/// Most executions per second that a request may ask for.
+pub const RATE_MAX: u32 = 1_000_000;
 /// Who a cleanup says it is.
 const BY_CLEANUP: &str = "cleanup";
 /// Age of a stuck execution when a cleanup does not say, in minutes.
@@ -29,6 +34,10 @@ const OLDER_THAN_MINUTES_DEFAULT: u64 = 5;
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct BulkBody {
+    /// These, at most 10,000.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Vec<String>>)]
+    pub ids: Option<Vec<ExecutionId>>,
     /// What they have in common; all conditions hold together.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub filter: Option<BulkFilter>,
@@ -50,15 +59,24 @@ pub struct BulkBody {
     /// Change nothing, say what would be cancelled.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dry_run: Option<bool>,
-    /// Refuse if more match. Default 1,000, at most 10,000.
+    /// Refuse if more match. Default 1,000, at most 10,000,000.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max: Option<u64>,
+    /// Most executions looked at per second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rate: Option<u32>,
+    /// Hold the answer until everything is decided, or so long; then the job goes on without it. Default 10.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wait_seconds: Option<f64>,
 }
 
 /// Conditions. Lengths of time are `10m`, `2h` and the like, or seconds.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct BulkFilter {
+    /// `RUNNING`: nothing else can be cancelled.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<String>,
     /// Catalog path; `*` matches anything.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
@@ -75,30 +93,47 @@ pub struct BulkFilter {
     pub parent: Option<String>,
 }
 
-/// What a cancel of many did.
+/// What a cancel of many did. Lists hold at most 10,000 ids; the counts are of all.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct BulkReply {
-    /// `cancelled` or `dry_run`.
+    /// `cancelled`, or `dry_run`.
     pub status: String,
     /// How many were cancelled, or would be.
     pub cancelled_count: u64,
     /// What was cancelled, descendants included.
     #[schema(value_type = Vec<String>)]
     pub cancelled_executions: Vec<ExecutionId>,
+    /// What was cancelled before, and is now stopped harder.
+    #[schema(value_type = Vec<String>)]
+    pub escalated: Vec<ExecutionId>,
     /// What a request without `dry_run` would cancel now, descendants not included.
     #[schema(value_type = Vec<String>)]
     pub would_cancel: Vec<ExecutionId>,
     /// What matched at first and had ended or moved on when its turn came.
     #[schema(value_type = Vec<String>)]
     pub spared: Vec<ExecutionId>,
+    /// What `ids` named and does not exist.
+    #[schema(value_type = Vec<String>)]
+    pub unknown: Vec<ExecutionId>,
+    /// How many matched when the request came.
+    pub matched_count: u64,
+    /// Everything is decided. If false, the rest goes on as a job.
+    pub complete: bool,
+    /// The job: `GET /api/jobs/{id}`. Null when nothing matched, or nothing was to be changed.
+    #[schema(value_type = Option<String>)]
+    pub job_id: Option<CancellationId>,
     /// One sentence for people.
     pub message: String,
 }
 
-/// Cancels whatever matches. Each execution is looked at again under its lock: what has moved on is spared.
+/// Cancels what is listed or matches. Each execution is looked at again under its lock: what has moved on is spared.
+///
+/// The request is a job that any server carries on. A small one is answered when everything is decided; a large one
+/// with `complete: false` and its `job_id`.
 #[utoipa::path(
     post, path = "/api/executions/cancel", operation_id = "cancel_matching", tag = "executions",
     request_body = BulkBody,
+    params(("Idempotency-Key" = Option<String>, Header, description = "The same key gets the first answer again")),
     responses(
         (status = 200, body = BulkReply),
         (status = 400, body = ErrorBody),
@@ -108,25 +143,19 @@ pub struct BulkReply {
 pub(in crate::api) async fn cancel(
     State(api): State<Api>,
     caller: Caller,
+    IdempotencyKey(idempotency_key): IdempotencyKey,
     Body(body): Body<BulkBody>,
 ) -> Result<Json<BulkReply>, ApiError> {
-    let filter = body.filter.unwrap_or_default();
-    if filter == BulkFilter::default() && body.all != Some(true) {
-        let problem = "an empty filter matches everything that runs: say `all: true` if that is meant".to_owned();
-        return Err(ApiError::bad_field("filter", problem));
-    }
     let max = body.max.unwrap_or(MAX_DEFAULT);
     if !(1..=MATCHED_MAX).contains(&max) {
         return Err(ApiError::bad_field("max", format!("must be 1 to {MATCHED_MAX}")));
     }
+    if body.rate.is_some_and(|rate| !(1..=RATE_MAX).contains(&rate)) {
+        return Err(ApiError::bad_field("rate", format!("must be 1 to {RATE_MAX} per second")));
+    }
+    let wait = Some(body.wait_seconds.unwrap_or(WAIT_SECONDS_DEFAULT));
     let request = BulkRequest {
-        filter: Filter {
-            path: filter.path.filter(|path| !path.is_empty()),
-            older_than_ms: length("filter.older_than", filter.older_than.as_ref())?,
-            idle_for_ms: length("filter.idle_for", filter.idle_for.as_ref())?,
-            parent: list::id("filter.parent", filter.parent.as_deref())?,
-            stuck: false,
-        },
+        selected: selected(&body)?,
         how: CancelRequest {
             execution_id: ExecutionId(0),
             reason: cancel::reason(body.reason)?,
@@ -138,22 +167,72 @@ pub(in crate::api) async fn cancel(
             cancelled_by: caller.name(),
             requested_by: caller.requested_by.clone(),
             remote: caller.remote(),
-            idempotency_key: None,
+            idempotency_key,
         },
         max,
+        rate: body.rate,
+        answer_ms: cancel::milliseconds("wait_seconds", wait, WAIT_SECONDS_MAX)?.unwrap_or(0),
     };
     let answer = api.engine.cancel_matching(&request).await?;
-    let dry_run = request.how.dry_run;
-    let count = if dry_run { answer.matched.len() } else { answer.cancelled.len() } as u64;
-    let word = if dry_run { "Would cancel" } else { "Cancelled" };
-    Ok(Json(BulkReply {
-        status: if dry_run { "dry_run" } else { "cancelled" }.to_owned(),
-        cancelled_count: count,
-        cancelled_executions: answer.cancelled,
-        would_cancel: if dry_run { answer.matched } else { Vec::new() },
-        spared: answer.spared,
-        message: format!("{word} {count} execution(s)"),
+    Ok(Json(BulkReply::of(answer, request.how.dry_run)))
+}
+
+/// Reads whom the request means: a list, a filter, or explicitly everything.
+fn selected(body: &BulkBody) -> Result<Selected, ApiError> {
+    let filter = body.filter.clone().unwrap_or_default();
+    let empty = filter == BulkFilter::default();
+    if let Some(ids) = &body.ids {
+        if !empty || body.all == Some(true) {
+            return Err(ApiError::bad_field("ids", "give either `ids`, `filter` or `all`"));
+        }
+        if ids.is_empty() || ids.len() > IDS_MAX {
+            return Err(ApiError::bad_field("ids", format!("must be 1 to {IDS_MAX} ids")));
+        }
+        return Ok(Selected::Listed(ids.clone()));
+    }
+    if empty && body.all != Some(true) {
+        let problem = "an empty filter matches everything that runs: say `all: true` if that is meant".to_owned();
+        return Err(ApiError::bad_field("filter", problem));
+    }
+    for status in list::statuses("filter.status", filter.status.as_deref())? {
+        match status {
+            Status::Running => {}
+            Status::Completed | Status::Failed | Status::Cancelled => {
+                let problem = format!("what is {} can not be cancelled: only RUNNING matches", status.as_str());
+                return Err(ApiError::bad_field("filter.status", problem));
+            }
+        }
+    }
+    Ok(Selected::Matching(Filter {
+        path: filter.path.filter(|path| !path.is_empty()),
+        older_than_ms: length("filter.older_than", filter.older_than.as_ref())?,
+        idle_for_ms: length("filter.idle_for", filter.idle_for.as_ref())?,
+        parent: list::id("filter.parent", filter.parent.as_deref())?,
+        stuck: false,
     }))
+}
+
+impl BulkReply {
+    fn of(answer: BulkAnswer, dry_run: bool) -> Self {
+        let count = if dry_run { answer.matched_count } else { answer.cancelled_count };
+        let goes_on = match (answer.complete, answer.job_id) {
+            (false, Some(job)) => format!(" so far; job {job} goes on"),
+            (true, _) | (false, None) => String::new(),
+        };
+        BulkReply {
+            status: if dry_run { "dry_run" } else { "cancelled" }.to_owned(),
+            cancelled_count: count,
+            cancelled_executions: answer.cancelled,
+            escalated: answer.escalated,
+            would_cancel: answer.matched,
+            spared: answer.spared,
+            unknown: answer.unknown,
+            matched_count: answer.matched_count,
+            complete: answer.complete,
+            job_id: answer.job_id,
+            message: format!("{} {count} execution(s){goes_on}", if dry_run { "Would cancel" } else { "Cancelled" }),
+        }
+    }
 }
 
 /// How to clean up.
@@ -176,7 +255,7 @@ pub struct CleanupBody {
 pub struct CleanupReply {
     /// How many were cancelled, or would be.
     pub cancelled_count: u64,
-    /// Which. Numbers, because the published client shows nothing else here.
+    /// Which, at most 10,000. Numbers, because the published client shows nothing else here.
     #[schema(value_type = Vec<i64>)]
     pub execution_ids: Vec<i64>,
     /// One sentence for people.
@@ -206,11 +285,11 @@ pub(in crate::api) async fn cleanup(
     let healthy = body.include_healthy.unwrap_or(false);
     let dry_run = body.dry_run.unwrap_or(false);
     let request = BulkRequest {
-        filter: if healthy {
+        selected: Selected::Matching(if healthy {
             Filter { older_than_ms: ms, ..Filter::default() }
         } else {
             Filter { idle_for_ms: ms, stuck: true, ..Filter::default() }
-        },
+        }),
         how: CancelRequest {
             execution_id: ExecutionId(0),
             reason: Some(format!(
@@ -228,17 +307,25 @@ pub(in crate::api) async fn cleanup(
             idempotency_key: None,
         },
         max: MATCHED_MAX,
+        rate: None,
+        answer_ms: cancel::milliseconds("wait_seconds", Some(WAIT_SECONDS_DEFAULT), WAIT_SECONDS_MAX)?.unwrap_or(0),
     };
-    let BulkAnswer { matched, cancelled, .. } = api.engine.cancel_matching(&request).await?;
-    let ids = if dry_run { matched } else { cancelled };
-    let count = ids.len();
+    let answer = api.engine.cancel_matching(&request).await?;
+    let (count, ids) = match dry_run {
+        true => (answer.matched_count, answer.matched),
+        false => (answer.cancelled_count, answer.cancelled),
+    };
+    let goes_on = match (answer.complete, answer.job_id) {
+        (false, Some(job)) => format!(" so far; job {job} goes on"),
+        (true, _) | (false, None) => String::new(),
+    };
     let message = match (count, dry_run) {
         (0, _) => format!("No stuck executions found older than {minutes} minutes"),
         (_, true) => format!("[DRY RUN] Would cancel {count} stuck executions older than {minutes} minutes"),
-        (_, false) => format!("Successfully cancelled {count} stuck executions older than {minutes} minutes"),
+        (_, false) => format!("Successfully cancelled {count} stuck executions older than {minutes} minutes{goes_on}"),
     };
     let execution_ids = ids.iter().map(|id| id.0).collect();
-    Ok(Json(CleanupReply { cancelled_count: count as u64, execution_ids, message }))
+    Ok(Json(CleanupReply { cancelled_count: count, execution_ids, message }))
 }
 
 fn length(field: &str, value: Option<&Value>) -> Result<Option<u64>, ApiError> {

@@ -96,13 +96,14 @@ fn query(params: &ListParams) -> Result<ListQuery, ApiError> {
         offset = skip;
     }
     Ok(ListQuery {
-        status: statuses(params.status.as_deref())?,
+        status: statuses("status", params.status.as_deref())?,
         path: params.path.clone().filter(|path| !path.is_empty()),
         parent: id("parent_execution_id", params.parent_execution_id.as_deref())?,
         root: id("root_execution_id", params.root_execution_id.as_deref())?,
         started_before: moment("started_before", params.started_before.as_deref())?,
         idle_since: moment("idle_since", params.idle_since.as_deref())?,
         unquiesced: params.unquiesced.unwrap_or(false),
+        job: None,
         active_first: params.active_first.unwrap_or(false),
         before: id("before", params.before.as_deref())?,
         offset,
@@ -110,7 +111,7 @@ fn query(params: &ListParams) -> Result<ListQuery, ApiError> {
     })
 }
 
-fn statuses(text: Option<&str>) -> Result<Vec<Status>, ApiError> {
+pub(in crate::api) fn statuses(field: &str, text: Option<&str>) -> Result<Vec<Status>, ApiError> {
     let words = text.unwrap_or_default().split(',').map(str::trim).filter(|word| !word.is_empty());
     words
         .map(|word| {
@@ -120,7 +121,7 @@ fn statuses(text: Option<&str>) -> Result<Vec<Status>, ApiError> {
                     Some(close) => format!("did you mean {close}?"),
                     None => format!("known are {}", known.join(", ")),
                 };
-                ApiError::bad_field("status", format!("`{word}` is no status; {hint}"))
+                ApiError::bad_field(field, format!("`{word}` is no status; {hint}"))
             })
         })
         .collect()

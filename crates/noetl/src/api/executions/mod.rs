@@ -165,7 +165,7 @@ pub(super) fn error_text(error: &Value) -> String {
 }
 
 /// Returns the word for a mode in bodies and answers.
-pub(super) fn mode_word(mode: CancelMode) -> &'static str {
+pub(in crate::api) fn mode_word(mode: CancelMode) -> &'static str {
     match mode {
         CancelMode::Finish => "finish",
         CancelMode::Interrupt => "interrupt",

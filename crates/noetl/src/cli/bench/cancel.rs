@@ -8,7 +8,7 @@ use clap::Args;
 use noetl_core::head::{Head, Status};
 use noetl_core::id::ExecutionId;
 use noetl_core::playbook::CancelMode;
-use noetl_engine::{BulkRequest, CancelRequest, Engine, Filter, StartRequest, WaitFor};
+use noetl_engine::{BulkRequest, CancelRequest, Engine, Filter, Selected, StartRequest, WaitFor};
 use noetl_store::ListQuery;
 use noetl_store::catalog::ResourceKey;
 use serde::Serialize;
@@ -125,15 +125,17 @@ impl Cancel {
             start(engine, "bench/one").await?;
         }
         let request = BulkRequest {
-            filter: Filter { path: Some("bench/one".into()), ..Filter::default() },
+            selected: Selected::Matching(Filter { path: Some("bench/one".into()), ..Filter::default() }),
             how: order(ExecutionId(0)),
             max: u64::from(self.stale),
+            rate: None,
+            answer_ms: EXECUTION_MS_MAX,
         };
         let began = Instant::now();
         let answer = engine.cancel_matching(&request).await.map_err(|error| error.to_string())?;
         let bulk = began.elapsed();
-        if answer.cancelled.len() != self.stale as usize {
-            return Err(format!("{} of {} were cancelled", answer.cancelled.len(), self.stale));
+        if answer.cancelled_count != u64::from(self.stale) {
+            return Err(format!("{} of {} were cancelled", answer.cancelled_count, self.stale));
         }
         Ok((percentiles(idle), milliseconds(cascade), milliseconds(bulk)))
     }

@@ -140,11 +140,14 @@ CREATE TABLE noetl.due (
 -- What is due now.
 CREATE INDEX due_at ON noetl.due (at);
 
--- Cancellations that take more than one commit, and the ids they have still to visit.
+-- Cancellations that take more than one commit, and the ids they have still to visit. A cascade names an execution, a
+-- job selects several; what it has still to look for lies below its cursor.
 CREATE TABLE noetl.cancellation (
     cancellation_id        bigint PRIMARY KEY,
-    requested_execution_id bigint NOT NULL,
-    root_execution_id      bigint NOT NULL,
+    requested_execution_id bigint,
+    root_execution_id      bigint,
+    selection              json,
+    cascade                boolean NOT NULL,
     reason                 text,
     cancelled_by           text NOT NULL,
     requested_by           text,
@@ -152,20 +155,32 @@ CREATE TABLE noetl.cancellation (
     mode                   text,
     grace_ms               bigint,
     idempotency_key        text,
+    rate                   bigint,
+    selected               bigint,
+    cursor                 bigint,
     cancelled              bigint NOT NULL,
     visited                bigint NOT NULL,
+    spared                 bigint NOT NULL,
     created_at             timestamptz NOT NULL,
+    claimed_until          timestamptz,
+    stopped_at             timestamptz,
+    stopped_by             text,
     done_at                timestamptz,
     -- What is done to each member: cancel, pause or resume.
-    action                 text NOT NULL
+    action                 text NOT NULL,
+    CHECK ((requested_execution_id IS NULL) = (selection IS NOT NULL)),
+    CHECK (cursor IS NULL OR (selection IS NOT NULL AND done_at IS NULL AND stopped_at IS NULL))
 );
 CREATE INDEX cancellation_open ON noetl.cancellation (cancellation_id) WHERE done_at IS NULL;
-CREATE INDEX cancellation_requested ON noetl.cancellation (requested_execution_id);
+CREATE INDEX cancellation_requested ON noetl.cancellation (requested_execution_id)
+    WHERE requested_execution_id IS NOT NULL;
 
+-- The requested one is the selected or named execution that this one is reached through.
 CREATE TABLE noetl.cancellation_front (
-    cancellation_id   bigint NOT NULL,
-    execution_id      bigint NOT NULL,
-    root_execution_id bigint NOT NULL,
+    cancellation_id        bigint NOT NULL,
+    execution_id           bigint NOT NULL,
+    requested_execution_id bigint NOT NULL,
+    root_execution_id      bigint NOT NULL,
     PRIMARY KEY (cancellation_id, execution_id)
 ) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
 

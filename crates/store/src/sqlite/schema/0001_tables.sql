@@ -133,11 +133,14 @@ CREATE TABLE noetl.due (
 -- What is due now.
 CREATE INDEX noetl.due_at ON due (at);
 
--- Cancellations that take more than one commit, and the ids they have still to visit.
+-- Cancellations that take more than one commit, and the ids they have still to visit. A cascade names an execution, a
+-- job selects several; what it has still to look for lies below its cursor.
 CREATE TABLE noetl.cancellation (
     cancellation_id        INTEGER PRIMARY KEY,
-    requested_execution_id INTEGER NOT NULL,
-    root_execution_id      INTEGER NOT NULL,
+    requested_execution_id INTEGER,
+    root_execution_id      INTEGER,
+    selection              TEXT,
+    cascade                INTEGER NOT NULL,
     reason                 TEXT,
     cancelled_by           TEXT NOT NULL,
     requested_by           TEXT,
@@ -145,20 +148,32 @@ CREATE TABLE noetl.cancellation (
     mode                   TEXT,
     grace_ms               INTEGER,
     idempotency_key        TEXT,
+    rate                   INTEGER,
+    selected               INTEGER,
+    cursor                 INTEGER,
     cancelled              INTEGER NOT NULL,
     visited                INTEGER NOT NULL,
+    spared                 INTEGER NOT NULL,
     created_at             TEXT NOT NULL,
+    claimed_until          TEXT,
+    stopped_at             TEXT,
+    stopped_by             TEXT,
     done_at                TEXT,
     -- What is done to each member: cancel, pause or resume.
-    action                 TEXT NOT NULL
+    action                 TEXT NOT NULL,
+    CHECK ((requested_execution_id IS NULL) = (selection IS NOT NULL)),
+    CHECK (cursor IS NULL OR (selection IS NOT NULL AND done_at IS NULL AND stopped_at IS NULL))
 ) STRICT;
 CREATE INDEX noetl.cancellation_open ON cancellation (cancellation_id) WHERE done_at IS NULL;
-CREATE INDEX noetl.cancellation_requested ON cancellation (requested_execution_id);
+CREATE INDEX noetl.cancellation_requested ON cancellation (requested_execution_id)
+    WHERE requested_execution_id IS NOT NULL;
 
+-- The requested one is the selected or named execution that this one is reached through.
 CREATE TABLE noetl.cancellation_front (
-    cancellation_id   INTEGER NOT NULL,
-    execution_id      INTEGER NOT NULL,
-    root_execution_id INTEGER NOT NULL,
+    cancellation_id        INTEGER NOT NULL,
+    execution_id           INTEGER NOT NULL,
+    requested_execution_id INTEGER NOT NULL,
+    root_execution_id      INTEGER NOT NULL,
     PRIMARY KEY (cancellation_id, execution_id)
 ) STRICT, WITHOUT ROWID;
 

@@ -1,0 +1,143 @@
+//! Jobs, for people.
+
+use serde_json::Value;
+
+use super::{clean, document, json, seconds, table};
+
+/// Returns one line per job.
+pub fn list(jobs: &[Value]) -> String {
+    let rows: Vec<Vec<String>> = jobs.iter().map(row).collect();
+    table::columns(&["JOB", "STATE", "WHAT", "CANCELLED", "VISITED", "BY", "CREATED", "REASON"], &rows)
+}
+
+/// Returns everything about one job.
+pub fn detail(job: &Value) -> String {
+    let mut out = String::new();
+    let mut line = |name: &str, value: String| {
+        if value != "-" {
+            out.push_str(&format!("{:<13}{value}\n", format!("{name}:")));
+        }
+    };
+    line("Job", field(job, "job_id"));
+    line("State", field(job, "state"));
+    line("What", what(job));
+    line("Cascade", if document::is(job, "cascade") { "yes" } else { "no" }.to_owned());
+    line("Mode", field(job, "mode"));
+    line("Reason", field(job, "reason"));
+    let by = match document::text(job, "requested_by") {
+        Some(requested_by) => format!("{} ({})", field(job, "cancelled_by"), clean(requested_by)),
+        None => field(job, "cancelled_by"),
+    };
+    line("By", by);
+    line("From", field(job, "remote"));
+    line("Selected", number(job, "selected"));
+    line("Visited", number(job, "visited"));
+    line("Cancelled", number(job, "cancelled"));
+    line("Spared", number(job, "spared"));
+    line("Unquiesced", number(job, "unquiesced"));
+    line("Rate", document::count(job, "rate").map_or("-".to_owned(), |rate| format!("{rate} per second")));
+    line("Created", seconds(&field(job, "created_at")));
+    line(
+        "Stopped",
+        match document::text(job, "stopped_at") {
+            Some(at) => format!("{} by {}", seconds(&clean(at)), field(job, "stopped_by")),
+            None => "-".to_owned(),
+        },
+    );
+    line("Done", seconds(&field(job, "done_at")));
+    out
+}
+
+/// Returns how far a job has come, in one line.
+pub fn progress(job: &Value) -> String {
+    let count = |key| document::count(job, key).unwrap_or(0);
+    let mut text = format!("job {} {}: {} cancelled", field(job, "job_id"), field(job, "state"), count("cancelled"));
+    if count("spared") > 0 {
+        text.push_str(&format!(", {} spared", count("spared")));
+    }
+    if count("unquiesced") > 0 {
+        text.push_str(&format!(", {} still run something", count("unquiesced")));
+    }
+    text
+}
+
+fn field(value: &Value, key: &str) -> String {
+    clean(document::text(value, key).unwrap_or("-")).into_owned()
+}
+
+fn number(value: &Value, key: &str) -> String {
+    document::count(value, key).map_or("-".to_owned(), |number| number.to_string())
+}
+
+fn what(job: &Value) -> String {
+    if let Some(id) = document::text(job, "requested_execution_id") {
+        return format!("family of {}", clean(id));
+    }
+    let selection = job.get("selection").and_then(Value::as_object);
+    let words: Vec<String> = selection
+        .into_iter()
+        .flatten()
+        .map(|(key, value)| match value {
+            Value::Array(ids) => format!("{} listed", ids.len()),
+            Value::String(text) => format!("{key}={}", clean(text)),
+            Value::Bool(_) => key.clone(),
+            other => format!("{key}={}", clean(&json::compact(other))),
+        })
+        .collect();
+    if words.is_empty() { "all".to_owned() } else { words.join(" ") }
+}
+
+fn row(job: &Value) -> Vec<String> {
+    vec![
+        field(job, "job_id"),
+        field(job, "state"),
+        what(job),
+        number(job, "cancelled"),
+        match document::count(job, "selected") {
+            Some(selected) => format!("{}/{selected}", number(job, "visited")),
+            None => number(job, "visited"),
+        },
+        field(job, "cancelled_by"),
+        seconds(&field(job, "created_at")),
+        field(job, "reason"),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn selection() -> Value {
+        json!({
+            "job_id": "12", "kind": "selection", "state": "stopped", "cascade": false, "mode": null,
+            "selection": {"path": "etl/*", "stuck": true}, "cancelled_by": "api", "requested_by": "ann@box",
+            "selected": 9, "visited": 5, "cancelled": 4, "spared": 1, "unquiesced": 2, "rate": 10,
+            "created_at": "2026-01-20T09:08:00.000Z", "stopped_at": "2026-01-20T09:08:01.000Z", "stopped_by": "ann",
+            "done_at": "2026-01-20T09:08:02.000Z",
+        })
+    }
+
+    #[test]
+    fn a_list_says_what_each_is_about_and_how_far_it_came() {
+        let cascade = json!({
+            "job_id": "11", "state": "running", "requested_execution_id": "7", "visited": 3, "cancelled": 3,
+            "cancelled_by": "cli", "reason": "loop\u{1b}[2J", "created_at": "2026-01-20T09:07:00.000Z",
+        });
+        let text = list(&[selection(), cascade]);
+        assert!(text.contains("path=etl/* stuck") && text.contains("5/9"), "{text}");
+        assert!(text.contains("family of 7") && !text.contains('\u{1b}'), "{text}");
+    }
+
+    #[test]
+    fn a_detail_leaves_out_what_there_is_not() {
+        let text = detail(&selection());
+        assert!(
+            text.contains("By:          api (ann@box)\n") && text.contains("Rate:        10 per second\n"),
+            "{text}"
+        );
+        assert!(!text.contains("Reason"), "{text}");
+        assert_eq!(progress(&selection()), "job 12 stopped: 4 cancelled, 1 spared, 2 still run something");
+    }
+}
