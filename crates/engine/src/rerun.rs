@@ -11,6 +11,7 @@ use noetl_core::id::ExecutionId;
 use noetl_core::result::LargeResult;
 use noetl_store::catalog::ResourceKey;
 use noetl_store::{EventQuery, StoreError};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::engine::Engine;
@@ -29,10 +30,12 @@ pub struct RerunRequest {
     pub payload: Map<String, Value>,
     /// Identity of who asks.
     pub started_by: Option<String>,
+    /// A repeat with the same key gets the first answer.
+    pub idempotency_key: Option<String>,
 }
 
 /// An execution that runs again.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Rerunning {
     /// The new execution.
     pub started: Started,
@@ -87,20 +90,63 @@ impl Engine {
             strict: init.strict,
             idempotency_key: None,
         };
-        let (mut started, playbook) = self.about_to_start(&start.target).await?;
+        let state = if request.keep_finished { Some(self.before_the_end(&head).await?) } else { None };
+        let key = request.idempotency_key.as_deref().map(|key| format!("rerun/{of}/{key}"));
+        let kept = match &key {
+            Some(key) => self.store.answer(key).await?.map(|kept| read_answer(key, kept)).transpose()?,
+            None => None,
+        };
+        let mut answer = match (kept, &key) {
+            (Some(kept), _) => Rerunning { started: Started { repeated: true, ..kept.started }, ..kept },
+            (None, None) => self.about_to_rerun(&start.target, state.as_ref()).await?,
+            // As with a start: the key is bound to an id before that id exists, so that whoever repeats the request,
+            // after a crash in between or at the same time, starts the same execution, and only one start can land.
+            (None, Some(key)) => {
+                let first = self.about_to_rerun(&start.target, state.as_ref()).await?;
+                let kept = serde_json::to_value(&first).unwrap_or(Value::Null);
+                let mut kept = read_answer(key, self.store.keep_answer(key, kept).await?)?;
+                kept.started.repeated = kept.started.execution_id != first.started.execution_id;
+                kept
+            }
+        };
+        if answer.started.repeated
+            && let Some(head) = self.store.head(answer.started.execution_id).await?
+        {
+            answer.started.commands_generated = head.commands_issued;
+            return Ok(answer);
+        }
+        self.go_again(of, state.as_ref(), &mut answer.started, &start).await?;
+        Ok(answer)
+    }
+
+    /// Returns a rerun that has an id and is not there yet.
+    async fn about_to_rerun(&self, target: &ResourceKey, state: Option<&Execution>) -> Result<Rerunning, RerunError> {
+        let (started, playbook) = self.about_to_start(target).await?;
+        let kept = state.map(|state| Kept::of(state, &playbook)).transpose()?.unwrap_or_default();
+        let begins_at = kept.tokens.iter().map(|token| Arc::clone(&token.step)).collect();
+        Ok(Rerunning { started, kept: kept.steps.into_keys().collect(), begins_at })
+    }
+
+    /// Starts the execution that an answer speaks of, with what `state` has finished.
+    async fn go_again(
+        &self,
+        of: ExecutionId,
+        state: Option<&Execution>,
+        started: &mut Started,
+        start: &StartRequest,
+    ) -> Result<(), RerunError> {
+        // Of that version: the catalog may have gone on since the first request.
+        let (_, playbook) = self.target(&ResourceKey::Id(started.catalog_id)).await?;
         let mut rerun = Rerun { of, kept: None };
         let mut results = Vec::new();
-        if request.keep_finished {
-            let mut kept = Kept::of(&self.before_the_end(&head).await?, &playbook)?;
+        if let Some(state) = state {
+            let mut kept = Kept::of(state, &playbook)?;
             results = self.adopted(&mut kept, started.execution_id).await?;
             rerun.kept = Some(kept);
         }
-        let kept = rerun.kept.as_ref();
-        let names = kept.map(|kept| kept.steps.keys().cloned().collect()).unwrap_or_default();
-        let begins_at = kept.map(|kept| kept.tokens.iter().map(|token| Arc::clone(&token.step)).collect());
-        let extra = Extra { tick: None, rerun: Some(rerun.clone()), results };
-        started.commands_generated = self.begin(&started, &playbook, &start, &extra).await?;
-        Ok(Rerunning { started, kept: names, begins_at: begins_at.unwrap_or_default() })
+        let extra = Extra { tick: None, rerun: Some(rerun), results };
+        started.commands_generated = self.begin(started, &playbook, start, &extra).await?;
+        Ok(())
     }
 
     async fn init_of(&self, head: &Head) -> Result<Initialized, StoreError> {
@@ -144,4 +190,8 @@ impl Engine {
             found.map(|found| (self.next_id(now), found)).ok_or_else(|| StoreError::Corrupt(stored.reference.clone()))
         })
     }
+}
+
+fn read_answer(key: &str, kept: Value) -> Result<Rerunning, StoreError> {
+    serde_json::from_value(kept).map_err(|error| StoreError::Corrupt(format!("the answer kept for {key}: {error}")))
 }

@@ -158,7 +158,7 @@ impl Engine {
         Ok(Started { commands_generated, repeated, ..kept })
     }
 
-    async fn target(&self, key: &ResourceKey) -> Result<(Arc<Resource>, Arc<Playbook>), StartError> {
+    pub(crate) async fn target(&self, key: &ResourceKey) -> Result<(Arc<Resource>, Arc<Playbook>), StartError> {
         let entry = match key {
             ResourceKey::Id(catalog_id) => self.entry(*catalog_id).await?,
             ResourceKey::Latest(_) | ResourceKey::Version(..) => self.entry_named(key.clone()).await?,

@@ -26,8 +26,8 @@ const PORTS_TRIED: u32 = 5;
 const USER: &str = "tester";
 /// Its password, with what has to be quoted. It guards nothing: the cluster is on loopback and lives for minutes.
 const PASSWORD: &str = "p-4 'quoted\"";
-/// A database that every cluster has.
-const FIRST_DATABASE: &str = "template1";
+/// A database that every cluster has, and that is no template: nobody who looks in keeps others from making databases.
+pub(crate) const FIRST_DATABASE: &str = "postgres";
 
 /// Runs PostgreSQL for as long as somebody holds the other end of its stdin, which a killed test does not.
 ///
@@ -115,9 +115,14 @@ impl Cluster {
 
     /// Returns how to get into `database` over the network.
     pub fn address(&self, database: &str) -> Address {
+        Cluster::address_at(self.port, database)
+    }
+
+    /// Returns the same for a cluster of which only the port is known.
+    pub(crate) fn address_at(port: u16, database: &str) -> Address {
         Address {
             host: Ipv4Addr::LOCALHOST.to_string(),
-            port: self.port,
+            port,
             user: USER.to_owned(),
             password: PASSWORD.to_owned(),
             database: database.to_owned(),

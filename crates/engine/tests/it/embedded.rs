@@ -1,4 +1,4 @@
-//! The engine as it is shipped: SQLite, several threads, the real clock.
+//! The engine as it is shipped: SQLite or PostgreSQL, several threads, the real clock.
 
 use std::sync::Arc;
 
@@ -6,20 +6,68 @@ use noetl_core::head::Status;
 use noetl_core::playbook::CancelMode;
 use noetl_core::time::Timestamp;
 use noetl_engine::CancelRequest;
+use noetl_store::Store;
+use noetl_store::postgres::{Postgres, PostgresOptions};
 use noetl_store::sqlite::{SqliteOptions, SqliteStore};
+use noetl_testkit::TestDatabase;
+use tempfile::TempDir;
 use tokio::time::{Duration, sleep};
 
 use crate::world::{World, cancel, chain, tally};
 
-fn world(directory: &tempfile::TempDir) -> World {
-    let store = SqliteStore::open(SqliteOptions::new(directory.path().join("noetl.db"))).unwrap();
-    World::on(Arc::new(store))
+/// Where a store is kept, which is opened once or several times.
+enum Place {
+    File(TempDir),
+    Database(TestDatabase),
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn many_chains_run_at_once_in_few_transactions() {
-    let directory = tempfile::tempdir().unwrap();
-    let world = world(&directory);
+impl Place {
+    async fn world(&self) -> World {
+        let store: Arc<dyn Store> = match self {
+            Place::File(directory) => {
+                let options = SqliteOptions::new(directory.path().join("noetl.db"));
+                Arc::new(SqliteStore::open(options).unwrap())
+            }
+            Place::Database(database) => {
+                let address = database.address().url().parse().unwrap();
+                Arc::new(Postgres::open(PostgresOptions::new(address)).await.unwrap())
+            }
+        };
+        World::on(store)
+    }
+}
+
+macro_rules! in_each_place {
+    ($($test:ident,)*) => {
+        mod in_a_file {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $test() {
+                    super::$test(super::Place::File(tempfile::tempdir().unwrap())).await;
+                }
+            )*
+        }
+
+        mod in_postgres {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $test() {
+                    let Some(database) = noetl_testkit::TestDatabase::start().await.unwrap() else { return };
+                    super::$test(super::Place::Database(database)).await;
+                }
+            )*
+        }
+    };
+}
+
+in_each_place! {
+    many_chains_run_at_once_in_few_transactions,
+    cancels_race_with_everything_and_nothing_starts_after_them,
+    a_place_that_was_closed_in_the_middle_is_gone_on_with,
+}
+
+async fn many_chains_run_at_once_in_few_transactions(place: Place) {
+    let world = place.world().await;
     let server = world.server();
     world.hire(&server, "one", 32);
     let steps: Vec<_> = (0..10).map(|step| (format!("s{step}"), "ok")).collect();
@@ -39,10 +87,8 @@ async fn many_chains_run_at_once_in_few_transactions() {
     world.check([]).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn cancels_race_with_everything_and_nothing_starts_after_them() {
-    let directory = tempfile::tempdir().unwrap();
-    let world = world(&directory);
+async fn cancels_race_with_everything_and_nothing_starts_after_them(place: Place) {
+    let world = place.world().await;
     let (one, two) = (world.server(), world.server());
     let workers = [world.hire(&one, "one", 8), world.hire(&two, "two", 8)];
     one.register(&chain("chain", &[("a", "ok"), ("b", "sleep 3"), ("c", "ok"), ("d", "sleep 600000")])).await;
@@ -69,11 +115,9 @@ async fn cancels_race_with_everything_and_nothing_starts_after_them() {
     world.check([]).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_directory_that_was_closed_in_the_middle_is_gone_on_with() {
-    let directory = tempfile::tempdir().unwrap();
+async fn a_place_that_was_closed_in_the_middle_is_gone_on_with(place: Place) {
     let id = {
-        let world = world(&directory);
+        let world = place.world().await;
         let server = world.server();
         server.register(&chain("chain", &[("a", "ok"), ("b", "return 7")])).await;
         let id = server.start("chain").await.execution_id;
@@ -81,7 +125,7 @@ async fn a_directory_that_was_closed_in_the_middle_is_gone_on_with() {
         world.store.close().await.unwrap();
         id
     };
-    let world = world(&directory);
+    let world = place.world().await;
     let server = world.server();
     world.hire(&server, "one", 1);
     assert_eq!(server.ended(id).await, Status::Completed);

@@ -22,7 +22,8 @@ workflow:
 
 fn again(execution_id: ExecutionId, keep_finished: bool, payload: &Value) -> RerunRequest {
     let payload = payload.as_object().cloned().unwrap();
-    RerunRequest { execution_id, keep_finished, latest: false, payload, started_by: Some("test".into()) }
+    let started_by = Some("test".into());
+    RerunRequest { execution_id, keep_finished, latest: false, payload, started_by, idempotency_key: None }
 }
 
 async fn rerun(server: &Server, request: RerunRequest) -> Rerunning {
@@ -94,5 +95,34 @@ async fn a_newer_version_goes_on_only_where_it_has_the_steps() {
     let second = rerun(&server, latest(true)).await.started;
     assert_eq!((second.version, server.ended(second.execution_id).await), (3, Status::Completed));
     assert_eq!(world.scripts.started(), ["a", "b", "b", "c"]);
+    world.check([]).await;
+}
+
+/// The race: the answer was lost, and the request is repeated at another server, at once or long after.
+#[tokio::test(start_paused = true)]
+async fn the_same_key_runs_again_once() {
+    let world = World::new();
+    let (one, two) = (world.server(), world.server());
+    world.hire(&one, "one", 4);
+    one.register(&chain("p", &[("a", "ok"), ("b", "fail hard"), ("c", "ok")])).await;
+    let first = one.start("p").await.execution_id;
+    one.ended(first).await;
+    one.register(&chain("p", &[("a", "ok"), ("b", "ok"), ("c", "ok")])).await;
+    let keyed =
+        |key: &str| RerunRequest { latest: true, idempotency_key: Some(key.into()), ..again(first, true, &json!({})) };
+    let (here, there) = tokio::join!(one.engine.rerun(keyed("k")), two.engine.rerun(keyed("k")));
+    let (here, there) = (here.unwrap(), there.unwrap());
+    assert_eq!(here.started.execution_id, there.started.execution_id);
+    assert_eq!(u8::from(here.started.repeated) + u8::from(there.started.repeated), 1);
+    assert_eq!(one.ended(here.started.execution_id).await, Status::Completed);
+    // The playbook has no step `b` any more: the first answer stands all the same.
+    one.register(&chain("p", &[("a", "ok")])).await;
+    let later = rerun(&two, keyed("k")).await;
+    assert_eq!((later.started.execution_id, later.started.version), (here.started.execution_id, 2));
+    assert_eq!((&later.kept, &later.begins_at), (&here.kept, &here.begins_at));
+    assert_eq!(world.heads().await.len(), 2);
+    // Another key is another request.
+    one.register(&chain("p", &[("a", "ok"), ("b", "ok"), ("c", "ok")])).await;
+    assert_ne!(rerun(&two, keyed("l")).await.started.execution_id, here.started.execution_id);
     world.check([]).await;
 }

@@ -1,6 +1,7 @@
-//! A whole server without a network: the router over the engine over the memory store.
+//! A whole server without a network: the router over the engine over the memory store, or over PostgreSQL where the
+//! environment of the test asks for that.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use axum::Router;
 use axum::body::Body;
@@ -14,15 +15,21 @@ use noetl_core::time::Timestamp;
 use noetl_engine::{Engine, EngineOptions, Running};
 use noetl_store::Store;
 use noetl_store::memory::MemoryStore;
+use noetl_store::postgres::{Postgres, PostgresOptions};
+use noetl_testkit::TestDatabase;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
+
+use crate::support::wants_postgres;
 
 /// A server.
 pub(crate) struct World {
     pub(crate) router: Router,
     pub(crate) stopping: CancellationToken,
     _running: Running,
+    // After what uses it.
+    _database: Option<TestDatabase>,
 }
 
 /// What it answered.
@@ -74,16 +81,16 @@ impl World {
 
     /// A server that is up, and shows credentials as they are if `reading`.
     pub(crate) fn with(reading: bool) -> Self {
-        let store = Arc::new(MemoryStore::new(Arc::new(now)));
+        let (store, database) = store();
         let key = MasterKey::generate().unwrap();
-        let vault = Arc::new(Vault::new(Arc::clone(&store) as Arc<dyn Store>, KeySource::Given(key), 1, reading));
+        let vault = Arc::new(Vault::new(Arc::clone(&store), KeySource::Given(key), 1, reading));
         let kept: Arc<dyn noetl_engine::secrets::Vault> = Arc::clone(&vault) as _;
         let options = EngineOptions { node: 1, vault: Some(kept), ..EngineOptions::default() };
         let engine = Engine::new(store, options);
         let running = engine.spawn();
         let stopping = CancellationToken::new();
         let router = api::router(Api::new(engine, stopping.clone()).keeping(vault));
-        World { router, stopping, _running: running }
+        World { router, stopping, _running: running, _database: database }
     }
 
     /// Sends a request as it is.
@@ -134,6 +141,30 @@ impl World {
                 return status;
             }
         }
+    }
+}
+
+/// Returns the store that the environment of the test asks for, and the database that it is in.
+fn store() -> (Arc<dyn Store>, Option<TestDatabase>) {
+    if !wants_postgres() {
+        return (Arc::new(MemoryStore::new(Arc::new(now))), None);
+    }
+    // Its tasks outlive the test that asks first, and a test can not wait for one runtime inside of another.
+    static RUNTIME: OnceLock<tokio::runtime::Runtime> = OnceLock::new();
+    let opened = std::thread::spawn(|| {
+        let runtime = RUNTIME.get_or_init(|| {
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
+        });
+        runtime.block_on(async {
+            let database = TestDatabase::start().await.unwrap()?;
+            let address = database.address().url().parse().unwrap();
+            let store = Postgres::open(PostgresOptions::new(address)).await.unwrap();
+            Some((Arc::new(store) as Arc<dyn Store>, database))
+        })
+    });
+    match opened.join().unwrap() {
+        Some((store, database)) => (store, Some(database)),
+        None => (Arc::new(MemoryStore::new(Arc::new(now))), None),
     }
 }
 

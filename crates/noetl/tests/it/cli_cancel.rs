@@ -151,11 +151,12 @@ fn a_cleanup_cancels_what_is_stuck_and_spares_what_is_not() {
     );
     assert_eq!(server.stop(), Some(0));
     // Eleven minutes go by.
-    let database = rusqlite::Connection::open(home.path().join(".noetl/data/noetl.db")).unwrap();
-    let aged = "UPDATE execution SET started_at = strftime('%Y-%m-%dT%H:%M:%fZ', started_at, '-11 minutes'), \
-                updated_at = strftime('%Y-%m-%dT%H:%M:%fZ', updated_at, '-11 minutes')";
-    database.execute(aged, []).unwrap();
-    drop(database);
+    home.rewrite(
+        "UPDATE execution SET started_at = strftime('%Y-%m-%dT%H:%M:%fZ', started_at, '-11 minutes'), \
+         updated_at = strftime('%Y-%m-%dT%H:%M:%fZ', updated_at, '-11 minutes')",
+        "UPDATE noetl.execution SET started_at = started_at - interval '11 minutes', \
+         updated_at = updated_at - interval '11 minutes'",
+    );
     let _server = Server::start(&home, &["--no-worker"]);
     let young = start(&home, "test/sleep", &[]);
     let dry = home.run(&["cleanup", "--older-than-minutes", "10", "--dry-run"]).done().stdout;

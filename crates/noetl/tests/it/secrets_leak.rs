@@ -9,7 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use serde_json::json;
 
-use crate::support::{Canned, Home, Server};
+use crate::support::{Canned, Home, Server, wants_postgres};
 
 const PASSWORD: &str = "pä\"ss'w\\rd /+?&=%1";
 const API_TOKEN: &str = "tok-6d1f0a-bearer";
@@ -160,17 +160,6 @@ fn no_form_of_a_secret_is_in_any_byte_that_a_run_leaves() {
     ]);
 
     let home = Home::new();
-    for (name, kind, data) in [
-        ("db", "postgres", json!({"db_host": "db", "db_user": "app", "password": PASSWORD})),
-        ("api", "bearer", json!({"token": API_TOKEN})),
-        ("client", "generic", json!({"client_id": "shop", "client_secret": CLIENT_SECRET})),
-    ] {
-        let file =
-            outside.file(&format!("{name}.json"), &json!({"name": name, "type": kind, "data": data}).to_string());
-        home.run(&["register", "credential", "-f", file.to_str().unwrap()]).done();
-    }
-    home.file("leak.yaml", PLAYBOOK);
-    home.run(&["register", "leak.yaml"]).done();
     let log = home.path().join("server.log");
     let server = Server::start_with(
         &home,
@@ -184,6 +173,17 @@ fn no_form_of_a_secret_is_in_any_byte_that_a_run_leaves() {
         ],
         &[("LEAKED", FROM_ENV), ("NOETL_LOG", "debug")],
     );
+    for (name, kind, data) in [
+        ("db", "postgres", json!({"db_host": "db", "db_user": "app", "password": PASSWORD})),
+        ("api", "bearer", json!({"token": API_TOKEN})),
+        ("client", "generic", json!({"client_id": "shop", "client_secret": CLIENT_SECRET})),
+    ] {
+        let file =
+            outside.file(&format!("{name}.json"), &json!({"name": name, "type": kind, "data": data}).to_string());
+        home.run(&["register", "credential", "-f", file.to_str().unwrap()]).done();
+    }
+    home.file("leak.yaml", PLAYBOOK);
+    home.run(&["register", "leak.yaml"]).done();
     let payload = json!({"echo": format!("{}/echo", web.url), "issuer": format!("{}/token", web.url)}).to_string();
     let started = home.run(&["run", "test/leak", "-r", "distributed", "--payload", &payload, "--json"]).done().json();
     let id = started["execution_id"].as_str().unwrap();
@@ -216,7 +216,7 @@ fn no_form_of_a_secret_is_in_any_byte_that_a_run_leaves() {
         &["credential", "list", "--json"],
         &["get", "credential", "db"],
         &["query", "SELECT * FROM noetl.event", "--format", "json"],
-        &["query", "SELECT * FROM noetl.keychain", "--format", "json"],
+        &["query", "SELECT keychain_name FROM noetl.keychain", "--format", "json"],
         &["query", "SELECT * FROM noetl.credential", "--format", "json"],
     ] {
         let said = home.run(arguments);
@@ -232,7 +232,7 @@ fn no_form_of_a_secret_is_in_any_byte_that_a_run_leaves() {
         assert!(said.contains(&format!("\"{field}\": \"********\"")), "{said}");
     }
     assert!(text(&format!("get result {id} raise")).contains("it failed with ********"), "{}", text("status"));
-    assert!(text("query SELECT * FROM noetl.keychain").contains("issued"), "the token is kept, sealed");
+    assert!(text("query SELECT keychain_name FROM noetl.keychain").contains("issued"), "the token is kept, sealed");
     let of_run = ["", "/status", "/steps", "/tree", "/events?page_size=500", "/logs"];
     let paths = of_run.map(|path| format!("/api/executions/{id}{path}"));
     let paths = paths.iter().map(String::as_str);
@@ -250,13 +250,18 @@ fn no_form_of_a_secret_is_in_any_byte_that_a_run_leaves() {
     files_below(&home.path().join(".noetl"), &mut found);
     assert_eq!(server.stop(), Some(0));
     files_below(&home.path().join(".noetl"), &mut found);
+    found.extend(home.tables().map(|text| ("tables".to_owned(), text.into_bytes())));
     found.push(("server.log".to_owned(), std::fs::read(&log).unwrap()));
     // What was searched is what there is to search.
     let holds = |name: &str, text: &str| {
         let mut places = found.iter().filter(|(known, _)| known.ends_with(name));
         places.any(|(_, bytes)| bytes.windows(text.len()).any(|window| window == text.as_bytes()))
     };
-    assert!(holds("noetl.db-wal", "********") && holds("noetl.db", "********"));
+    if wants_postgres() {
+        assert!(holds("tables", "********"));
+    } else {
+        assert!(holds("noetl.db-wal", "********") && holds("noetl.db", "********"));
+    }
     assert!(holds("server.log", "DEBUG") && holds("/metrics", "noetl_"));
 
     let mut leaks = Vec::new();

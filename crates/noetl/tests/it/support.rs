@@ -11,7 +11,7 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::Request;
 use axum::response::Response;
-use noetl_testkit::{Address, Database, TestCluster};
+use noetl_testkit::{Database, TestDatabase};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -27,20 +27,24 @@ pub(crate) struct Home {
     database: Option<Arc<OwnDatabase>>,
 }
 
-/// A cluster with one database, for the servers of a home.
+/// A database for the servers of a home.
 struct OwnDatabase {
-    address: Address,
+    database: TestDatabase,
     runtime: tokio::runtime::Runtime,
-    _cluster: TestCluster,
 }
 
 impl OwnDatabase {
-    /// Starts a cluster; `None` where there is no PostgreSQL.
+    /// Makes one; `None` where there is no PostgreSQL.
     fn start() -> Option<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let cluster = runtime.block_on(TestCluster::start(&["noetl"])).unwrap()?;
-        Some(OwnDatabase { address: cluster.address("noetl"), runtime, _cluster: cluster })
+        let database = runtime.block_on(TestDatabase::start()).unwrap()?;
+        Some(OwnDatabase { database, runtime })
     }
+}
+
+/// Returns whether the environment of the test asks for PostgreSQL.
+pub(crate) fn wants_postgres() -> bool {
+    std::env::var(STORE_VARIABLE).is_ok_and(|store| store == "postgres")
 }
 
 /// What a command said, and how it ended.
@@ -54,8 +58,7 @@ pub(crate) struct Said {
 impl Home {
     /// A home whose servers keep everything where the environment of the test says: in a file, unless told otherwise.
     pub(crate) fn new() -> Self {
-        let postgres = std::env::var(STORE_VARIABLE).is_ok_and(|store| store == "postgres");
-        let database = if postgres { OwnDatabase::start().map(Arc::new) } else { None };
+        let database = if wants_postgres() { OwnDatabase::start().map(Arc::new) } else { None };
         Home { directory: tempfile::tempdir().unwrap(), database }
     }
 
@@ -74,13 +77,23 @@ impl Home {
     pub(crate) fn rewrite(&self, sqlite: &str, postgres: &str) {
         match &self.database {
             Some(own) => own.runtime.block_on(async {
-                Database::connect(&own.address).await.unwrap().execute(postgres).await.unwrap();
+                Database::connect(own.database.address()).await.unwrap().execute(postgres).await.unwrap();
             }),
             None => {
                 let file = self.path().join(".noetl/data/noetl.db");
                 assert!(rusqlite::Connection::open(file).unwrap().execute(sqlite, []).unwrap() > 0);
             }
         }
+    }
+
+    /// Returns everything that stands in the tables of a shared database; `None` if they are in a file.
+    pub(crate) fn tables(&self) -> Option<String> {
+        let own = self.database.as_ref()?;
+        let all = own.runtime.block_on(async {
+            let database = Database::connect(own.database.address()).await.unwrap();
+            database.first_value("SELECT schema_to_xml('noetl', true, false, '')::text").await.unwrap()
+        });
+        all?.as_str().map(str::to_owned)
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -108,7 +121,7 @@ impl Home {
             command.env("PATH", path);
         }
         if let Some(own) = &self.database {
-            command.env("NOETL_DATABASE_URL", own.address.url());
+            command.env("NOETL_DATABASE_URL", own.database.address().url());
             command.env("NOETL_ENCRYPTION_KEY", "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff");
         }
         command

@@ -3,7 +3,7 @@
 use deadpool_postgres::{Client, Object};
 use futures_util::StreamExt;
 use serde_json::{Number, Value};
-use tokio_postgres::error::ErrorPosition;
+use tokio_postgres::error::{ErrorPosition, SqlState};
 use tokio_postgres::types::{Kind, Type};
 use tokio_postgres::{Error, SimpleQueryMessage, SimpleQueryRow};
 
@@ -17,6 +17,8 @@ const READING: [&str; 6] = ["select", "with", "values", "table", "explain", "sho
 const WAYS_OUT: [&str; 6] = ["set_config", "pg_settings", "_to_xml", "dblink", "u&\"", "lo_"];
 /// What no statement may name besides, where there is no role that may not read it.
 const WITHOUT_ROLE: [&str; 3] = ["credential", "keychain", "pg_"];
+/// Tables with columns that nobody may read.
+const GUARDED: [&str; 2] = ["credential", "keychain"];
 /// Most bytes in an answer, about; more are cut off.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
 
@@ -195,6 +197,9 @@ fn said(error: &Error, sql: &str, limits: SqlLimits) -> StoreError {
         let line = before.matches('\n').count() + 1;
         let column = before.rsplit('\n').next().map_or(0, |line| line.chars().count()) + 1;
         text = format!("{text} (line {line}, column {column})");
+    }
+    if *database.code() == SqlState::INSUFFICIENT_PRIVILEGE && GUARDED.iter().any(|table| text.contains(table)) {
+        text += "; what is encrypted can not be read, name the columns that you want instead of `*`";
     }
     if let Some(hint) = database.hint() {
         text = format!("{text}; {hint}");

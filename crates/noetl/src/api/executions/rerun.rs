@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use crate::api::Api;
-use crate::api::caller::Caller;
+use crate::api::caller::{Caller, IdempotencyKey};
 use crate::api::error::{ApiError, ErrorBody};
 use crate::api::extract::{Body, PathId};
 
@@ -64,10 +64,14 @@ pub struct RerunReply {
 /// Runs an execution that has ended again, as a new one with the same inputs.
 ///
 /// With `keep_finished` the new execution has the results and variables of the steps that had finished, and goes on
-/// with those that were under way, that had been arrived at, or that had failed the run.
+/// with those that were under way, that had been arrived at, or that had failed the run. The same `Idempotency-Key`
+/// gets the first answer again and starts nothing.
 #[utoipa::path(
     post, path = "/api/executions/{execution_id}/rerun", tag = "execute", request_body = RerunBody,
-    params(("execution_id" = String, Path, description = "Which")),
+    params(
+        ("execution_id" = String, Path, description = "Which"),
+        ("Idempotency-Key" = Option<String>, Header, description = "The same key gets the first answer again"),
+    ),
     responses(
         (status = 200, body = RerunReply),
         (status = 400, body = ErrorBody),
@@ -80,6 +84,7 @@ pub(in crate::api) async fn rerun(
     State(api): State<Api>,
     caller: Caller,
     PathId(execution_id): PathId<ExecutionId>,
+    IdempotencyKey(idempotency_key): IdempotencyKey,
     Body(body): Body<RerunBody>,
 ) -> Result<Json<RerunReply>, ApiError> {
     let payload = match (body.workload, body.payload) {
@@ -92,6 +97,7 @@ pub(in crate::api) async fn rerun(
         latest: body.latest.unwrap_or(false),
         payload,
         started_by: Some(caller.name()),
+        idempotency_key,
     };
     let running = api.engine.rerun(request).await?;
     let names = |steps: Vec<std::sync::Arc<str>>| steps.iter().map(ToString::to_string).collect();
