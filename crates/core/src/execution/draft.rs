@@ -68,6 +68,7 @@ impl Draft {
             Input::Report(report, worker_id) => self.report(report, worker_id, env),
             Input::Timer(command_id) => self.timer(*command_id, env),
             Input::ChildEnded(command_id, child) => self.child_ended(*command_id, child, env),
+            Input::CompleteLoop(wish) => self.complete_loops(wish, env),
         };
         match decided {
             Ok(true) => {}

@@ -2,12 +2,14 @@
 #![expect(clippy::unwrap_used, reason = "a test that can not go on fails")]
 
 mod cancelling;
+mod completing;
 mod cursors;
 mod desk;
 mod failures;
 mod language;
 mod loops;
 mod pipelines;
+mod regions;
 mod requests;
 mod robust;
 mod routing;

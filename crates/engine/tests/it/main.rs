@@ -5,6 +5,7 @@
 mod bulk;
 mod cancel;
 mod embedded;
+mod finer;
 mod reruns;
 mod runs;
 mod schedules;

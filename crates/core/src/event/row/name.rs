@@ -24,7 +24,9 @@ pub fn wire_name(event: &Event) -> &'static str {
         Event::CommandForgotten { .. } => "command.forgotten",
         Event::LoopStarted { .. } => "loop.started",
         Event::LoopClaimed { .. } => "loop.claimed",
+        Event::LoopCompleting(_) => "loop.completing",
         Event::LoopDone { .. } => "loop.done",
+        Event::StepCancelled(_) => "step.cancelled",
         Event::StepExit(_) => "step.exit",
         Event::PlaybookCompleted { .. } => "playbook.completed",
         Event::PlaybookFailed { .. } => "playbook.failed",
@@ -42,7 +44,8 @@ pub fn status(event: &Event) -> &'static str {
         | Event::CommandClaimed { .. }
         | Event::CommandStarted { .. }
         | Event::LoopStarted { .. }
-        | Event::LoopClaimed { .. } => "RUNNING",
+        | Event::LoopClaimed { .. }
+        | Event::LoopCompleting(_) => "RUNNING",
         Event::StepSkipped { .. } => "SKIPPED",
         // Whoever may claim it next finds it pending.
         Event::CommandIssued(_) | Event::CommandResumed { .. } | Event::CommandReleased { .. } => "PENDING",
@@ -59,6 +62,7 @@ pub fn status(event: &Event) -> &'static str {
         Event::PlaybookFailed { .. } => "FAILED",
         Event::CommandCancelled { .. }
         | Event::CommandStopping(_)
+        | Event::StepCancelled(_)
         | Event::ExecutionCancelled(_)
         | Event::ExecutionCancelEscalated(_)
         | Event::ExecutionQuiesced { .. } => "CANCELLED",

@@ -277,7 +277,7 @@ fn samples() -> Vec<Event> {
             max_in_flight: 1,
             cursor: None,
         },
-        Event::LoopDone { step: step.clone(), visit: 2, total: 2, failed: 1, result: stored() },
+        Event::LoopDone { step: step.clone(), visit: 2, total: 2, failed: 1, left_out: 0, result: stored() },
         Event::StepExit(Box::new(StepExited {
             step: step.clone(),
             visit: 1,
@@ -350,7 +350,7 @@ fn samples() -> Vec<Event> {
         Event::CommandStopping(Box::new(Stopping {
             command_id,
             epoch: 1,
-            step,
+            step: step.clone(),
             cause: StopCause::Timeout,
             reason: "it took longer than 5 s".into(),
             by: "timeout".into(),
@@ -358,6 +358,37 @@ fn samples() -> Vec<Event> {
         })),
         Event::PlaybookInitialized(Box::new(rerun(Some(kept())))),
         Event::PlaybookInitialized(Box::new(rerun(None))),
+        Event::LoopCompleting(Box::new(Completing {
+            step: step.clone(),
+            visit: 2,
+            mode: CancelMode::Interrupt,
+            by: "ann".into(),
+            reason: Some("enough".into()),
+            commands: vec![command_id],
+        })),
+        Event::LoopCompleting(Box::new(Completing {
+            step: step.clone(),
+            visit: 1,
+            mode: CancelMode::Finish,
+            by: "complete_when".into(),
+            reason: None,
+            commands: vec![],
+        })),
+        Event::LoopDone { step: step.clone(), visit: 1, total: 9, failed: 1, left_out: 5, result: stored() },
+        Event::StepCancelled(Box::new(StepCancelled {
+            step: step.clone(),
+            by: "decide".into(),
+            visits: vec![1, 2],
+            arrivals: 1,
+            commands: vec![command_id],
+        })),
+        Event::StepCancelled(Box::new(StepCancelled {
+            step,
+            by: "decide".into(),
+            visits: vec![],
+            arrivals: 0,
+            commands: vec![],
+        })),
     ]
 }
 
@@ -471,7 +502,7 @@ fn every_event_comes_back_from_its_row_as_it_was() {
 #[test]
 fn the_samples_hold_every_event_type() {
     let names: BTreeSet<&str> = samples().iter().map(wire_name).collect();
-    assert_eq!(names.len(), 26, "{names:?}");
+    assert_eq!(names.len(), 28, "{names:?}");
 }
 
 #[test]
