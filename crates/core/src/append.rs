@@ -92,6 +92,14 @@ pub enum CommandChange {
         /// Attempt.
         epoch: u32,
     },
+    /// Nobody waits for it any more, and nobody shall begin it: a pending row waits from now on and can not be
+    /// claimed, one that a worker holds is not tried again when it is lost. The decision does not know which it is.
+    Withdraw {
+        /// Which.
+        command_id: CommandId,
+        /// Attempt.
+        epoch: u32,
+    },
 }
 
 /// Something that has to happen later.
@@ -125,24 +133,28 @@ pub enum DueKind {
     Timeout,
     /// The time limit of a step, for one of its commands. Key: the command.
     StepTimeout,
+    /// The step of its parent that waited for it was cancelled: it is to be cancelled with its descendants. Written
+    /// for the child by its parent, without locking the child.
+    CancelChild,
 }
 
 impl DueKind {
     /// Every kind.
-    pub const ALL: [DueKind; 6] = [
+    pub const ALL: [DueKind; 7] = [
         DueKind::Timer,
         DueKind::ChildDone,
         DueKind::Continue,
         DueKind::GraceEnd,
         DueKind::Timeout,
         DueKind::StepTimeout,
+        DueKind::CancelChild,
     ];
 
     /// Returns whether it would begin something, so that it waits while its execution is paused. Time limits do not.
     pub fn waits_while_paused(self) -> bool {
         match self {
             DueKind::Timer | DueKind::ChildDone | DueKind::Continue => true,
-            DueKind::GraceEnd | DueKind::Timeout | DueKind::StepTimeout => false,
+            DueKind::GraceEnd | DueKind::Timeout | DueKind::StepTimeout | DueKind::CancelChild => false,
         }
     }
 
@@ -155,6 +167,7 @@ impl DueKind {
             DueKind::GraceEnd => "grace_end",
             DueKind::Timeout => "timeout",
             DueKind::StepTimeout => "step_timeout",
+            DueKind::CancelChild => "cancel_child",
         }
     }
 
@@ -164,7 +177,8 @@ impl DueKind {
     }
 }
 
-/// An obligation made or met. Its own execution's, or (a child's end) its parent's, without locking the parent.
+/// An obligation made or met. Its own execution's, or (a child's end) its parent's, or (the end of the parent's wait)
+/// its child's, without locking that one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DueChange {
     /// Made; a second one with the same key replaces the first.
@@ -259,7 +273,7 @@ impl Append {
                 .map(|change| match change {
                     CommandChange::Insert(row) => i64::from(row.state.in_flight()),
                     CommandChange::Delete { expect, .. } => -i64::from(expect.in_flight()),
-                    CommandChange::Started { .. } => 0,
+                    CommandChange::Started { .. } | CommandChange::Withdraw { .. } => 0,
                 })
                 .sum::<i64>()
     }

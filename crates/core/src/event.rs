@@ -180,7 +180,9 @@ pub enum Event {
         /// As many rows as were asked for: there may be more.
         full: bool,
     },
-    /// `loop.done`: every iteration has ended.
+    /// `loop.completing`: no further iteration begins, and the loop ends with the results there are.
+    LoopCompleting(Box<Completing>),
+    /// `loop.done`: every iteration has ended, or the loop was completed early.
     LoopDone {
         /// Step name.
         step: Arc<str>,
@@ -190,9 +192,13 @@ pub enum Event {
         total: u32,
         /// Of these, failed.
         failed: u32,
+        /// Of these, not ended: the loop was completed early.
+        left_out: u32,
         /// The loop's result: `{results, stats, status}`.
         result: Bound,
     },
+    /// `step.cancelled`: an arc that fired has cancelled what a step had begun; nothing follows from it.
+    StepCancelled(Box<StepCancelled>),
     /// `step.exit`: a visit is over; the arcs are chosen.
     StepExit(Box<StepExited>),
     /// `playbook.completed`: terminal.
@@ -516,6 +522,38 @@ pub struct Stopping {
     pub held: bool,
 }
 
+/// What `loop.completing` says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Completing {
+    /// Step name.
+    pub step: Arc<str>,
+    /// Which visit.
+    pub visit: u32,
+    /// What becomes of the iterations that run: `interrupt` withdraws them, `finish` lets them end.
+    pub mode: CancelMode,
+    /// The authenticated identity, else `api`, `cli`; `complete_when` when the playbook says so.
+    pub by: String,
+    /// Free text.
+    pub reason: Option<String>,
+    /// The commands that are withdrawn: nothing they report counts any more.
+    pub commands: Vec<CommandId>,
+}
+
+/// What `step.cancelled` says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StepCancelled {
+    /// Step name.
+    pub step: Arc<str>,
+    /// The step whose arc cancels it.
+    pub by: Arc<str>,
+    /// The visits that are over.
+    pub visits: Vec<u32>,
+    /// Arrivals that were waiting and are gone.
+    pub arrivals: u32,
+    /// The commands that are withdrawn: nothing they report counts any more.
+    pub commands: Vec<CommandId>,
+}
+
 /// Why a command is ended while its execution goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -566,7 +604,9 @@ impl Event {
             | Event::CommandForgotten { .. }
             | Event::LoopStarted { .. }
             | Event::LoopClaimed { .. }
+            | Event::LoopCompleting(_)
             | Event::LoopDone { .. }
+            | Event::StepCancelled(_)
             | Event::StepExit(_)
             | Event::ExecutionCancelEscalated(_)
             | Event::ExecutionPaused(_)

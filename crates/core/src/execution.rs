@@ -12,11 +12,13 @@ pub mod state;
 mod advance;
 mod child;
 mod command;
+mod complete;
 mod exit;
 mod looping;
 mod names;
 mod report;
 mod start;
+mod withdraw;
 
 use std::sync::Arc;
 
@@ -25,7 +27,7 @@ use serde_json::{Map, Value};
 use crate::expr::Library;
 use crate::head::{Holder, Status};
 use crate::id::{CatalogId, CommandId, ExecutionId, IdSource};
-use crate::playbook::Playbook;
+use crate::playbook::{CancelMode, Playbook};
 use crate::time::Timestamp;
 use crate::work::{ChildOutcome, Report};
 
@@ -53,6 +55,21 @@ pub enum Input {
     Timer(CommandId),
     /// A child ended.
     ChildEnded(CommandId, Box<ChildOutcome>),
+    /// Somebody wants the loops of a step to end with the results there are.
+    CompleteLoop(Box<CompleteLoop>),
+}
+
+/// Who wants the loops of a step to end with the results there are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CompleteLoop {
+    /// Which step.
+    pub step: Arc<str>,
+    /// What becomes of the iterations that run; `None` = as the loop says (`loop.spec.on_complete`).
+    pub mode: Option<CancelMode>,
+    /// The authenticated identity, else `api`, `cli`.
+    pub by: String,
+    /// Free text.
+    pub reason: Option<String>,
 }
 
 /// What a decision may read besides the execution. Nothing in it does anything.

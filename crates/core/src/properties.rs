@@ -63,10 +63,12 @@ pub enum Property {
     OneOutcome,
     /// A parent's edge leads to its parent, one level up, in the same family.
     SoundFamily,
-    /// A finished loop has ended every iteration once.
+    /// A finished loop has ended every iteration once, but for those it says were left out.
     WholeLoops,
     /// Nothing begins between `execution.paused` and `execution.resumed`.
     PausedIsStill,
+    /// What an arc or an early completion has withdrawn is never claimed afterwards, and no outcome of it counts.
+    NothingFollowsWithdrawal,
 }
 
 impl fmt::Display for Violation {
@@ -84,6 +86,7 @@ pub fn check(member: &Member) -> Vec<Violation> {
     commands(member, &mut found);
     loops(member, &mut found);
     paused(member, &mut found);
+    withdrawn(member, &mut found);
     found.violations
 }
 
@@ -243,9 +246,11 @@ fn after_the_end(member: &Member, found: &mut Found) {
             | Event::CommandForgotten { .. }
             | Event::LoopStarted { .. }
             | Event::LoopClaimed { .. }
+            | Event::LoopCompleting(_)
             | Event::LoopDone { .. }
             | Event::ExecutionPaused(_)
             | Event::ExecutionResumed(_)
+            | Event::StepCancelled(_)
             | Event::StepExit(_) => {
                 found.add(Property::LateIsHarmless, format!("{name} at version {}", recorded.version));
             }
@@ -361,7 +366,9 @@ fn paused(member: &Member, found: &mut Found) {
             | Event::CommandStopping(_)
             | Event::CommandForgotten { .. }
             | Event::LoopClaimed { .. }
+            | Event::LoopCompleting(_)
             | Event::LoopDone { .. }
+            | Event::StepCancelled(_)
             | Event::StepExit(_)
             | Event::ExecutionCancelEscalated(_)
             | Event::ExecutionQuiesced { .. } => false,
@@ -410,10 +417,10 @@ fn loops(member: &Member, found: &mut Found) {
             let first = ended.entry((call.step.to_string(), call.visit)).or_default().insert(index);
             found.unless(first, Property::WholeLoops, || format!("iteration {index} of `{}` ended twice", call.step));
         }
-        if let Event::LoopDone { step, visit, total, result, .. } = &recorded.event {
+        if let Event::LoopDone { step, visit, total, left_out, result, .. } = &recorded.event {
             let count = ended.get(&(step.to_string(), *visit)).map_or(0, BTreeSet::len);
-            found.unless(count == *total as usize, Property::WholeLoops, || {
-                format!("`{step}` is done after {count} of {total} iterations")
+            found.unless(count + *left_out as usize == *total as usize, Property::WholeLoops, || {
+                format!("`{step}` is done after {count} of {total} iterations, with {left_out} left out")
             });
             if let crate::result::Bound::Inline(data) = result {
                 let kept = data.get("results").and_then(Value::as_array).map_or(0, Vec::len);
@@ -423,6 +430,56 @@ fn loops(member: &Member, found: &mut Found) {
                     format!("`{step}` has {results} results of {total} iterations")
                 });
             }
+        }
+    }
+}
+
+fn withdrawn(member: &Member, found: &mut Found) {
+    let mut withdrawn: BTreeSet<CommandId> = BTreeSet::new();
+    for recorded in &member.events {
+        if let Event::LoopCompleting(completing) = &recorded.event {
+            withdrawn.extend(&completing.commands);
+        }
+        if let Event::StepCancelled(cancelled) = &recorded.event {
+            withdrawn.extend(&cancelled.commands);
+        }
+        let follows = match &recorded.event {
+            Event::CommandClaimed { command_id, .. } | Event::CommandResumed { command_id, .. } => Some(*command_id),
+            Event::CallDone(call) => call.command_id,
+            Event::CommandDone(done) if !done.late => Some(done.command_id),
+            Event::CommandSuspended(suspended) => Some(suspended.command_id),
+            Event::CommandLost { command_id, again: true, .. } => Some(*command_id),
+            Event::PlaybookInitialized(_)
+            | Event::StepEnter { .. }
+            | Event::StepSkipped { .. }
+            | Event::CommandIssued(_)
+            | Event::CommandStarted { .. }
+            | Event::CommandDone(_)
+            | Event::CommandLost { .. }
+            | Event::CommandReleased { .. }
+            | Event::CommandCancelled { .. }
+            | Event::CommandStopping(_)
+            | Event::CommandForgotten { .. }
+            | Event::LoopStarted { .. }
+            | Event::LoopClaimed { .. }
+            | Event::LoopCompleting(_)
+            | Event::LoopDone { .. }
+            | Event::StepCancelled(_)
+            | Event::StepExit(_)
+            | Event::PlaybookCompleted { .. }
+            | Event::PlaybookFailed { .. }
+            | Event::ExecutionPaused(_)
+            | Event::ExecutionResumed(_)
+            | Event::ExecutionCancelled(_)
+            | Event::ExecutionCancelEscalated(_)
+            | Event::ExecutionQuiesced { .. } => None,
+        };
+        if let Some(command_id) = follows.filter(|command_id| withdrawn.contains(command_id)) {
+            let name = row::wire_name(&recorded.event);
+            found.add(
+                Property::NothingFollowsWithdrawal,
+                format!("{name} at version {} of command {command_id}, which was withdrawn", recorded.version),
+            );
         }
     }
 }

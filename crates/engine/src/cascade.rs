@@ -18,6 +18,7 @@ use crate::cancel::{self, CancelAnswer, CancelError, CancelRequest, CancelStatus
 use crate::engine::Engine;
 use crate::hold;
 use crate::job::{self, Stepped, Walk};
+use crate::stop::BY_PARENT;
 
 /// Members of a family listed at a time.
 const FAMILY_PAGE: u64 = 1000;
@@ -133,6 +134,21 @@ impl Engine {
         let limit_ms = due.at.since_ms(head.started_at);
         let reason = format!("it took longer than {} s (executor.spec.timeout)", limit_ms as f64 / 1000.0);
         self.begin_cascade(due.execution_id, reason, BY_TIMEOUT).await
+    }
+
+    /// Begins to cancel a child that nobody waits for any more, with its descendants. `None` when it has ended, or when
+    /// that has begun.
+    pub(crate) async fn cancel_left_child(&self, due: &Due) -> Result<Option<(Cancellation, Driving)>, StoreError> {
+        let Some(head) = self.store.head(due.execution_id).await?.filter(Head::is_active) else { return Ok(None) };
+        // As with a time limit: the obligation is deleted when the child has ended.
+        let begun =
+            |known: &Cancellation| known.requested_execution_id == Some(due.execution_id) && known.cancelled_by == BY_PARENT;
+        if self.store.open_cancellations().await?.iter().any(begun) {
+            return Ok(None);
+        }
+        let parent = head.parent_execution_id.map_or_else(String::new, |parent| format!(" {parent}"));
+        let reason = format!("the step of its parent{parent} that waited for it was cancelled");
+        self.begin_cascade(due.execution_id, reason, BY_PARENT).await
     }
 
     /// Records a cascade that interrupts. Whoever drops what it returns leaves it to the sweep.

@@ -382,7 +382,13 @@ impl Desk {
         let Some(session_id) = lives.holders.get(&attempt).copied() else { return false };
         let Some(life) = lives.lives.get_mut(&session_id) else { return false };
         let Some(given) = life.attempts.get_mut(&attempt) else { return false };
-        let known = given.cancel.is_some_and(|cancel| (cancel.mode, cancel.grace_ms) == (mode, grace_ms));
+        let known = given.cancel.is_some_and(|cancel| match (cancel.mode, mode) {
+            // An order is never softened: what is to be interrupted is not let to its end because its execution is
+            // cancelled with `finish` before the order is on its way.
+            (CancelMode::Interrupt, CancelMode::Finish) => true,
+            (CancelMode::Finish, CancelMode::Finish | CancelMode::Interrupt)
+            | (CancelMode::Interrupt, CancelMode::Interrupt) => (cancel.mode, cancel.grace_ms) == (mode, grace_ms),
+        });
         if known {
             return false;
         }

@@ -163,6 +163,14 @@ impl Engine {
         }
     }
 
+    /// Decides one input for whoever waits for the answer: `false` when it changes nothing. What is decided for the
+    /// execution at the same time is kept apart by the guards.
+    pub(crate) async fn decide_now(&self, execution_id: ExecutionId, input: Input) -> Result<bool, StoreError> {
+        let letters = [Letter::of(input)];
+        let fates = self.decide_and_write(execution_id, &letters, Promise::none(&self.desk)).await?;
+        Ok(fates == [Fate::Decided])
+    }
+
     async fn decide_and_write(
         &self,
         execution_id: ExecutionId,
@@ -348,7 +356,7 @@ impl Engine {
                     }
                     letter.answer(matches!(settled, Ok(true)));
                 }
-                Input::Continue | Input::Timer(_) | Input::ChildEnded(..) => {
+                Input::Continue | Input::Timer(_) | Input::ChildEnded(..) | Input::CompleteLoop(_) => {
                     // Deleted only if the execution has ended; on an active one whoever made it moot deletes it.
                     met.extend(letter.due.clone());
                     letter.answer(true);

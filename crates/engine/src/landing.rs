@@ -128,7 +128,7 @@ impl Landing {
                 CommandChange::Delete { command_id, epoch, .. } => {
                     landing.settled.push(Attempt { command_id: *command_id, epoch: *epoch });
                 }
-                CommandChange::Started { .. } => {}
+                CommandChange::Started { .. } | CommandChange::Withdraw { .. } => {}
             }
         }
         if landing.ended.is_some() {
@@ -219,7 +219,9 @@ pub(crate) fn child_outcome(execution_id: ExecutionId, event: &Event) -> Option<
         | Event::CommandForgotten { .. }
         | Event::LoopStarted { .. }
         | Event::LoopClaimed { .. }
+        | Event::LoopCompleting(_)
         | Event::LoopDone { .. }
+        | Event::StepCancelled(_)
         | Event::StepExit(_)
         | Event::ExecutionCancelEscalated(_)
         | Event::ExecutionPaused(_)
@@ -306,7 +308,7 @@ impl Engine {
                     self.mailboxes.post(due.execution_id, Letter::of(input));
                 }
             }
-            DueKind::Timer | DueKind::GraceEnd | DueKind::Timeout | DueKind::StepTimeout => {
+            DueKind::Timer | DueKind::GraceEnd | DueKind::Timeout | DueKind::StepTimeout | DueKind::CancelChild => {
                 // One more, so that the store's clock has passed it whatever was rounded on the way.
                 self.alarms.set_in(due.at.since_ms(now) + 1);
             }

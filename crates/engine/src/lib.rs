@@ -73,7 +73,7 @@ pub use look::{Inspection, WaitFor};
 pub use metrics::Metrics;
 pub use pause::{Change, PauseAnswer, PauseError, PauseRequest};
 pub use start::{StartError, StartRequest, Started};
-pub use stop::{StopError, StopRequest, Stopped};
+pub use stop::{CompleteRequest, StopError, StopRequest, Stopped};
 
 /// Locks what is never left half-changed, so that a panic elsewhere is no reason to stop.
 fn hold<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

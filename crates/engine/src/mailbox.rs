@@ -57,7 +57,10 @@ impl Letter {
             (Input::Timer(one), Input::Timer(other)) | (Input::ChildEnded(one, _), Input::ChildEnded(other, _)) => {
                 one == other
             }
-            (Input::Continue | Input::Report(..) | Input::Timer(_) | Input::ChildEnded(..), _) => false,
+            (
+                Input::Continue | Input::Report(..) | Input::Timer(_) | Input::ChildEnded(..) | Input::CompleteLoop(_),
+                _,
+            ) => false,
         }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use noetl_core::control::cancel::{self, InFlight};
 use noetl_core::control::stop::{self, Answer, Wish};
 use noetl_core::event::{StopCause, Wait};
+use noetl_core::execution::{CompleteLoop, Input};
 use noetl_core::head::{CommandRow, CommandState, Head, HeadView};
 use noetl_core::id::{CommandId, ExecutionId};
 use noetl_core::playbook::CancelMode;
@@ -16,7 +17,7 @@ use crate::landing::Landing;
 use crate::transport::Attempt;
 
 /// Who a child says cancelled it when its parent's step was stopped.
-const BY_PARENT: &str = "parent";
+pub(crate) const BY_PARENT: &str = "parent";
 
 /// Who wants which step stopped.
 #[derive(Debug, Clone)]
@@ -27,6 +28,23 @@ pub struct StopRequest {
     pub step: String,
     /// Which iteration of its loop, from 0; `None` = all that have begun.
     pub iteration: Option<u32>,
+    /// Free text.
+    pub reason: Option<String>,
+    /// Between the polite stop and the kill, in milliseconds.
+    pub grace_ms: Option<u64>,
+    /// The authenticated identity, else `api`, `cli`.
+    pub by: String,
+}
+
+/// Who wants the loops of a step to end with the results there are.
+#[derive(Debug, Clone)]
+pub struct CompleteRequest {
+    /// Which execution.
+    pub execution_id: ExecutionId,
+    /// Which step.
+    pub step: String,
+    /// `finish` waits for the iterations that run, `interrupt` withdraws them; `None` = as the loop says.
+    pub mode: Option<CancelMode>,
     /// Free text.
     pub reason: Option<String>,
     /// Between the polite stop and the kill, in milliseconds.
@@ -64,6 +82,14 @@ pub enum StopError {
         /// Which, with its iteration when one was named.
         step: String,
     },
+    /// 409.
+    #[error("step `{step}` of execution {execution_id} has no loop that could be completed: none of it runs")]
+    NoLoop {
+        /// Whose.
+        execution_id: ExecutionId,
+        /// Which.
+        step: String,
+    },
     /// 503 or 507.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -98,6 +124,43 @@ impl Engine {
                 None => request.step.clone(),
             };
             return Err(StopError::NotRunning { execution_id, step });
+        }
+        Ok(stopped)
+    }
+
+    /// Ends the loops of a step with the results there are: a success, unlike a stop.
+    pub async fn complete_loop(&self, request: &CompleteRequest) -> Result<Stopped, StopError> {
+        let execution_id = request.execution_id;
+        let Some(view) = self.store.view(execution_id).await? else { return Err(StopError::Unknown(execution_id)) };
+        let playbook = self.compiled(view.head.catalog_id).await?;
+        let looping = playbook.find(&request.step).and_then(|ix| playbook.step(ix).looping.as_ref());
+        let mode = request.mode.or(looping.map(|looping| looping.on_complete));
+        let wish = CompleteLoop {
+            step: Arc::from(request.step.as_str()),
+            mode,
+            by: request.by.clone(),
+            reason: request.reason.clone(),
+        };
+        if !self.decide_now(execution_id, Input::CompleteLoop(Box::new(wish))).await? {
+            // It has ended, or its loop was done before the wish came.
+            let Some(head) = self.store.head(execution_id).await? else { return Err(StopError::Unknown(execution_id)) };
+            return Err(match head.is_active() {
+                false => StopError::AlreadyEnded { head: Box::new(head) },
+                true => StopError::NoLoop { execution_id, step: request.step.clone() },
+            });
+        }
+        let mut stopped = Stopped::default();
+        if mode == Some(CancelMode::Interrupt) {
+            // The orders are obligations already; given here they come sooner, and with the grace of the request.
+            for row in view.commands.iter().filter(|row| is_live(row) && *row.step == *request.step) {
+                match self.stop_command(execution_id, row.command_id, None, request.grace_ms).await? {
+                    Some(Ordered::Held(held)) => stopped.in_flight.push(*held),
+                    Some(Ordered::Withdrawn) => stopped.withdrawn.push(row.command_id),
+                    None if row.state == CommandState::Suspended => stopped.withdrawn.push(row.command_id),
+                    // It ended by itself in between.
+                    None => {}
+                }
+            }
         }
         Ok(stopped)
     }
@@ -188,9 +251,12 @@ fn held(view: &HeadView, row: &CommandRow) -> Option<Ordered> {
 }
 
 fn wanted(row: &CommandRow, request: &StopRequest) -> bool {
-    let live = match row.state {
+    is_live(row) && *row.step == *request.step && (request.iteration.is_none() || row.iteration == request.iteration)
+}
+
+fn is_live(row: &CommandRow) -> bool {
+    match row.state {
         CommandState::Pending | CommandState::Paused | CommandState::Claimed | CommandState::Suspended => true,
         CommandState::Lost => false,
-    };
-    live && *row.step == *request.step && (request.iteration.is_none() || row.iteration == request.iteration)
+    }
 }

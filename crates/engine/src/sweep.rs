@@ -111,6 +111,13 @@ async fn due(engine: &Arc<Engine>, cascades: &mut Cascades) -> Result<(), StoreE
                 moot.push(due);
                 continue;
             }
+            DueKind::CancelChild => {
+                if let Some((cancellation, driving)) = engine.cancel_left_child(&due).await? {
+                    cascades.go_on_with(engine, cancellation, driving);
+                }
+                moot.push(due);
+                continue;
+            }
             DueKind::GraceEnd => {
                 engine.stop_again(due.execution_id, CommandId(due.key)).await?;
                 moot.push(due);

@@ -7,7 +7,7 @@ use noetl_core::head::Status;
 use noetl_core::id::ExecutionId;
 use noetl_core::playbook::CancelMode;
 use noetl_engine::{
-    CancelAnswer, CancelError, CancelRequest, Change, PauseError, PauseRequest, StartRequest, StopRequest,
+    CancelAnswer, CancelError, CancelRequest, Change, CompleteRequest, PauseError, PauseRequest, StartRequest, StopRequest,
 };
 use noetl_store::catalog::ResourceKey;
 use serde_json::Map;
@@ -66,13 +66,25 @@ pub(crate) async fn live(scenario: Scenario, servers: Servers, chance: Chance) -
     memory
 }
 
-/// Stops one step of anybody's execution, or one iteration of it. Whether that comes in time is left to chance.
+/// Stops one step of anybody's execution, or one iteration of it, or completes its loop. Whether that comes in time is left to chance.
 async fn stop_step(engine: &std::sync::Arc<noetl_engine::Engine>, chance: &Chance) {
     let query = noetl_store::ListQuery { status: vec![Status::Running], limit: 200, ..Default::default() };
     let Ok(known) = engine.store().executions(query).await else { return };
     let Some(head) = chance.pick(&known) else { return };
     let Ok(Some(view)) = engine.store().view(head.execution_id).await else { return };
     let Some(row) = chance.pick(&view.commands) else { return };
+    if row.iteration.is_some() && chance.per_mille(300) {
+        let request = CompleteRequest {
+            execution_id: head.execution_id,
+            step: row.step.to_string(),
+            mode: chance.pick(&[None, Some(CancelMode::Finish), Some(CancelMode::Interrupt)]).copied().flatten(),
+            reason: None,
+            grace_ms: None,
+            by: "sim".to_owned(),
+        };
+        drop(engine.complete_loop(&request).await);
+        return;
+    }
     let request = StopRequest {
         execution_id: head.execution_id,
         step: row.step.to_string(),

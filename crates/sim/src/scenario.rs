@@ -59,6 +59,8 @@ impl Scenario {
         ("sim/branch", BRANCH),
         ("sim/family", FAMILY),
         ("sim/limited", LIMITED),
+        ("sim/race", RACE),
+        ("sim/enough", ENOUGH),
     ];
 }
 
@@ -169,6 +171,46 @@ executor: {spec: {timeout: 4}}
 workflow:
   - {step: start, spec: {timeout: 2}, tool: {kind: playbook, path: sim/branch}, next: {arcs: [{step: one}]}}
   - {step: one, spec: {timeout: 1}, tool: {kind: shell, cmds: [work]}, next: {arcs: [{step: end}]}}
+  - {step: end, tool: {kind: shell, cmds: [work]}}
+";
+
+/// Three branches; whoever is first cancels the others, a loop and a child among them.
+const RACE: &str = "
+apiVersion: noetl.io/v2
+kind: Playbook
+metadata: {name: race, path: sim/race}
+workflow:
+  - {step: start, tool: {kind: noop}, next: {spec: {mode: inclusive}, arcs: [{step: a}, {step: b}, {step: c}]}}
+  - {step: a, tool: {kind: shell, cmds: [work]}, next: {arcs: [{step: end, cancel: [b, b2, c]}]}}
+  - step: b
+    loop: {in: 4, iterator: i, spec: {mode: parallel, max_in_flight: 2}}
+    tool: {kind: shell, cmds: [work]}
+    next: {arcs: [{step: b2}]}
+  - {step: b2, tool: {kind: shell, cmds: [work]}, next: {arcs: [{step: end, cancel: [a, c]}]}}
+  - {step: c, tool: {kind: playbook, path: sim/branch}, next: {arcs: [{step: end, cancel: [a, b, b2]}]}}
+  - {step: end, tool: {kind: shell, cmds: [work]}}
+";
+
+/// Loops that end when it is enough: what runs is withdrawn, or let to its end.
+const ENOUGH: &str = "
+apiVersion: noetl.io/v2
+kind: Playbook
+metadata: {name: enough, path: sim/enough}
+workflow:
+  - step: start
+    loop:
+      in: 9
+      iterator: i
+      spec: {mode: parallel, max_in_flight: 4, complete_when: '{{ stats.completed >= 2 }}'}
+    tool: {kind: shell, cmds: [work]}
+    next: {arcs: [{step: wait}]}
+  - step: wait
+    loop:
+      in: 9
+      iterator: i
+      spec: {mode: parallel, max_in_flight: 3, complete_when: '{{ results | length >= 2 }}', on_complete: wait}
+    tool: {kind: playbook, path: sim/leaf}
+    next: {arcs: [{step: end}]}
   - {step: end, tool: {kind: shell, cmds: [work]}}
 ";
 

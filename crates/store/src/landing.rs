@@ -188,6 +188,18 @@ fn change(rows: &mut impl Rows, append: &Append, head: Head) -> Result<Check, St
                     }
                 }
             }
+            CommandChange::Withdraw { command_id, epoch } => {
+                match standing(rows, append, &after, *command_id, *epoch)? {
+                    // Claim or withdrawal, whichever holds the head first: the other one finds it so.
+                    Some(CommandState::Pending | CommandState::Paused) => {
+                        after.insert((*command_id, *epoch), Some(CommandState::Suspended));
+                    }
+                    Some(CommandState::Claimed) => {}
+                    Some(CommandState::Suspended | CommandState::Lost) | None => {
+                        return Ok(Check::Stays(Verdict::Conflict));
+                    }
+                }
+            }
         }
     }
     land(rows, append, head, false, &mut Vec::new())
@@ -222,7 +234,10 @@ fn land(
             CommandChange::Insert(row) if row.root_execution_id != head.root_execution_id => {
                 return Err(bad(append, "cannot hold a command of another family"));
             }
-            CommandChange::Insert(_) | CommandChange::Delete { .. } | CommandChange::Started { .. } => {}
+            CommandChange::Insert(_)
+            | CommandChange::Delete { .. }
+            | CommandChange::Started { .. }
+            | CommandChange::Withdraw { .. } => {}
         }
     }
     head.land(append);
@@ -275,9 +290,11 @@ fn after_the_end(append: &Append, head: &Head) -> Result<(), StoreError> {
             | Event::CommandStopping(_)
             | Event::LoopStarted { .. }
             | Event::LoopClaimed { .. }
+            | Event::LoopCompleting(_)
             | Event::LoopDone { .. }
             | Event::ExecutionPaused(_)
             | Event::ExecutionResumed(_)
+            | Event::StepCancelled(_)
             | Event::StepExit(_) => !ended,
         };
         if !allowed {
@@ -315,7 +332,9 @@ fn well_formed(append: &Append) -> Result<(), StoreError> {
         | Event::CommandForgotten { .. }
         | Event::LoopStarted { .. }
         | Event::LoopClaimed { .. }
+        | Event::LoopCompleting(_)
         | Event::LoopDone { .. }
+        | Event::StepCancelled(_)
         | Event::StepExit(_)
         | Event::ExecutionCancelEscalated(_)
         | Event::ExecutionPaused(_)
@@ -339,7 +358,7 @@ fn well_formed(append: &Append) -> Result<(), StoreError> {
             for change in &append.commands {
                 match change {
                     CommandChange::Insert(_) => {}
-                    CommandChange::Delete { .. } | CommandChange::Started { .. } => {
+                    CommandChange::Delete { .. } | CommandChange::Started { .. } | CommandChange::Withdraw { .. } => {
                         return Err(bad(append, "is new, so it has no command to change"));
                     }
                 }
@@ -363,7 +382,10 @@ fn well_formed(append: &Append) -> Result<(), StoreError> {
             CommandChange::Insert(row) if row.state.in_flight() && row.holder.is_none() => {
                 return Err(bad(append, "cannot hold a command in flight that nobody holds"));
             }
-            CommandChange::Insert(_) | CommandChange::Delete { .. } | CommandChange::Started { .. } => {}
+            CommandChange::Insert(_)
+            | CommandChange::Delete { .. }
+            | CommandChange::Started { .. }
+            | CommandChange::Withdraw { .. } => {}
         }
     }
     Ok(())

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use noetl_core::append::{Append, CommandChange, Guard};
 use noetl_core::event::{
-    Call, Cancelled, CommandDone, Ended, Escalated, Event, Exit, Initialized, Issued, Parent, StepExited, Stopping,
-    Suspended, Wait, Write,
+    Call, Cancelled, CommandDone, Completing, Ended, Escalated, Event, Exit, Initialized, Issued, Parent,
+    StepCancelled, StepExited, Stopping, Suspended, Wait, Write,
 };
 use noetl_core::head::{CancelInfo, CommandRow, Head, PauseInfo};
 use noetl_core::result::{Bound, StoredRef};
@@ -73,7 +73,7 @@ impl Scrub {
         for change in &mut append.commands {
             match change {
                 CommandChange::Insert(row) => self.command(row)?,
-                CommandChange::Delete { .. } | CommandChange::Started { .. } => {}
+                CommandChange::Delete { .. } | CommandChange::Started { .. } | CommandChange::Withdraw { .. } => {}
             }
         }
         for result in &mut append.results {
@@ -197,7 +197,20 @@ impl Scrub {
                 self.shared_text(step);
                 self.bound(rows)
             }
-            Event::LoopDone { step, visit: _, total: _, failed: _, result } => {
+            Event::LoopCompleting(completing) => {
+                let Completing { step, visit: _, mode: _, by, reason, commands: _ } = &mut **completing;
+                self.shared_text(step);
+                self.text(by);
+                self.maybe_text(reason.as_mut());
+                Ok(())
+            }
+            Event::StepCancelled(cancelled) => {
+                let StepCancelled { step, by, visits: _, arrivals: _, commands: _ } = &mut **cancelled;
+                self.shared_text(step);
+                self.shared_text(by);
+                Ok(())
+            }
+            Event::LoopDone { step, visit: _, total: _, failed: _, left_out: _, result } => {
                 self.shared_text(step);
                 self.bound(result)
             }

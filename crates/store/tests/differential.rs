@@ -36,6 +36,7 @@ enum Act {
     Claim { command: usize, epoch: u32, session: i64 },
     Settle { command: usize, epoch: u32, twice: bool },
     Start { command: usize },
+    Withdraw { command: usize, with_start: bool },
     Suspend { command: usize },
     Complete { of: usize },
     Fail { of: usize },
@@ -69,8 +70,8 @@ enum Extra {
 fn extra() -> impl Strategy<Value = Extra> {
     prop_oneof![
         3 => Just(Extra::Nothing),
-        2 => (0..6usize, 0..3i64, 0..2_000u64).prop_map(|(kind, key, in_ms)| Extra::Due { kind, key, in_ms }),
-        1 => (0..6usize, 0..3i64).prop_map(|(kind, key)| Extra::Met { kind, key }),
+        2 => (0..DueKind::ALL.len(), 0..3i64, 0..2_000u64).prop_map(|(kind, key, in_ms)| Extra::Due { kind, key, in_ms }),
+        1 => (0..DueKind::ALL.len(), 0..3i64).prop_map(|(kind, key)| Extra::Met { kind, key }),
         1 => Just(Extra::Snapshot),
         2 => Just(Extra::Child),
         1 => Just(Extra::TakenId),
@@ -89,6 +90,7 @@ fn act() -> impl Strategy<Value = Act> {
         3 => (number.clone(), 1..3u32, any::<bool>())
             .prop_map(|(command, epoch, twice)| Act::Settle { command, epoch, twice }),
         1 => number.clone().prop_map(|command| Act::Start { command }),
+        1 => (number.clone(), any::<bool>()).prop_map(|(command, with_start)| Act::Withdraw { command, with_start }),
         1 => number.clone().prop_map(|command| Act::Suspend { command }),
         1 => number.clone().prop_map(|of| Act::Complete { of }),
         1 => number.clone().prop_map(|of| Act::Fail { of }),
@@ -268,6 +270,17 @@ impl Stores {
                 let Some(mut append) = self.enter(id, false).await else { return };
                 append.commands.push(CommandChange::Started { command_id: command, epoch: 1 });
                 self.append(vec![append]).await;
+            }
+            Act::Withdraw { command, with_start } => {
+                let Some((id, command)) = pick(&self.commands, command) else { return };
+                let Some(mut append) = self.enter(id, false).await else { return };
+                let change = CommandChange::Withdraw { command_id: command, epoch: 1 };
+                append.commands.push(change);
+                if with_start {
+                    append.commands.push(CommandChange::Started { command_id: command, epoch: 1 });
+                }
+                // In one batch with a claim, which comes first.
+                self.append(vec![script.claim(id, command, 1, SessionId(1)), append]).await;
             }
             Act::Suspend { command } => {
                 let Some((id, command)) = pick(&self.commands, command) else { return };

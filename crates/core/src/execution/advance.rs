@@ -46,7 +46,10 @@ impl Draft {
                 self.start_step(step, env)?;
                 continue;
             }
-            if self.execution.visits.is_empty() && self.execution.tokens.is_empty() {
+            // What was withdrawn and a worker still holds keeps the run open, nothing else: its end says that nothing
+            // of it runs any more.
+            let idle = self.execution.visits.is_empty() && self.execution.tokens.is_empty();
+            if idle && self.execution.live.is_empty() {
                 self.complete(env)?;
             }
             return Ok(());

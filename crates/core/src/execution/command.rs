@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use crate::append::{CommandChange, Due, DueChange, DueKind};
 use crate::event::{Call, CommandDone, Event, Issued, Suspended, Wait, Write, error_value};
+use crate::execution::complete::Ending;
 use crate::execution::draft::{Draft, Halt, halt, scope};
 use crate::execution::names::StateNames;
 use crate::execution::state::Outcome;
@@ -70,8 +71,9 @@ impl Draft {
             Ok(true) => {}
             Ok(false) => {
                 return match self.evaluate_skip(step, env)? {
-                    Ok(exit) => {
-                        self.emit(env, Event::StepSkipped { step: Arc::clone(&step.name), exit });
+                    Ok(left) => {
+                        self.cancel_region(&step.name, None, &left.cancels, env);
+                        self.emit(env, Event::StepSkipped { step: Arc::clone(&step.name), exit: left.exit });
                         Ok(())
                     }
                     Err(message) => self.refuse_step(step, visit, &template_error(message), env),
@@ -419,6 +421,9 @@ impl Draft {
             Some(index) => format!("{}[{index}]", step.name),
             None => step.name.to_string(),
         };
+        // What `complete_when` will see of it: a cursor forgets the rows of a frame that has ended.
+        let judged = step.looping.as_ref().is_some_and(|looping| looping.complete_when.is_some());
+        let element = if judged { self.iteration(step, run.visit, run.iteration, env)? } else { None };
         let hard = done.error.as_ref().is_some_and(|error| error.hard);
         let error = done.error.as_ref().map(|error| Arc::new(error_value(error)));
         let result = self.bind(env, &name, done.data, &step.output);
@@ -473,7 +478,10 @@ impl Draft {
             }
         }
         match run.iteration {
-            Some(_) => self.end_iteration(step, run.visit, env),
+            Some(_) => {
+                let ending = element.as_ref().map(|iteration| Ending { iteration, outcome: &outcome });
+                self.end_iteration(step, run.visit, ending, env)
+            }
             None => self.leave(step, run.visit, outcome, carried, env),
         }
     }

@@ -95,6 +95,11 @@ impl CursorState {
         if busy == 0 { Move::Over } else { Move::Wait }
     }
 
+    /// Returns whether no claim and no iteration is under way.
+    pub(super) fn rests(&self) -> bool {
+        self.claiming == 0 && self.frames.iter().all(|frame| frame.begun == frame.done)
+    }
+
     /// A claim gave a frame of `count` iterations out of `rows` rows, the first of which is `first`.
     pub(super) fn claimed(&mut self, first: u32, rows: &Bound, count: u32, full: bool) {
         if full {
@@ -228,7 +233,7 @@ impl Draft {
             self.change(CommandChange::Delete { command_id, epoch, expect });
         }
         match env.playbook.find(&step.name) {
-            Some(ix) => self.end_iteration(env.playbook.step(ix), visit, env),
+            Some(ix) => self.end_iteration(env.playbook.step(ix), visit, None, env),
             None => Ok(()),
         }
     }

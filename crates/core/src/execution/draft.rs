@@ -63,8 +63,8 @@ impl Draft {
             return Err(Refusal::Ended(self.execution.status));
         }
         match input {
-            // What a worker has done is kept, and decided up to what would begin next.
-            Input::Report(..) => {}
+            // What a worker has done is kept, and what a person ends is ended: decided up to what would begin next.
+            Input::Report(..) | Input::CompleteLoop(_) => {}
             Input::Continue | Input::Timer(_) | Input::ChildEnded(..) if self.execution.paused => {
                 return Err(Refusal::Paused);
             }
@@ -76,6 +76,7 @@ impl Draft {
             Input::Report(report, worker_id) => self.report(report, worker_id, env),
             Input::Timer(command_id) => self.timer(*command_id, env),
             Input::ChildEnded(command_id, child) => self.child_ended(*command_id, child, env),
+            Input::CompleteLoop(wish) => self.complete_loops(wish, env),
         };
         match decided {
             Ok(true) => {}

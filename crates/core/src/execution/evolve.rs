@@ -4,13 +4,15 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use crate::event::{CommandDone, Event, Exit, Initialized, Recorded, Write};
+use crate::event::{CommandDone, Event, Exit, Initialized, Recorded, StepCancelled, Write};
 use crate::execution::cursor::{CURSOR_RESULTS_MAX, CursorState};
 use crate::execution::rerun::Kept;
 use crate::execution::results::Results;
-use crate::execution::state::{Ctx, Execution, FoldError, Live, LiveState, LoopState, Outcome, Stop, Token, Visit};
+use crate::execution::state::{
+    Ctx, Early, Execution, FoldError, Live, LiveState, LoopState, Outcome, Stop, Token, Visit,
+};
 use crate::head::{FAILED_STEPS_MAX, Status};
-use crate::id::ExecutionId;
+use crate::id::{CommandId, ExecutionId};
 use crate::result::Bound;
 use crate::time::Timestamp;
 
@@ -113,6 +115,7 @@ impl Execution {
                         losses: 0,
                         started: false,
                         stop: None,
+                        withdrawn: false,
                         state: LiveState::Issued,
                     },
                 );
@@ -177,10 +180,20 @@ impl Execution {
                     live.started = false;
                 }
             }
-            Event::CommandCancelled { command_id, epoch, .. } => {
-                self.lost.remove(&(*command_id, *epoch));
-                if self.live.get(command_id).is_some_and(|live| live.epoch == *epoch) {
-                    self.live.remove(command_id);
+            Event::CommandCancelled { command_id, epoch, worker_id, .. } => {
+                let live = self.live.get(command_id).filter(|live| live.epoch == *epoch);
+                match live.map(|live| &live.state) {
+                    // Given up, and its worker has come back before the next decision: what the worker says is about
+                    // the lost attempt, what a decision says is about the command.
+                    Some(LiveState::GivenUp) if worker_id.is_some() => {
+                        self.lost.remove(&(*command_id, *epoch));
+                    }
+                    Some(LiveState::Issued | LiveState::Suspended { .. } | LiveState::GivenUp | LiveState::Stopped) => {
+                        self.live.remove(command_id);
+                    }
+                    None => {
+                        self.lost.remove(&(*command_id, *epoch));
+                    }
                 }
             }
             Event::CommandStopping(stopping) => {
@@ -207,6 +220,7 @@ impl Execution {
                         failed: 0,
                         hard: None,
                         results: Results::unknown(*total as usize),
+                        early: None,
                         cursor: cursor.map(CursorState::new),
                     }));
                 }
@@ -214,6 +228,17 @@ impl Execution {
             Event::LoopClaimed { step, visit, rows, count, full } => {
                 if let Some(looping) = self.visit_mut(step, *visit).and_then(|visit| visit.looping.as_mut()) {
                     Arc::make_mut(looping).claimed(rows, *count, *full);
+                }
+            }
+            Event::LoopCompleting(completing) => {
+                let iterates = |id: &&CommandId| self.live.get(id).is_some_and(|live| live.iteration.is_some());
+                let cancelled = completing.commands.iter().filter(iterates).count();
+                let cancelled = u32::try_from(cancelled).unwrap_or(u32::MAX);
+                self.withdraw(&completing.commands);
+                if let Some(looping) =
+                    self.visit_mut(&completing.step, completing.visit).and_then(|visit| visit.looping.as_mut())
+                {
+                    Arc::make_mut(looping).early = Some(Early { mode: completing.mode, cancelled });
                 }
             }
             Event::LoopDone { step, visit, failed, result, .. } => {
@@ -225,6 +250,12 @@ impl Execution {
                     let hard = error.is_some();
                     visit.call = Some(Outcome { result: result.clone(), error, hard, handled: false });
                 }
+            }
+            Event::StepCancelled(cancelled) => {
+                let StepCancelled { step, visits, commands, .. } = &**cancelled;
+                self.tokens.retain(|token| token.step != *step);
+                self.visits.retain(|visit| visit.step != *step || !visits.contains(&visit.visit));
+                self.withdraw(commands);
             }
             Event::StepExit(exited) => {
                 let visit = self.take_visit(&exited.step, exited.visit);
@@ -315,6 +346,12 @@ impl Execution {
         if done.late {
             // Recorded as evidence, after the end or under an old epoch: it takes a lost attempt off the books, no more.
             self.lost.remove(&(done.command_id, done.epoch));
+            // Of a withdrawn command it is the end all the same, and nothing else. (One that was given up is ended by a
+            // decision: this is about the lost attempt.)
+            let over = |live: &Live| live.withdrawn && live.epoch == done.epoch && live.state == LiveState::Issued;
+            if self.live.get(&done.command_id).is_some_and(over) {
+                self.live.remove(&done.command_id);
+            }
         } else {
             self.live.remove(&done.command_id);
             self.write(&done.ctx);
@@ -322,6 +359,14 @@ impl Execution {
                 && let Some(looping) = self.visit_mut(&done.step, done.visit).and_then(|visit| visit.looping.as_mut())
             {
                 Arc::make_mut(looping).end_claim(done.error.as_ref());
+            }
+        }
+    }
+
+    fn withdraw(&mut self, commands: &[CommandId]) {
+        for command_id in commands {
+            if let Some(live) = self.live.get_mut(command_id) {
+                live.withdrawn = true;
             }
         }
     }

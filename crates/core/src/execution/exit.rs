@@ -11,14 +11,17 @@ use crate::execution::names::{Finished, StateNames};
 use crate::execution::state::{Ctx, Outcome};
 use crate::execution::{Env, state::Execution};
 use crate::expr::ExprError;
-use crate::playbook::{Arrow, Assignment, Step, Target};
+use crate::playbook::{Arrow, Assignment, Step, StepIx, Target};
 use crate::tool::{ErrorKind, ToolError};
 
 /// What leaving a step comes to.
-struct Left {
-    exit: Exit,
+#[derive(Default)]
+pub(super) struct Left {
+    pub(super) exit: Exit,
     /// An arc that names failures fired.
     caught: bool,
+    /// The region that the arcs which fired cancel.
+    pub(super) cancels: Vec<StepIx>,
 }
 
 impl Draft {
@@ -53,7 +56,14 @@ impl Draft {
             let error = ToolError::hard(ErrorKind::Config, "NO_NEXT", message);
             return self.exit_fatally(step, visit, outcome, carried, &error, env);
         }
-        let exit = if fatal { Exit::default() } else { left.exit };
+        let exit = match fatal {
+            true => Exit::default(),
+            false => {
+                // Before the arrivals of this exit: what it starts is not what it cancels.
+                self.cancel_region(&step.name, Some(visit), &left.cancels, env);
+                left.exit
+            }
+        };
         let exited = StepExited {
             step: Arc::clone(&step.name),
             visit,
@@ -107,7 +117,7 @@ impl Draft {
     }
 
     /// Follows the arcs of a step that was not admitted. Its own `set` is skipped with it; that of an arc is not.
-    pub(super) fn evaluate_skip(&self, step: &Step, env: &Env<'_>) -> Result<Result<Exit, String>, Halt> {
+    pub(super) fn evaluate_skip(&self, step: &Step, env: &Env<'_>) -> Result<Result<Left, String>, Halt> {
         let mut leaving = Leaving {
             execution: &self.execution,
             env,
@@ -116,7 +126,7 @@ impl Draft {
             writes: Vec::new(),
         };
         match leaving.skip(step) {
-            Ok(exit) => Ok(Ok(exit)),
+            Ok(left) => Ok(Ok(left)),
             Err(error) => halt(env, error).map(Err),
         }
     }
@@ -136,7 +146,7 @@ struct Leaving<'a, 'e> {
 impl<'a> Leaving<'a, '_> {
     fn run(&mut self, step: &Step, outcome: &Outcome) -> Result<Left, ExprError> {
         self.apply(&step.set, None)?;
-        let mut left = Left { exit: Exit::default(), caught: false };
+        let mut left = Left::default();
         // A hard error is routed only by an arc that names failures.
         let only_catching = outcome.error.is_some() && outcome.hard;
         let looped = step.looping.is_some();
@@ -150,7 +160,7 @@ impl<'a> Leaving<'a, '_> {
                 if self.holds(arrow, event)? {
                     self.apply(&arrow.set, Some(event))?;
                     left.caught |= arrow.catches;
-                    self.route(arrow, &mut left.exit);
+                    self.route(arrow, &mut left);
                     if !step.next.inclusive {
                         break;
                     }
@@ -164,26 +174,31 @@ impl<'a> Leaving<'a, '_> {
         Ok(left)
     }
 
-    fn skip(&mut self, step: &Step) -> Result<Exit, ExprError> {
-        let mut exit = Exit::default();
+    fn skip(&mut self, step: &Step) -> Result<Left, ExprError> {
+        let mut left = Left::default();
         for arrow in &step.next.arcs {
             if self.holds(arrow, "step.skipped")? {
                 self.apply(&arrow.set, Some("step.skipped"))?;
-                self.route(arrow, &mut exit);
+                self.route(arrow, &mut left);
                 if !step.next.inclusive {
                     break;
                 }
             }
         }
-        exit.ctx = std::mem::take(&mut self.writes);
-        Ok(exit)
+        left.exit.ctx = std::mem::take(&mut self.writes);
+        Ok(left)
     }
 
     /// Two arcs of one step to the same target are one arrival.
-    fn route(&self, arrow: &Arrow, exit: &mut Exit) {
+    fn route(&self, arrow: &Arrow, left: &mut Left) {
         let target = &self.env.playbook.step(arrow.to).name;
-        if !exit.routed.contains(target) {
-            exit.routed.push(Arc::clone(target));
+        if !left.exit.routed.contains(target) {
+            left.exit.routed.push(Arc::clone(target));
+        }
+        for step in &arrow.cancels {
+            if !left.cancels.contains(step) {
+                left.cancels.push(*step);
+            }
         }
     }
 

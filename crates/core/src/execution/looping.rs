@@ -6,12 +6,13 @@ use serde_json::{Map, Value};
 
 use crate::event::{CursorPlan, Event};
 use crate::execution::command::Run;
+use crate::execution::complete::{Ending, left_out, stats};
 use crate::execution::cursor::Move;
 use crate::execution::draft::{Draft, Halt, halt, scope};
 use crate::execution::state::{LoopState, Outcome};
 use crate::execution::{Env, LIVE_COMMANDS_MAX, LOOP_ITEMS_MAX};
 use crate::expr::ValueTemplate;
-use crate::playbook::{Loop, LoopSource, Output, Step};
+use crate::playbook::{CancelMode, Loop, LoopSource, Output, Step};
 use crate::result::Bound;
 use crate::tool::{ErrorKind, ToolError};
 use crate::work::Iteration;
@@ -141,8 +142,23 @@ impl Draft {
         self.execution.visit(step, visit)?.looping.as_deref()
     }
 
-    /// An iteration (or a claim) is over: ends the loop after the last one.
-    pub(super) fn end_iteration(&mut self, step: &Step, visit: u32, env: &mut Env<'_>) -> Result<(), Halt> {
+    /// An iteration (or a claim) is over: ends the loop after the last one, or when it is enough.
+    pub(super) fn end_iteration(
+        &mut self,
+        step: &Step,
+        visit: u32,
+        ending: Option<Ending<'_>>,
+        env: &mut Env<'_>,
+    ) -> Result<(), Halt> {
+        let over = self.looping(&step.name, visit).is_none_or(|state| next_move(state) == Move::Over);
+        match (ending, &step.looping) {
+            (Some(ending), Some(looping)) if !over => self.complete_when(step, looping, visit, ending, env),
+            (Some(_) | None, Some(_) | None) => self.end_loop_when_over(step, visit, env),
+        }
+    }
+
+    /// Ends the loop when nothing of it runs and nothing will.
+    pub(super) fn end_loop_when_over(&mut self, step: &Step, visit: u32, env: &mut Env<'_>) -> Result<(), Halt> {
         let over = self.looping(&step.name, visit).is_some_and(|state| next_move(state) == Move::Over);
         if over { self.end_loop(step, visit, env) } else { Ok(()) }
     }
@@ -160,15 +176,13 @@ impl Draft {
         }
         let mut data = serde_json::json!({
             "results": results,
-            "stats": {
-                "total": state.total,
-                "completed": state.done - state.failed,
-                "success": state.done - state.failed,
-                "failed": state.failed,
-                "skipped": 0,
-            },
+            "stats": stats(&state),
             "status": "ok",
         });
+        let left_out = left_out(&state);
+        if let (Some(map), true) = (data.as_object_mut(), state.early.is_some()) {
+            map.insert("completed_early".into(), true.into());
+        }
         let omitted = state.total as usize - state.results.len();
         if let (Some(map), true) = (data.as_object_mut(), omitted > 0) {
             map.insert("results_omitted".into(), omitted.into());
@@ -181,6 +195,7 @@ impl Draft {
                 visit,
                 total: state.total,
                 failed: state.failed,
+                left_out,
                 result: result.clone(),
             },
         );
@@ -206,6 +221,17 @@ enum Evaluated {
 
 /// Says what a loop can begin now.
 fn next_move(state: &LoopState) -> Move {
+    if let Some(early) = state.early {
+        let runs = match &state.cursor {
+            Some(cursor) => !cursor.rests(),
+            None => state.done < state.next,
+        };
+        return match early.mode {
+            CancelMode::Finish if runs => Move::Wait,
+            // What it had begun was withdrawn, or has ended.
+            CancelMode::Finish | CancelMode::Interrupt => Move::Over,
+        };
+    }
     match &state.cursor {
         Some(cursor) => cursor.next(state.hard.is_some()),
         None if state.done >= state.total => Move::Over,

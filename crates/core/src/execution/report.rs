@@ -28,6 +28,10 @@ impl Draft {
                 return Ok(false);
             }
         }
+        if live.withdrawn {
+            let live = live.clone();
+            return Ok(self.report_withdrawn(&live, report, worker_id, env));
+        }
         let stop = live.stop.clone();
         let epoch = report.epoch;
         let (visit, iteration, started) = (live.visit, live.iteration, live.started);
@@ -106,6 +110,10 @@ impl Draft {
         };
         match &live.state {
             LiveState::Issued => return Ok(false),
+            LiveState::GivenUp | LiveState::Stopped if live.withdrawn => {
+                self.clear_due(DueKind::Timer, command_id.0);
+                self.end_withdrawn(command_id, &live, None, env);
+            }
             LiveState::GivenUp => {
                 self.clear_due(DueKind::Timer, command_id.0);
                 let message = format!("the worker of `{}` was lost {} time(s)", step.name, live.losses);
@@ -143,7 +151,12 @@ impl Draft {
         child: &ChildOutcome,
         env: &mut Env<'_>,
     ) -> Result<bool, Halt> {
-        let Some(live) = self.execution.live.get(&command_id).cloned() else { return Ok(false) };
+        let Some(live) = self.execution.live.get(&command_id).cloned() else {
+            // The wait was cancelled, and its child with it: the obligation is met. (The guard makes sure that the
+            // command is gone for good: it was issued before its child was born.)
+            self.clear_due(DueKind::ChildDone, command_id.0);
+            return Ok(true);
+        };
         let LiveState::Suspended { wait: Wait::Child { execution_id, .. }, continuation } = &live.state else {
             return Ok(false);
         };
@@ -183,7 +196,13 @@ impl Draft {
     }
 
     /// Returns the loop element of an iteration.
-    fn iteration(&self, step: &Step, visit: u32, index: Option<u32>, env: &Env<'_>) -> Result<Option<Iteration>, Halt> {
+    pub(super) fn iteration(
+        &self,
+        step: &Step,
+        visit: u32,
+        index: Option<u32>,
+        env: &Env<'_>,
+    ) -> Result<Option<Iteration>, Halt> {
         let (Some(index), Some(looping)) = (index, &step.looping) else { return Ok(None) };
         let Some(state) = self.execution.visit(&step.name, visit).and_then(|visit| visit.looping.as_ref()) else {
             return Ok(None);

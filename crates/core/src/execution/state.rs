@@ -12,6 +12,7 @@ use crate::execution::cursor::CursorState;
 use crate::execution::results::Results;
 use crate::head::Status;
 use crate::id::{CommandId, ExecutionId};
+use crate::playbook::CancelMode;
 use crate::result::Bound;
 use crate::time::Timestamp;
 
@@ -133,9 +134,21 @@ pub struct LoopState {
     /// What each one gave; of a cursor, only of the first
     /// [`CURSOR_RESULTS_MAX`](crate::execution::cursor::CURSOR_RESULTS_MAX).
     pub results: Results,
+    /// The loop ends with the results there are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub early: Option<Early>,
     /// Where a cursor stands, when rows are claimed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cursor: Option<CursorState>,
+}
+
+/// How a loop is completed early.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Early {
+    /// What becomes of the iterations that run.
+    pub mode: CancelMode,
+    /// Iterations that had begun and were withdrawn.
+    pub cancelled: u32,
 }
 
 /// A command that is not settled.
@@ -156,6 +169,10 @@ pub struct Live {
     /// It is to end before its time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stop: Option<Stop>,
+    /// Nobody waits for it any more: its step was cancelled, or its loop was completed early. Whatever becomes of it,
+    /// nothing follows.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub withdrawn: bool,
     /// Where it stands, as far as decisions know.
     pub state: LiveState,
 }

@@ -316,6 +316,11 @@ pub struct Loop {
     pub parallel: bool,
     /// Most iterations in flight at once, when parallel. Number or template.
     pub max_in_flight: Option<ValueTemplate>,
+    /// `spec.complete_when`: looked at after each iteration; when it holds, the loop ends with the results there are.
+    pub complete_when: Option<Condition>,
+    /// `spec.on_complete`: what becomes of the iterations that run when the loop is completed early. `cancel` (the
+    /// default) interrupts them, `wait` lets them finish.
+    pub on_complete: CancelMode,
 }
 
 /// What a loop iterates.
@@ -367,6 +372,8 @@ pub struct Arrow {
     pub over_result: bool,
     /// Applied when the arc fires.
     pub set: Vec<Assignment>,
+    /// `cancel`: the region that is cancelled when the arc fires.
+    pub cancels: Vec<StepIx>,
     /// The condition names a failure (`call.error`, `step.failed`, `output.status == 'error'`, `error`), so it
     /// may catch a hard error.
     pub catches: bool,

@@ -177,7 +177,8 @@ fn arcs(reader: &mut Reader<'_>, outline: &mut Outline<'_>, items: &[Node]) -> V
 
 fn always(reader: &mut Reader<'_>, outline: &Outline<'_>, name: &str, span: Span) -> Vec<Arrow> {
     let to = outline.find(reader, name, span);
-    to.into_iter().map(|to| Arrow { to, when: None, over_result: false, set: Vec::new(), catches: false }).collect()
+    let arrow = |to| Arrow { to, when: None, over_result: false, set: Vec::new(), cancels: Vec::new(), catches: false };
+    to.into_iter().map(arrow).collect()
 }
 
 fn arc(reader: &mut Reader<'_>, outline: &mut Outline<'_>, node: &Node) -> Option<Arrow> {
@@ -195,7 +196,11 @@ fn arc(reader: &mut Reader<'_>, outline: &mut Outline<'_>, node: &Node) -> Optio
             _ => {}
         }
     }
-    reader.unknown_keys(node, "an arc", &["step", "when", "cond", "set", "args", "with", "desc", "name", "spec"]);
+    reader.unknown_keys(
+        node,
+        "an arc",
+        &["step", "when", "cond", "set", "args", "with", "cancel", "desc", "name", "spec"],
+    );
     let condition = |key: &str| node.get(key).filter(|condition| !condition.is_null());
     let when = match (condition("when"), condition("cond")) {
         (Some(when), None) => reader.condition(when),
@@ -212,6 +217,7 @@ fn arc(reader: &mut Reader<'_>, outline: &mut Outline<'_>, node: &Node) -> Optio
             set.extend(assignments(reader, outline, block, Bare::Ctx));
         }
     }
+    let cancels = region(reader, outline, node);
     let Some(target) = node.get("step") else {
         reader.error(
             codes::BAD_ARC,
@@ -225,7 +231,27 @@ fn arc(reader: &mut Reader<'_>, outline: &mut Outline<'_>, node: &Node) -> Optio
     let to = outline.find(reader, &name, target.span)?;
     let catches = when.as_ref().is_some_and(names_a_failure);
     let over_result = condition("when").is_none() && condition("cond").is_some();
-    Some(Arrow { to, when, over_result, set, catches })
+    Some(Arrow { to, when, over_result, set, cancels, catches })
+}
+
+/// Reads `cancel`: the steps that an arc cancels when it fires.
+fn region(reader: &mut Reader<'_>, outline: &Outline<'_>, node: &Node) -> Vec<StepIx> {
+    let Some(written) = node.get("cancel").filter(|written| !written.is_null()) else { return Vec::new() };
+    let items = match &written.yaml {
+        Yaml::List(items) => items.as_slice(),
+        Yaml::Text(_) => std::slice::from_ref(written),
+        Yaml::Null | Yaml::Bool(_) | Yaml::Number(_) | Yaml::Map(_) => {
+            reader.wrong_kind(written, "`cancel` of an arc", "a list of steps");
+            return Vec::new();
+        }
+    };
+    let mut region = Vec::new();
+    for item in items {
+        let named = reader.text(item, "a step to cancel");
+        let found = named.and_then(|name| outline.find(reader, &name, item.span));
+        region.extend(found.filter(|step| !region.contains(step)));
+    }
+    region
 }
 
 /// Returns whether a condition speaks of failure, so that its author expects one.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 
 use super::codes;
-use super::model::{AdmitRule, Body, Cursor, Loop, LoopSource, Next, Output, Reads, Step, StepSpec, Task};
+use super::model::{AdmitRule, Body, CancelMode, Cursor, Loop, LoopSource, Next, Output, Reads, Step, StepSpec, Task};
 use super::policy;
 use super::reader::{Reader, Unreadable};
 use super::routing::{Bare, Outline, assignments, next};
@@ -217,7 +217,7 @@ fn looping(reader: &mut Reader<'_>, outline: &mut Outline<'_>, node: &Node) -> O
     let iterator = iterator(reader, node);
     outline.defined.extend(iterator.as_deref().map(str::to_owned));
     let spec = node.get("spec").filter(|spec| !spec.is_null());
-    let known = ["mode", "max_in_flight", "policy", "frame"];
+    let known = ["mode", "max_in_flight", "policy", "frame", "complete_when", "on_complete"];
     if let Some(spec) = spec {
         reader.unknown_keys(spec, "`loop.spec`", &known);
     }
@@ -244,13 +244,24 @@ fn looping(reader: &mut Reader<'_>, outline: &mut Outline<'_>, node: &Node) -> O
     let max_in_flight = spec
         .and_then(|spec| spec.get("max_in_flight"))
         .and_then(|node| policy::number(reader, node, "`max_in_flight`", 1.0));
+    let complete_when = spec.and_then(|spec| spec.get("complete_when")).filter(|node| !node.is_null());
+    if complete_when.is_some() {
+        outline.defined.insert("stats".to_owned());
+    }
+    let complete_when = complete_when.and_then(|node| reader.condition(node));
+    let words = [("cancel", CancelMode::Interrupt), ("wait", CancelMode::Finish)];
+    let on_complete = spec
+        .and_then(|spec| spec.get("on_complete"))
+        .and_then(|node| reader.word(node, "`on_complete`", &words))
+        .unwrap_or(CancelMode::Interrupt);
     let source = source(reader, node, cursor, spec);
     let parallel = match mode {
         Some(Mode::Parallel) => true,
         Some(Mode::Cursor) => max_in_flight.is_some(),
         Some(Mode::Sequential) | None => cursor.is_some() && max_in_flight.is_some(),
     };
-    Some(Loop { source: source?, iterator: Arc::from(iterator?), parallel, max_in_flight })
+    let (source, iterator) = (source?, Arc::from(iterator?));
+    Some(Loop { source, iterator, parallel, max_in_flight, complete_when, on_complete })
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

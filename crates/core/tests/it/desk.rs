@@ -7,6 +7,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use noetl_core::append::{Append, CommandChange, DueChange, DueKind, Guard};
+use noetl_core::control::cancel::{self, Request};
+use noetl_core::control::stop;
 use noetl_core::event::{Event, Recorded, row};
 use noetl_core::execution::draft::{Draft, StartRefusal, start};
 use noetl_core::execution::state::Execution;
@@ -15,7 +17,7 @@ use noetl_core::expr::Library;
 use noetl_core::head::{CommandRow, CommandState, Head, HeadView, Holder, Status};
 use noetl_core::id::{CatalogId, CommandId, EventId, ExecutionId, IdSource, SessionId};
 use noetl_core::pipeline::{Next, Pipeline, Place};
-use noetl_core::playbook::{Playbook, compile};
+use noetl_core::playbook::{CancelMode, Playbook, compile};
 use noetl_core::properties::{Member, check_family};
 use noetl_core::result::Bound;
 use noetl_core::time::Timestamp;
@@ -161,6 +163,17 @@ impl Desk {
         self.next_due()
     }
 
+    /// Does one thing that needs no worker.
+    pub(crate) fn step_without_workers(&mut self) -> bool {
+        match self.inbox.pop_front() {
+            Some((id, input)) => {
+                self.decide(id, &[input]);
+                true
+            }
+            None => self.next_due(),
+        }
+    }
+
     /// Returns the oldest pending command.
     pub(crate) fn pending(&self) -> Option<CommandRow> {
         let rows = self.members.values().flat_map(|seat| &seat.commands);
@@ -179,10 +192,52 @@ impl Desk {
         let input = match kind {
             DueKind::Timer => Input::Timer(CommandId(key)),
             DueKind::Continue => Input::Continue,
-            DueKind::ChildDone | DueKind::GraceEnd | DueKind::Timeout | DueKind::StepTimeout => return true,
+            DueKind::GraceEnd => {
+                self.look_again(id, CommandId(key));
+                return true;
+            }
+            DueKind::CancelChild => {
+                self.cancel_child(id);
+                return true;
+            }
+            DueKind::ChildDone | DueKind::Timeout | DueKind::StepTimeout => return true,
         };
         self.decide(id, &[input]);
         true
+    }
+
+    /// Looks again at a command that was ordered to stop; what the worker holds is the test's.
+    fn look_again(&mut self, id: ExecutionId, command_id: CommandId) {
+        self.control(id, |view, now, ids| match stop::decide(view, command_id, None, now, ids) {
+            stop::Answer::Withdrawn(append) | stop::Answer::Over(append) => Some(*append),
+            stop::Answer::Ordered { mut append, .. } => {
+                // Once is enough here: no order is lost at a desk.
+                append.due.retain(|due| !matches!(due, DueChange::Set(due) if due.kind == DueKind::GraceEnd));
+                Some(*append)
+            }
+            stop::Answer::Ended => None,
+        });
+    }
+
+    /// Cancels a child that nobody waits for any more.
+    fn cancel_child(&mut self, id: ExecutionId) {
+        let request = Request {
+            requested_execution_id: id,
+            job_id: None,
+            reason: None,
+            cancelled_by: "parent".into(),
+            requested_by: None,
+            remote: None,
+            cascade: true,
+            mode: Some(CancelMode::Interrupt),
+            default_mode: CancelMode::Finish,
+            grace_ms: None,
+            idempotency_key: None,
+        };
+        self.control(id, |view, now, ids| match cancel::decide(view, &request, now, ids) {
+            cancel::Answer::Cancelled { append, .. } | cancel::Answer::Escalated { append, .. } => Some(*append),
+            cancel::Answer::AlreadyEnded | cancel::Answer::Repeated { .. } => None,
+        });
     }
 
     /// Claims a pending command for the one worker there is.
@@ -361,6 +416,15 @@ impl Desk {
                     seat.commands.remove(place);
                 }
                 CommandChange::Started { .. } => {}
+                CommandChange::Withdraw { command_id, epoch } => {
+                    let row = seat.commands.iter_mut();
+                    let row = row.into_iter().find(|row| row.command_id == *command_id && row.epoch == *epoch);
+                    let row = row.unwrap_or_else(|| panic!("no row of {command_id}/{epoch} to withdraw"));
+                    row.at_most_once = true;
+                    if row.state == CommandState::Pending {
+                        row.state = CommandState::Suspended;
+                    }
+                }
             }
         }
         for due in append.due {

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that can not go on fails")]
 
 mod cancelling;
+mod completing;
 mod cursors;
 mod desk;
 mod failures;
@@ -9,6 +10,7 @@ mod language;
 mod loops;
 mod pausing;
 mod pipelines;
+mod regions;
 mod requests;
 mod robust;
 mod routing;

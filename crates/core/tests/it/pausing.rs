@@ -146,6 +146,7 @@ fn a_cancel_ends_a_paused_run_like_any_other() {
     pause(&mut desk, id);
     let order = cancel::Request {
         requested_execution_id: id,
+        job_id: None,
         reason: None,
         cancelled_by: "api".into(),
         requested_by: None,

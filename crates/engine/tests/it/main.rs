@@ -6,6 +6,7 @@ mod bulk;
 mod cancel;
 mod embedded;
 mod pausing;
+mod finer;
 mod reruns;
 mod runs;
 mod schedules;

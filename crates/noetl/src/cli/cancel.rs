@@ -72,6 +72,9 @@ pub struct Cancel {
     /// With --step: only this iteration of its loop, from 0
     #[arg(long, value_name = "NUMBER", requires = "step")]
     pub iteration: Option<u32>,
+    /// With --step: its loop ends with the results there are, as a success
+    #[arg(long, requires = "step", conflicts_with = "iteration")]
+    pub complete: bool,
     /// An execution that has already ended is no error
     #[arg(long)]
     pub ignore_finished: bool,
@@ -277,6 +280,9 @@ impl Cancel {
         }
         if let Some(iteration) = self.iteration {
             body.insert("iteration".into(), json!(iteration));
+        }
+        if self.complete {
+            body.insert("complete".into(), json!(true));
         }
         Value::Object(body)
     }

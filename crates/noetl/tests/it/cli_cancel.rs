@@ -265,3 +265,44 @@ fn a_step_is_named_in_the_body_and_nothing_of_the_whole_goes_with_it() {
         assert_eq!(on(arguments).exit, 2, "{arguments:?}");
     }
 }
+
+/// Ten iterations of which three run at a time, each far too long in a tree of processes.
+const LONG_LOOP: &str = r#"
+apiVersion: noetl.io/v2
+kind: Playbook
+metadata: {name: long_loop, path: test/long_loop}
+workload: {marker: none}
+workflow:
+  - step: each
+    loop: {in: 10, iterator: i, spec: {mode: parallel, max_in_flight: 3}}
+    tool:
+      kind: shell
+      cmds: ["test {{ i }} -eq 0 || sh -c 'sleep 600; true' '{{ workload.marker }}'"]
+    next: {arcs: [{step: after}]}
+  - step: after
+    tool: {kind: python, input: {stats: "{{ each.stats }}"}, code: "result = stats"}
+"#;
+
+#[test]
+fn a_loop_is_completed_by_hand_and_nothing_of_it_runs_on() {
+    let home = Home::new();
+    let _server = Server::start(&home, &[]);
+    home.file("loop.yaml", LONG_LOOP);
+    home.run(&["register", "loop.yaml"]).done();
+    let marker = format!("noetl-test-complete-{}", std::process::id());
+    let id = start(&home, "test/long_loop", &[&format!("marker={marker}")]);
+    eventually("two iterations run", || (marked(&marker) >= 2).then_some(()));
+    let nothing = home.run(&["cancel", &id, "--step", "after", "--complete"]);
+    assert_eq!(nothing.exit, 1);
+    assert!(nothing.stderr.contains("has no loop that could be completed"), "{}", nothing.stderr);
+    let both = home.run(&["cancel", &id, "--step", "each", "--iteration", "1", "--complete"]);
+    assert_eq!(both.exit, 2, "{}", both.stderr);
+    let said = home.run(&["cancel", &id, "--step", "each", "--complete", "-r", "enough", "--json"]).done().json();
+    assert_eq!(said["status"], "loop_completed");
+    assert!(said["message"].as_str().unwrap().starts_with("Completed the loop of step each early: "), "{said}");
+    assert_eq!(home.run(&["wait", &id]).done().stdout, "COMPLETED\n");
+    assert_eq!(marked(&marker), 0, "the execution does not end before its tools have");
+    let events = home.run(&["events", &id, "--json"]).done().stdout;
+    assert!(events.contains("\"loop.completing\"") && events.contains("\"left_out\":9"), "{events}");
+    assert!(home.run(&["db", "verify"]).done().stdout.ends_with(" 0 problem(s)\n"));
+}

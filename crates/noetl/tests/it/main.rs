@@ -28,6 +28,7 @@ mod cli_worker;
 mod deploy;
 mod examples;
 mod founding_document;
+mod patterns;
 mod playbooks;
 mod published_cli;
 mod runaways;

@@ -151,6 +151,7 @@ pub async fn bad_values_are_cleaned_or_refused(stage: Stage) {
             visit: 1,
             total: 1,
             failed: 0,
+            left_out: 0,
             result: Bound::inline(result),
         })];
         append

@@ -24,6 +24,7 @@ mod schedule;
 mod secret;
 mod session;
 mod upkeep;
+mod withdraw;
 
 use std::fmt;
 use std::future::Future;
@@ -37,6 +38,7 @@ pub use self::fixture::{Script, Stage};
 pub use self::{
     batch::*, cascade::*, claim::*, durable::*, family::*, guard::*, head::*, jobs::*, locked::*, logs::*,
     obligation::*, pause::*, reading::*, record::*, schedule::*, secret::*, session::*, upkeep::*,
+    withdraw::*,
 };
 use crate::{Clock, Store};
 
@@ -114,6 +116,10 @@ macro_rules! for_each_promise {
             a_claim_says_nothing_else,
             of_many_claims_one_wins,
             cancel_or_claim_whoever_comes_first_is_seen_by_the_other,
+            a_withdrawn_command_can_not_be_claimed,
+            a_withdrawn_command_that_is_held_is_not_tried_again,
+            a_withdrawal_meets_other_changes_of_its_row_in_one_batch,
+            claim_or_withdrawal_whoever_comes_first_is_seen_by_the_other,
             settling_what_is_not_claimed_conflicts_and_writes_nothing,
             a_lost_attempt_stays_on_the_books,
             changes_to_commands_take_effect_in_order,

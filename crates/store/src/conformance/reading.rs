@@ -237,7 +237,7 @@ pub async fn candidates_take_turns_between_executions(stage: Stage) {
         }
         let inserted = birth.commands.iter().filter_map(|change| match change {
             CommandChange::Insert(row) => Some((**row).clone()),
-            CommandChange::Delete { .. } | CommandChange::Started { .. } => None,
+            CommandChange::Delete { .. } | CommandChange::Started { .. } | CommandChange::Withdraw { .. } => None,
         });
         rows.push(inserted.collect::<Vec<_>>());
         stage.land(birth).await;

@@ -131,7 +131,7 @@ impl Tables {
                     gone.insert((*command_id, *epoch));
                     born.remove(&(*command_id, *epoch));
                 }
-                CommandChange::Started { .. } => {}
+                CommandChange::Started { .. } | CommandChange::Withdraw { .. } => {}
             }
         }
         append.children.iter().try_for_each(|child| self.unique_among(child, seen))
@@ -182,6 +182,14 @@ impl Tables {
                     self.change_command((execution_id, command_id, epoch), |row| {
                         if let Some(holder) = &mut row.holder {
                             holder.started = true;
+                        }
+                    });
+                }
+                CommandChange::Withdraw { command_id, epoch } => {
+                    self.change_command((execution_id, command_id, epoch), |row| {
+                        row.at_most_once = true;
+                        if matches!(row.state, CommandState::Pending | CommandState::Paused) {
+                            row.state = CommandState::Suspended;
                         }
                     });
                 }

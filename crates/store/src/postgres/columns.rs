@@ -223,10 +223,11 @@ columns!(ClaimColumns {
     worker_id: &'a str = "text",
     claimed_at: Moment = "timestamptz",
     started: bool = "boolean",
+    withdrawn: bool = "boolean",
 });
 
 impl<'a> ClaimColumns<'a> {
-    pub(super) fn add(&mut self, (execution_id, command_id, epoch): CommandKey, holder: &'a Holder) {
+    pub(super) fn add(&mut self, (execution_id, command_id, epoch): CommandKey, holder: &'a Holder, withdrawn: bool) {
         self.execution_id.push(execution_id.0);
         self.command_id.push(command_id.0);
         self.epoch.push(epoch.into());
@@ -234,6 +235,23 @@ impl<'a> ClaimColumns<'a> {
         self.worker_id.push(&holder.worker_id);
         self.claimed_at.push(Moment(holder.claimed_at));
         self.started.push(holder.started);
+        self.withdrawn.push(withdrawn);
+    }
+}
+
+columns!(WithdrawnColumns {
+    execution_id: i64 = "bigint",
+    command_id: i64 = "bigint",
+    epoch: i64 = "bigint",
+    started: bool = "boolean",
+});
+
+impl WithdrawnColumns<'_> {
+    pub(super) fn add(&mut self, (execution_id, command_id, epoch): CommandKey, started: bool) {
+        self.execution_id.push(execution_id.0);
+        self.command_id.push(command_id.0);
+        self.epoch.push(epoch.into());
+        self.started.push(started);
     }
 }
 
@@ -340,6 +358,7 @@ pub(super) struct Outcome<'a> {
     pub(super) commands: CommandColumns<'a>,
     pub(super) claims: ClaimColumns<'a>,
     pub(super) started: CommandKeys<'a>,
+    pub(super) withdrawn: WithdrawnColumns<'a>,
     pub(super) met: DueKeys<'a>,
     pub(super) due: DueColumns<'a>,
     pub(super) results: ResultColumns<'a>,
@@ -464,12 +483,21 @@ impl Outcome<'_> {
             self.claims.part(),
             &format!(
                 "UPDATE noetl.command c SET state = 'claimed', session_id = n.session_id, worker_id = n.worker_id, \
-                 claimed_at = n.claimed_at, started = n.started FROM {{rows}} WHERE {COMMAND_KEY}"
+                 claimed_at = n.claimed_at, started = n.started, \
+                 at_most_once = c.at_most_once OR n.withdrawn FROM {{rows}} WHERE {COMMAND_KEY}"
             ),
         );
         all.add(
             self.started.part(),
             &format!("UPDATE noetl.command c SET started = true FROM {{rows}} WHERE {COMMAND_KEY}"),
+        );
+        all.add(
+            self.withdrawn.part(),
+            &format!(
+                "UPDATE noetl.command c SET at_most_once = true, started = c.started OR n.started, \
+                 state = CASE WHEN c.state IN ('pending', 'paused') THEN 'suspended' ELSE c.state END \
+                 FROM {{rows}} WHERE {COMMAND_KEY}"
+            ),
         );
         all.insert(self.events.part(), "event", "");
         all.add(

@@ -103,9 +103,9 @@ impl Wanted {
         for change in &append.commands {
             let (command_id, epoch) = match change {
                 CommandChange::Insert(row) => (row.command_id, row.epoch),
-                CommandChange::Delete { command_id, epoch, .. } | CommandChange::Started { command_id, epoch } => {
-                    (*command_id, *epoch)
-                }
+                CommandChange::Delete { command_id, epoch, .. }
+                | CommandChange::Started { command_id, epoch }
+                | CommandChange::Withdraw { command_id, epoch } => (*command_id, *epoch),
             };
             self.commands.insert((id, command_id, epoch));
         }
@@ -120,10 +120,12 @@ enum CommandAfter {
     Gone,
     /// The whole row.
     Whole(Box<CommandRow>),
-    /// A row that stands in the table, with a holder.
-    Claimed(Holder),
+    /// A row that stands in the table, with a holder; and whether it is withdrawn.
+    Claimed(Holder, bool),
     /// A row that stands in the table; its tool has started.
     Started(CommandState),
+    /// A row that stands in the table and is withdrawn; and whether its tool has started.
+    Withdrawn(CommandState, bool),
 }
 
 /// What a batch makes of a head.
@@ -229,8 +231,8 @@ impl<'a> Stage<'a> {
         match self.commands_after.get(key) {
             Some(CommandAfter::Gone) => None,
             Some(CommandAfter::Whole(row)) => Some(row.state),
-            Some(CommandAfter::Claimed(_)) => Some(CommandState::Claimed),
-            Some(CommandAfter::Started(state)) => Some(*state),
+            Some(CommandAfter::Claimed(..)) => Some(CommandState::Claimed),
+            Some(CommandAfter::Started(state) | CommandAfter::Withdrawn(state, _)) => Some(*state),
             None => self.commands.get(key).copied(),
         }
     }
@@ -281,7 +283,7 @@ impl<'a> Stage<'a> {
                 CommandChange::Delete { command_id, epoch, .. } => {
                     after.insert((*command_id, *epoch), false);
                 }
-                CommandChange::Started { .. } => {}
+                CommandChange::Started { .. } | CommandChange::Withdraw { .. } => {}
             }
         }
         append.children.iter().try_for_each(|child| self.unique(child))
@@ -347,9 +349,13 @@ impl<'a> Stage<'a> {
                     row.holder = Some(holder.clone());
                     CommandAfter::Whole(row)
                 }
-                Some(CommandAfter::Gone | CommandAfter::Claimed(_) | CommandAfter::Started(_)) | None => {
-                    CommandAfter::Claimed(holder.clone())
-                }
+                Some(
+                    CommandAfter::Gone
+                    | CommandAfter::Claimed(..)
+                    | CommandAfter::Started(_)
+                    | CommandAfter::Withdrawn(..),
+                )
+                | None => CommandAfter::Claimed(holder.clone(), false),
             };
             self.commands_after.insert((id, *command_id, *epoch), claimed);
         }
@@ -372,12 +378,32 @@ impl<'a> Stage<'a> {
                             }
                             CommandAfter::Whole(row)
                         }
-                        Some(CommandAfter::Claimed(holder)) => {
-                            CommandAfter::Claimed(Holder { started: true, ..holder })
+                        Some(CommandAfter::Claimed(holder, withdrawn)) => {
+                            CommandAfter::Claimed(Holder { started: true, ..holder }, withdrawn)
                         }
+                        Some(CommandAfter::Withdrawn(state, _)) => CommandAfter::Withdrawn(state, true),
                         Some(CommandAfter::Gone | CommandAfter::Started(_)) | None => CommandAfter::Started(state),
                     };
                     self.commands_after.insert(key, started);
+                }
+                CommandChange::Withdraw { command_id, epoch } => {
+                    let key = (id, *command_id, *epoch);
+                    let Some(state) = self.state(&key) else { continue };
+                    let state = if state == CommandState::Pending { CommandState::Suspended } else { state };
+                    let withdrawn = match self.commands_after.remove(&key) {
+                        Some(CommandAfter::Whole(mut row)) => {
+                            (row.state, row.at_most_once) = (state, true);
+                            CommandAfter::Whole(row)
+                        }
+                        Some(CommandAfter::Claimed(holder, _)) => CommandAfter::Claimed(holder, true),
+                        Some(CommandAfter::Started(_) | CommandAfter::Withdrawn(_, true)) => {
+                            CommandAfter::Withdrawn(state, true)
+                        }
+                        Some(CommandAfter::Gone | CommandAfter::Withdrawn(_, false)) | None => {
+                            CommandAfter::Withdrawn(state, false)
+                        }
+                    };
+                    self.commands_after.insert(key, withdrawn);
                 }
             }
         }
@@ -397,7 +423,9 @@ impl<'a> Stage<'a> {
     pub(super) fn concerns_others(&self) -> bool {
         let waits = |after: &CommandAfter| match after {
             CommandAfter::Whole(row) => row.state == CommandState::Pending,
-            CommandAfter::Gone | CommandAfter::Claimed(_) | CommandAfter::Started(_) => false,
+            CommandAfter::Gone | CommandAfter::Claimed(..) | CommandAfter::Started(_) | CommandAfter::Withdrawn(..) => {
+                false
+            }
         };
         self.commands_after.values().any(waits)
             || self.heads_after.values().any(|after| !after.head.is_active() && after.head.quiesced_at.is_none())
@@ -417,8 +445,9 @@ impl<'a> Stage<'a> {
             match after {
                 CommandAfter::Gone => outcome.settled.add(*key),
                 CommandAfter::Whole(row) => outcome.commands.add(row),
-                CommandAfter::Claimed(holder) => outcome.claims.add(*key, holder),
+                CommandAfter::Claimed(holder, withdrawn) => outcome.claims.add(*key, holder, *withdrawn),
                 CommandAfter::Started(_) => outcome.started.add(*key),
+                CommandAfter::Withdrawn(_, started) => outcome.withdrawn.add(*key, *started),
             }
         }
         for (key, after) in &self.due_after {

@@ -54,7 +54,7 @@ fn texts(append: &Append) -> Texts {
             .iter()
             .map(|change| match change {
                 CommandChange::Insert(row) => Some(command(row)),
-                CommandChange::Delete { .. } | CommandChange::Started { .. } => None,
+                CommandChange::Delete { .. } | CommandChange::Started { .. } | CommandChange::Withdraw { .. } => None,
             })
             .collect(),
         results: append.results.iter().map(|result| json(&result.data)).collect(),

@@ -286,6 +286,14 @@ impl Tables {
                     )?;
                     statement.execute(params![append.execution_id.0, command_id.0, epoch])?;
                 }
+                (CommandChange::Withdraw { command_id, epoch }, _) => {
+                    let mut statement = self.connection.prepare_cached(
+                        "UPDATE noetl.command SET at_most_once = 1, \
+                         state = CASE WHEN state IN ('pending', 'paused') THEN 'suspended' ELSE state END \
+                         WHERE execution_id = ?1 AND command_id = ?2 AND epoch = ?3",
+                    )?;
+                    statement.execute(params![append.execution_id.0, command_id.0, epoch])?;
+                }
             }
         }
         Ok(())

@@ -208,6 +208,7 @@ async fn documents_come_back_as_they_were_written() {
         visit: 1,
         total: 1,
         failed: 0,
+        left_out: 0,
         result: Bound::inline(odd.clone()),
     })];
     let landed = store.append(vec![birth, append]).await;

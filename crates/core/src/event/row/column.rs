@@ -198,10 +198,36 @@ pub(super) struct LoopContext {
     pub(super) max_in_flight: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) failed: Option<u32>,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(super) left_out: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) cursor: Option<CursorPlan>,
     #[serde(default, skip_serializing_if = "is_false")]
     pub(super) full: bool,
+}
+
+/// `context` of `loop.completing`.
+#[derive(Serialize, Deserialize)]
+pub(super) struct CompletingContext<'a> {
+    pub(super) mode: CancelMode,
+    #[serde(default)]
+    pub(super) completed_by: Cow<'a, str>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) reason: Option<Cow<'a, str>>,
+    #[serde(default, skip_serializing_if = "is_empty")]
+    pub(super) commands: Cow<'a, [CommandId]>,
+}
+
+/// `context` of `step.cancelled`.
+#[derive(Serialize, Deserialize)]
+pub(super) struct StepCancelledContext<'a> {
+    pub(super) by_step: Arc<str>,
+    #[serde(default, skip_serializing_if = "is_empty")]
+    pub(super) visits: Cow<'a, [u32]>,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(super) arrivals: u32,
+    #[serde(default, skip_serializing_if = "is_empty")]
+    pub(super) commands: Cow<'a, [CommandId]>,
 }
 
 /// `context` of `playbook.failed`.

@@ -24,7 +24,9 @@ pub fn wire_name(event: &Event) -> &'static str {
         Event::CommandForgotten { .. } => "command.forgotten",
         Event::LoopStarted { .. } => "loop.started",
         Event::LoopClaimed { .. } => "loop.claimed",
+        Event::LoopCompleting(_) => "loop.completing",
         Event::LoopDone { .. } => "loop.done",
+        Event::StepCancelled(_) => "step.cancelled",
         Event::StepExit(_) => "step.exit",
         Event::PlaybookCompleted { .. } => "playbook.completed",
         Event::PlaybookFailed { .. } => "playbook.failed",
@@ -45,7 +47,8 @@ pub fn status(event: &Event) -> &'static str {
         | Event::CommandStarted { .. }
         | Event::LoopStarted { .. }
         | Event::LoopClaimed { .. }
-        | Event::ExecutionResumed(_) => "RUNNING",
+        | Event::ExecutionResumed(_)
+        | Event::LoopCompleting(_) => "RUNNING",
         Event::StepSkipped { .. } => "SKIPPED",
         // Whoever may claim it next finds it pending.
         Event::CommandIssued(_) | Event::CommandResumed { .. } | Event::CommandReleased { .. } => "PENDING",
@@ -63,6 +66,7 @@ pub fn status(event: &Event) -> &'static str {
         Event::PlaybookFailed { .. } => "FAILED",
         Event::CommandCancelled { .. }
         | Event::CommandStopping(_)
+        | Event::StepCancelled(_)
         | Event::ExecutionCancelled(_)
         | Event::ExecutionCancelEscalated(_)
         | Event::ExecutionQuiesced { .. } => "CANCELLED",

@@ -7,13 +7,14 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::column::{
-    CancelContext, ExitContext, FailedContext, ForgottenContext, InitializedContext, IssuedContext, LoopContext, Meta,
-    PauseContext, QuiescedContext, ReasonContext, ResultColumn, ResumedContext, StoppingContext, SuspendedContext,
+    CancelContext, CompletingContext, ExitContext, FailedContext, ForgottenContext, InitializedContext, IssuedContext,
+    LoopContext, Meta, PauseContext, QuiescedContext, ReasonContext, ResultColumn, ResumedContext,
+    StepCancelledContext, StoppingContext, SuspendedContext,
 };
 use super::{EventRow, canonical_name};
 use crate::event::{
-    Call, Cancelled, CommandDone, Escalated, Event, Exit, Initialized, Issued, Parent, PauseOrder, Recorded,
-    SCHEMA_VERSION, StepExited, Stopping, Suspended,
+    Call, Cancelled, CommandDone, Completing, Escalated, Event, Exit, Initialized, Issued, Parent, PauseOrder,
+    Recorded, SCHEMA_VERSION, StepCancelled, StepExited, Stopping, Suspended,
 };
 use crate::execution::rerun::Rerun;
 use crate::id::{CommandId, ExecutionId, SessionId};
@@ -210,8 +211,22 @@ fn event<J: ReadJson>(mut row: EventRow<J>) -> Result<Event, String> {
                 visit,
                 total: context.total,
                 failed: context.failed.unwrap_or(0),
+                left_out: context.left_out,
                 result: result(&mut row)?.bound().unwrap_or_else(Bound::null),
             })
+        }
+        "loop.completing" => {
+            let step = node(&row)?;
+            let CompletingContext { mode, completed_by, reason, commands } = required(&mut row)?;
+            let (by, reason) = (completed_by.into_owned(), reason.map(Cow::into_owned));
+            let commands = commands.into_owned();
+            Ok(Event::LoopCompleting(Box::new(Completing { step, visit, mode, by, reason, commands })))
+        }
+        "step.cancelled" => {
+            let step = node(&row)?;
+            let StepCancelledContext { by_step: by, visits, arrivals, commands } = required(&mut row)?;
+            let (visits, commands) = (visits.into_owned(), commands.into_owned());
+            Ok(Event::StepCancelled(Box::new(StepCancelled { step, by, visits, arrivals, commands })))
         }
         "step.exit" => {
             let result = result(&mut row)?;

@@ -277,7 +277,7 @@ fn samples() -> Vec<Event> {
             max_in_flight: 1,
             cursor: None,
         },
-        Event::LoopDone { step: step.clone(), visit: 2, total: 2, failed: 1, result: stored() },
+        Event::LoopDone { step: step.clone(), visit: 2, total: 2, failed: 1, left_out: 0, result: stored() },
         Event::StepExit(Box::new(StepExited {
             step: step.clone(),
             visit: 1,
@@ -352,7 +352,7 @@ fn samples() -> Vec<Event> {
         Event::CommandStopping(Box::new(Stopping {
             command_id,
             epoch: 1,
-            step,
+            step: step.clone(),
             cause: StopCause::Timeout,
             reason: "it took longer than 5 s".into(),
             by: "timeout".into(),
@@ -373,6 +373,37 @@ fn samples() -> Vec<Event> {
             requested_by: None,
             cascade: false,
             requested_execution_id: ExecutionId(701),
+        })),
+        Event::LoopCompleting(Box::new(Completing {
+            step: step.clone(),
+            visit: 2,
+            mode: CancelMode::Interrupt,
+            by: "ann".into(),
+            reason: Some("enough".into()),
+            commands: vec![command_id],
+        })),
+        Event::LoopCompleting(Box::new(Completing {
+            step: step.clone(),
+            visit: 1,
+            mode: CancelMode::Finish,
+            by: "complete_when".into(),
+            reason: None,
+            commands: vec![],
+        })),
+        Event::LoopDone { step: step.clone(), visit: 1, total: 9, failed: 1, left_out: 5, result: stored() },
+        Event::StepCancelled(Box::new(StepCancelled {
+            step: step.clone(),
+            by: "decide".into(),
+            visits: vec![1, 2],
+            arrivals: 1,
+            commands: vec![command_id],
+        })),
+        Event::StepCancelled(Box::new(StepCancelled {
+            step,
+            by: "decide".into(),
+            visits: vec![],
+            arrivals: 0,
+            commands: vec![],
         })),
     ]
 }

@@ -7,8 +7,9 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::column::{
-    CancelContext, ExitContext, FailedContext, ForgottenContext, InitializedContext, IssuedContext, LoopContext, Meta,
-    PauseContext, QuiescedContext, ReasonContext, ResultColumn, ResumedContext, StoppingContext, SuspendedContext,
+    CancelContext, CompletingContext, ExitContext, FailedContext, ForgottenContext, InitializedContext, IssuedContext,
+    LoopContext, Meta, PauseContext, QuiescedContext, ReasonContext, ResultColumn, ResumedContext,
+    StepCancelledContext, StoppingContext, SuspendedContext,
 };
 use super::{EventRow, RowContext, status, wire_name};
 use crate::event::{Event, Exit, Recorded, SCHEMA_VERSION};
@@ -275,9 +276,35 @@ pub fn columns<J: WriteJson>(event: &Event) -> Columns<J> {
             meta: meta(&Meta::of_visit(*visit)),
             ..row
         },
-        Event::LoopDone { step, visit, total, failed, result: bound } => Columns {
+        Event::LoopCompleting(completing) => Columns {
+            node_name: Some(Arc::clone(&completing.step)),
+            context: Some(J::write(&CompletingContext {
+                mode: completing.mode,
+                completed_by: Cow::Borrowed(&completing.by),
+                reason: completing.reason.as_deref().map(Cow::Borrowed),
+                commands: Cow::Borrowed(&completing.commands),
+            })),
+            meta: meta(&Meta::of_visit(completing.visit)),
+            ..row
+        },
+        Event::StepCancelled(cancelled) => Columns {
+            node_name: Some(Arc::clone(&cancelled.step)),
+            context: Some(J::write(&StepCancelledContext {
+                by_step: Arc::clone(&cancelled.by),
+                visits: Cow::Borrowed(&cancelled.visits),
+                arrivals: cancelled.arrivals,
+                commands: Cow::Borrowed(&cancelled.commands),
+            })),
+            ..row
+        },
+        Event::LoopDone { step, visit, total, failed, left_out, result: bound } => Columns {
             node_name: Some(Arc::clone(step)),
-            context: Some(J::write(&LoopContext { total: *total, failed: Some(*failed), ..LoopContext::default() })),
+            context: Some(J::write(&LoopContext {
+                total: *total,
+                failed: Some(*failed),
+                left_out: *left_out,
+                ..LoopContext::default()
+            })),
             result: result(row.status, Some(bound), None),
             meta: meta(&Meta::of_visit(*visit)),
             ..row

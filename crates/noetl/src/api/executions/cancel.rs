@@ -6,7 +6,9 @@ use axum::http::StatusCode;
 use noetl_core::control::cancel::{InFlight, REASON_BYTES_MAX};
 use noetl_core::id::{CancellationId, CommandId, ExecutionId};
 use noetl_core::playbook::CancelMode;
-use noetl_engine::{CancelAnswer, CancelError, CancelRequest, CancelStatus, StopError, StopRequest, Stopped};
+use noetl_engine::{
+    CancelAnswer, CancelError, CancelRequest, CancelStatus, CompleteRequest, StopError, StopRequest, Stopped,
+};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -51,12 +53,16 @@ pub struct CancelBody {
     /// With `step`: only this iteration of its loop, from 0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub iteration: Option<u32>,
+    /// With `step`: its loop ends with the results there are, as a success. `mode` says what becomes of the iterations
+    /// that run (`interrupt` or `finish`); without it the loop's own `on_complete`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub complete: Option<bool>,
 }
 
 /// What a cancel did.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct CancelReply {
-    /// `cancelled`, `dry_run`, or `step_cancelled` when the request named a step.
+    /// `cancelled`, `dry_run`; `step_cancelled` or `loop_completed` when the request named a step.
     pub status: String,
     /// The execution that the request named.
     #[schema(value_type = String)]
@@ -127,17 +133,35 @@ impl From<InFlight> for InFlightCommand {
 }
 
 impl CancelReply {
-    /// What a request that named a step did; the execution goes on.
-    fn of_step(request: StopRequest, stopped: Stopped) -> Self {
+    fn of_stop(request: StopRequest, stopped: Stopped) -> Self {
         let count = stopped.in_flight.len() + stopped.withdrawn.len();
+        let message = format!("Cancelled {count} command(s) of step {}", request.step);
+        let status = "step_cancelled".to_owned();
+        let reason = request.reason;
+        CancelReply { status, message, reason, ..CancelReply::of_step(request.execution_id, stopped) }
+    }
+
+    fn of_completion(request: CompleteRequest, stopped: Stopped) -> Self {
+        let message = format!(
+            "Completed the loop of step {} early: {} command(s) in flight are told to stop",
+            request.step,
+            stopped.in_flight.len()
+        );
+        let status = "loop_completed".to_owned();
+        let reason = request.reason;
+        CancelReply { status, message, reason, ..CancelReply::of_step(request.execution_id, stopped) }
+    }
+
+    /// What a request that named a step did; the execution goes on.
+    fn of_step(execution_id: ExecutionId, stopped: Stopped) -> Self {
         CancelReply {
-            status: "step_cancelled".to_owned(),
-            execution_id: request.execution_id,
+            status: String::new(),
+            execution_id,
             cancelled_executions: Vec::new(),
-            message: format!("Cancelled {count} command(s) of step {}", request.step),
+            message: String::new(),
             would_cancel: Vec::new(),
             escalated: false,
-            reason: request.reason,
+            reason: None,
             mode: mode_word(CancelMode::Interrupt).to_owned(),
             quiesced: stopped.in_flight.is_empty(),
             in_flight: stopped.in_flight.into_iter().map(InFlightCommand::from).collect(),
@@ -238,10 +262,17 @@ async fn decide(
     let as_cancel = |refusal: ApiError| refusal.as_cancel(execution_id.to_string());
     let IdempotencyKey(key) = key.map_err(as_cancel)?;
     let Body(body) = body.map_err(as_cancel)?;
+    if body.complete == Some(true) {
+        let request = of_completion(execution_id, body, caller).map_err(as_cancel)?;
+        return match api.engine.complete_loop(&request).await {
+            Ok(stopped) => Ok(Json(CancelReply::of_completion(request, stopped))),
+            Err(error) => Err(as_cancel(error.into())),
+        };
+    }
     if body.step.is_some() || body.iteration.is_some() {
         let request = of_step(execution_id, body, caller).map_err(as_cancel)?;
         return match api.engine.stop_step(&request).await {
-            Ok(stopped) => Ok(Json(CancelReply::of_step(request, stopped))),
+            Ok(stopped) => Ok(Json(CancelReply::of_stop(request, stopped))),
             Err(error) => Err(as_cancel(error.into())),
         };
     }
@@ -254,18 +285,10 @@ async fn decide(
 
 /// Reads a request that names a step. What is said of an execution only does not go with it.
 fn of_step(execution_id: ExecutionId, body: CancelBody, caller: &Caller) -> Result<StopRequest, ApiError> {
+    only_with_execution(&body)?;
     let Some(step) = body.step.filter(|step| !step.is_empty()) else {
         return Err(ApiError::bad_field("step", "which step the iteration belongs to must be named".to_owned()));
     };
-    for (field, given) in [
-        ("cascade", body.cascade == Some(true)),
-        ("dry_run", body.dry_run == Some(true)),
-        ("wait_seconds", body.wait_seconds.is_some_and(|seconds| seconds > 0.0)),
-    ] {
-        if given {
-            return Err(ApiError::bad_field(field, "does not go with `step`".to_owned()));
-        }
-    }
     if mode(body.mode.as_deref())? == Some(CancelMode::Finish) {
         return Err(ApiError::bad_field("mode", "a step is always interrupted: leave it out".to_owned()));
     }
@@ -277,6 +300,39 @@ fn of_step(execution_id: ExecutionId, body: CancelBody, caller: &Caller) -> Resu
         grace_ms: milliseconds("grace_seconds", body.grace_seconds, GRACE_SECONDS_MAX)?,
         by: caller.name(),
     })
+}
+
+/// Reads a request that completes a loop.
+fn of_completion(execution_id: ExecutionId, body: CancelBody, caller: &Caller) -> Result<CompleteRequest, ApiError> {
+    only_with_execution(&body)?;
+    let Some(step) = body.step.filter(|step| !step.is_empty()) else {
+        return Err(ApiError::bad_field("step", "which step's loop is to be completed must be named".to_owned()));
+    };
+    if body.iteration.is_some() {
+        return Err(ApiError::bad_field("iteration", "does not go with `complete`".to_owned()));
+    }
+    Ok(CompleteRequest {
+        execution_id,
+        step,
+        mode: mode(body.mode.as_deref())?,
+        reason: reason(body.reason)?,
+        grace_ms: milliseconds("grace_seconds", body.grace_seconds, GRACE_SECONDS_MAX)?,
+        by: caller.name(),
+    })
+}
+
+/// Refuses what is said of a whole execution only.
+fn only_with_execution(body: &CancelBody) -> Result<(), ApiError> {
+    for (field, given) in [
+        ("cascade", body.cascade == Some(true)),
+        ("dry_run", body.dry_run == Some(true)),
+        ("wait_seconds", body.wait_seconds.is_some_and(|seconds| seconds > 0.0)),
+    ] {
+        if given {
+            return Err(ApiError::bad_field(field, "does not go with `step`".to_owned()));
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn reason(reason: Option<String>) -> Result<Option<String>, ApiError> {
@@ -338,7 +394,9 @@ impl From<StopError> for ApiError {
         match error {
             StopError::Unknown(execution_id) => ApiError::unknown_execution(execution_id),
             StopError::AlreadyEnded { head } => CancelError::AlreadyEnded { head }.into(),
-            StopError::NotRunning { .. } => ApiError::new(StatusCode::CONFLICT, "not_running", message),
+            StopError::NotRunning { .. } | StopError::NoLoop { .. } => {
+                ApiError::new(StatusCode::CONFLICT, "not_running", message)
+            }
             StopError::Store(error) => error.into(),
         }
     }
