@@ -16,7 +16,7 @@ terminals only, and `NO_COLOR` turns them off. `--json` prints documents with so
 ";
 
 /// Every command.
-const COMMANDS: [&str; 66] = [
+const COMMANDS: [&str; 67] = [
     "",
     "run",
     "cancel",
@@ -56,6 +56,7 @@ const COMMANDS: [&str; 66] = [
     "worker start",
     "worker stop",
     "workers",
+    "tools",
     "schedule",
     "schedule add",
     "schedule list",
