@@ -251,6 +251,8 @@ pub struct CommandRow {
     pub losses: u32,
     /// A loss beyond this many fails the step.
     pub losses_max: u32,
+    /// It has been ordered to stop: no further attempt of it begins.
+    pub stopping: bool,
     /// Grace of an interrupt, in milliseconds, when step or playbook name one.
     pub grace_ms: Option<u64>,
     /// What a suspended one waits for.

@@ -1,5 +1,7 @@
 //! What a worker hands to a tool, and what comes back: values, no doing.
 
+pub mod kind;
+
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};

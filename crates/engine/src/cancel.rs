@@ -22,6 +22,7 @@ use crate::engine::Engine;
 use crate::hold;
 use crate::landing::Landing;
 use crate::look::WaitFor;
+use crate::metrics::{CancelCause, CancelResult};
 use crate::transport::Attempt;
 
 /// Who wants what cancelled.
@@ -220,8 +221,14 @@ impl Engine {
             return Ok(kept.map_err(|error| StoreError::Corrupt(format!("the answer kept for {key}: {error}")))?);
         }
         let asked = Instant::now();
-        let mut answer =
-            if request.cascade { self.cancel_family(&request).await? } else { self.cancel_one(&request).await? };
+        let decided =
+            if request.cascade { self.cancel_family(&request).await } else { self.cancel_one(&request).await };
+        if let Err(CancelError::AlreadyEnded { head }) = &decided {
+            let mode = request.mode.or(head.cancel_mode).unwrap_or(self.options.default_cancel_mode);
+            let cause = CancelCause::of(&request.cancelled_by);
+            self.metrics.cancels.add_one(mode, cause, CancelResult::AlreadyEnded);
+        }
+        let mut answer = decided?;
         if request.wait_ms > 0 && answer.complete && !answer.quiesced {
             answer.quiesced = self.wait_all_quiesced(&answer, asked, request.wait_ms).await?;
         }
@@ -275,6 +282,14 @@ impl Engine {
     /// server they speak to, which sweeps for it.
     pub(crate) fn tell_workers(&self, decided: &Decided) {
         decided.log();
+        if let Some(cancel) = &decided.cancel {
+            let result = match decided.what {
+                What::Cancelled { .. } => CancelResult::Cancelled,
+                What::Escalated => CancelResult::Escalated,
+                What::AlreadyEnded => CancelResult::AlreadyEnded,
+            };
+            self.metrics.cancels.add_one(cancel.mode, CancelCause::of(&cancel.cancelled_by), result);
+        }
         for (attempt, mode, grace_ms) in &decided.orders {
             if self.desk.cancel(*attempt, *mode, *grace_ms) {
                 self.metrics.cancel_orders.add_one();

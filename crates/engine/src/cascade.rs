@@ -141,8 +141,9 @@ impl Engine {
     pub(crate) async fn cancel_left_child(&self, due: &Due) -> Result<Option<(Cancellation, Driving)>, StoreError> {
         let Some(head) = self.store.head(due.execution_id).await?.filter(Head::is_active) else { return Ok(None) };
         // As with a time limit: the obligation is deleted when the child has ended.
-        let begun =
-            |known: &Cancellation| known.requested_execution_id == Some(due.execution_id) && known.cancelled_by == BY_PARENT;
+        let begun = |known: &Cancellation| {
+            known.requested_execution_id == Some(due.execution_id) && known.cancelled_by == BY_PARENT
+        };
         if self.store.open_cancellations().await?.iter().any(begun) {
             return Ok(None);
         }

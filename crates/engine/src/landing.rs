@@ -90,6 +90,31 @@ impl Whose {
     }
 }
 
+fn attempt_of(row: &CommandRow) -> Attempt {
+    Attempt { command_id: row.command_id, epoch: row.epoch }
+}
+
+/// Returns the claimed attempts whose rows an append takes away and puts back claimed.
+fn rewritten(append: &Append) -> impl Iterator<Item = Attempt> {
+    let taken = |attempt: Attempt| {
+        append.commands.iter().any(|change| match change {
+            CommandChange::Delete { command_id, epoch, expect } => {
+                *expect == CommandState::Claimed && Attempt { command_id: *command_id, epoch: *epoch } == attempt
+            }
+            CommandChange::Insert(_) | CommandChange::Started { .. } | CommandChange::Withdraw { .. } => false,
+        })
+    };
+    append.commands.iter().filter_map(move |change| match change {
+        CommandChange::Insert(row) if row.state == CommandState::Claimed => {
+            Some(attempt_of(row)).filter(|attempt| taken(*attempt))
+        }
+        CommandChange::Insert(_)
+        | CommandChange::Delete { .. }
+        | CommandChange::Started { .. }
+        | CommandChange::Withdraw { .. } => None,
+    })
+}
+
 impl Landing {
     /// Notes what `append` brings about.
     pub(crate) fn of(append: &Append, whose: &Whose, fold: Fold) -> Self {
@@ -115,10 +140,13 @@ impl Landing {
                 DueChange::Clear { .. } | DueChange::Tick(_) => {}
             }
         }
+        // Written anew in the same state: neither settled nor handed out.
+        let rewritten: Vec<Attempt> = rewritten(append).collect();
         for change in &append.commands {
             match change {
                 CommandChange::Insert(row) => match (row.state, &row.holder) {
                     (CommandState::Pending, _) => landing.pending = true,
+                    (CommandState::Claimed, Some(_)) if rewritten.contains(&attempt_of(row)) => {}
                     (CommandState::Claimed, Some(holder)) => {
                         landing.claimed.push((holder.session_id, whose.assignment(row)));
                     }
@@ -126,7 +154,10 @@ impl Landing {
                     | (CommandState::Paused | CommandState::Suspended | CommandState::Lost, _) => {}
                 },
                 CommandChange::Delete { command_id, epoch, .. } => {
-                    landing.settled.push(Attempt { command_id: *command_id, epoch: *epoch });
+                    let attempt = Attempt { command_id: *command_id, epoch: *epoch };
+                    if !rewritten.contains(&attempt) {
+                        landing.settled.push(attempt);
+                    }
                 }
                 CommandChange::Started { .. } | CommandChange::Withdraw { .. } => {}
             }
@@ -272,7 +303,7 @@ impl Engine {
             }
         }
         if let Some(after_ms) = quiesced_after_ms {
-            self.metrics.quiesce_ms.note(after_ms);
+            self.metrics.cancel_quiesce_ms.note(after_ms);
             tracing::info!(execution = %execution_id, after_ms, "execution quiesced: nothing of it runs any more");
         }
         for attempt in settled {

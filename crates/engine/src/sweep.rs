@@ -10,7 +10,7 @@ use noetl_core::execution::Input;
 use noetl_core::head::{CommandState, HeadView};
 use noetl_core::id::{CommandId, SessionId};
 use noetl_core::playbook::CancelMode;
-use noetl_store::{Cancellation, StoreError};
+use noetl_store::{Cancellation, ListQuery, StoreError};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Duration, Instant};
@@ -72,12 +72,31 @@ async fn hinted(hints: &mut Option<watch::Receiver<u64>>) {
 async fn everything(engine: &Arc<Engine>, cascades: &mut Cascades, ticks: &mut Ticks) -> Result<(), StoreError> {
     due(engine, cascades).await?;
     silent_workers(engine).await?;
-    for view in engine.store.unquiesced(LOOK_MAX).await? {
-        engine.order_cancels(&view);
+    let unquiesced = engine.store.unquiesced(LOOK_MAX).await?;
+    for view in &unquiesced {
+        engine.order_cancels(view);
     }
+    count_unquiesced(engine, &unquiesced).await?;
     cascades.resume(engine).await?;
     ticks.look(engine);
     engine.desk.forget_silent(Duration::from_millis(engine.options.lease_ms.saturating_mul(2)));
+    Ok(())
+}
+
+/// Notes how many have ended and still run somewhere, and for how long.
+async fn count_unquiesced(engine: &Engine, unquiesced: &[HeadView]) -> Result<(), StoreError> {
+    let mut count = unquiesced.len() as u64;
+    if count >= LOOK_MAX {
+        let all = ListQuery { unquiesced: true, limit: u64::MAX, ..ListQuery::default() };
+        count = engine.store.count_executions(all).await?;
+    }
+    let oldest = unquiesced.iter().filter_map(|view| view.head.ended_at).min();
+    let age_ms = match oldest {
+        Some(ended_at) => engine.now().await?.since_ms(ended_at),
+        None => 0,
+    };
+    engine.metrics.unquiesced.set(count);
+    engine.metrics.oldest_unquiesced_ms.set(age_ms);
     Ok(())
 }
 
@@ -186,6 +205,9 @@ impl Cascades {
         while self.running.try_join_next().is_some() {}
         let left = engine.cascades.left();
         let open = engine.store.open_cancellations().await?;
+        let cascades = open.iter().filter(|job| job.selection.is_none()).count() as u64;
+        engine.metrics.open_cascades.set(cascades);
+        engine.metrics.open_selections.set(open.len() as u64 - cascades);
         if open.is_empty() {
             return Ok(());
         }

@@ -183,7 +183,7 @@ mod tests {
     #[test]
     fn what_may_be_registered_is_what_the_engine_and_the_toolbox_run() {
         let run: BTreeSet<&str> =
-            noetl_tools::kinds().iter().map(|info| info.kind).chain(ENGINE_KINDS.iter().copied()).collect();
+            noetl_tools::kinds().map(|info| info.kind).chain(ENGINE_KINDS.iter().copied()).collect();
         let known: BTreeSet<&str> = TOOL_KINDS.iter().copied().collect();
         let unknown: Vec<_> = run.difference(&known).collect();
         assert!(unknown.is_empty(), "add to TOOL_KINDS: {unknown:?}");

@@ -7,7 +7,8 @@ use noetl_core::head::Status;
 use noetl_core::id::ExecutionId;
 use noetl_core::playbook::CancelMode;
 use noetl_engine::{
-    CancelAnswer, CancelError, CancelRequest, Change, CompleteRequest, PauseError, PauseRequest, StartRequest, StopRequest,
+    CancelAnswer, CancelError, CancelRequest, Change, CompleteRequest, PauseError, PauseRequest, StartRequest,
+    StopRequest,
 };
 use noetl_store::catalog::ResourceKey;
 use serde_json::Map;

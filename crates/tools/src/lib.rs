@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
 use noetl_core::secret::TOOL_KIND;
+use noetl_core::tool::kind::{self, KindInfo};
 use noetl_core::tool::{ErrorKind, Stopped, ToolCall, ToolError, ToolOutcome};
 use serde_json::Value;
 use tokio::sync::Mutex;
@@ -86,37 +87,12 @@ pub struct ToolboxConfig {
     pub cgroups: bool,
 }
 
-/// A kind of tool.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct KindInfo {
-    /// The word in playbooks.
-    pub kind: &'static str,
-    /// Whether it can be ended before it is done.
-    pub stoppable: bool,
-    /// How, in a few words.
-    pub how: &'static str,
-}
-
-const TREE: &str = "TERM to the whole process tree, after the grace KILL, until nothing is left";
-
-const KINDS: [KindInfo; 8] = [
-    KindInfo { kind: "duckdb", stoppable: true, how: TREE },
-    KindInfo { kind: "http", stoppable: true, how: "its connection is closed; the remote may have acted" },
-    KindInfo { kind: "noop", stoppable: true, how: "it is over at once" },
-    KindInfo {
-        kind: "postgres",
-        stoppable: true,
-        how: "cancel request for the statement, after the grace the backend is terminated",
-    },
-    KindInfo { kind: "python", stoppable: true, how: TREE },
-    KindInfo { kind: TOOL_KIND, stoppable: true, how: "it is over at once" },
-    KindInfo { kind: "shell", stoppable: true, how: TREE },
-    KindInfo { kind: "transfer", stoppable: true, how: "as its source and target stop; the target is rolled back" },
-];
+/// What a toolbox runs; how each is stopped is declared in [`noetl_core::tool::kind`].
+const KINDS: [&str; 8] = ["duckdb", "http", "noop", "postgres", "python", TOOL_KIND, "shell", "transfer"];
 
 /// Returns the kinds of tools that a toolbox runs.
-pub fn kinds() -> &'static [KindInfo] {
-    &KINDS
+pub fn kinds() -> impl Iterator<Item = &'static KindInfo> {
+    KINDS.iter().filter_map(|word| kind::info(word))
 }
 
 /// Everything a worker can run.
@@ -238,8 +214,7 @@ impl Toolbox {
                 transfer::run(&mut slot, means, &mut brake).await
             }
             unknown => {
-                let known: Vec<&str> = KINDS.iter().map(|info| info.kind).collect();
-                let message = format!("there is no tool `{unknown}`: this worker has {}", known.join(", "));
+                let message = format!("there is no tool `{unknown}`: this worker has {}", KINDS.join(", "));
                 ToolOutcome::failed(ToolError::hard(ErrorKind::Config, "UNKNOWN_KIND", message), Value::Null)
             }
         };

@@ -11,7 +11,7 @@ use crate::head::{CancelInfo, CommandRow, CommandState, Head, HeadView, Status};
 use crate::id::{CancellationId, CommandId, EventId, ExecutionId, IdSource};
 use crate::playbook::CancelMode;
 use crate::time::Timestamp;
-use crate::tool::{ErrorKind, ToolError};
+use crate::tool::{ErrorKind, ToolError, kind};
 
 /// Longest reason, in bytes.
 pub const REASON_BYTES_MAX: usize = 4096;
@@ -70,7 +70,7 @@ pub struct InFlight {
     pub worker: Option<Arc<str>>,
     /// Tool kind.
     pub tool: Arc<str>,
-    /// Whether an interrupt can end it.
+    /// Whether an interrupt can end it, as its kind declares.
     pub stoppable: bool,
 }
 
@@ -258,7 +258,7 @@ pub fn in_flight(view: &HeadView) -> Vec<InFlight> {
             epoch: row.epoch,
             worker: row.holder.as_ref().map(|holder| Arc::clone(&holder.worker_id)),
             tool: Arc::clone(&row.kind),
-            stoppable: row.state == CommandState::Claimed,
+            stoppable: kind::stoppable(&row.kind),
         })
         .collect()
 }

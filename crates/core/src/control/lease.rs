@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::append::{Append, CommandChange, Due, DueChange, DueKind, NewEvent};
 use crate::control::cancel::locked;
-use crate::control::settle;
+use crate::control::{settle, stop};
 use crate::event::{AttemptEnd, Event};
 use crate::head::{CommandRow, CommandState, HeadView};
 use crate::id::{CommandId, EventId, IdSource, SessionId};
@@ -13,13 +13,15 @@ use crate::time::Timestamp;
 /// Decides that `session_id` is gone: every attempt it holds here is lost.
 ///
 /// An active execution's command becomes pending again under the next epoch, or (too many losses, `at_most_once`)
-/// is left to the workflow, which fails its step. The lost attempt stays on the books, because it may still run, until
+/// is left to the workflow, which fails its step. One that had been ordered to stop is not tried again: it ends here, with
+/// the error that the order wants. The lost attempt stays on the books, because it may still run, until
 /// its worker reports it or the session is forgotten. On a terminal execution nothing is tried again: the certificate
 /// says `unreachable`, which claims nothing about processes, only that nothing they report will count.
 pub fn lose(view: &HeadView, session_id: SessionId, now: Timestamp, ids: &mut IdSource) -> Option<Append> {
     let mut append = locked(view, now);
     for row in held(view, session_id, CommandState::Claimed) {
-        let again = view.head.is_active() && !row.at_most_once && row.losses < row.losses_max;
+        let stops = view.head.is_active() && row.stopping;
+        let again = stops || view.head.is_active() && !row.at_most_once && row.losses < row.losses_max;
         append.events.push(NewEvent {
             event_id: EventId(ids.next(now)),
             event: Event::CommandLost {
@@ -38,7 +40,10 @@ pub fn lose(view: &HeadView, session_id: SessionId, now: Timestamp, ids: &mut Id
         }
         append.commands.push(CommandChange::Delete { command_id, epoch, expect: CommandState::Claimed });
         append.commands.push(CommandChange::Insert(Box::new(CommandRow { state: CommandState::Lost, ..row.clone() })));
-        if again {
+        if stops {
+            // It had been ordered to stop: the attempt that would follow ends before it begins.
+            stop::settle(row, row.epoch + 1, &mut append, now, ids);
+        } else if again {
             let next = CommandRow { losses: row.losses + 1, ..pending(view, row, now) };
             append.commands.push(CommandChange::Insert(Box::new(next)));
         } else {
@@ -54,7 +59,8 @@ pub fn lose(view: &HeadView, session_id: SessionId, now: Timestamp, ids: &mut Id
     (!append.events.is_empty()).then_some(append)
 }
 
-/// Decides that a draining worker hands a command back; not counted as a loss.
+/// Decides that a draining worker hands a command back; not counted as a loss. One that had been ordered to stop ends
+/// here instead.
 pub fn release(
     view: &HeadView,
     command_id: CommandId,
@@ -72,7 +78,11 @@ pub fn release(
         .events
         .push(NewEvent { event_id: EventId(ids.next(now)), event: Event::CommandReleased { command_id, epoch, step } });
     append.commands.push(CommandChange::Delete { command_id, epoch, expect: CommandState::Claimed });
-    append.commands.push(CommandChange::Insert(Box::new(pending(view, row, now))));
+    if row.stopping {
+        stop::settle(row, epoch + 1, &mut append, now, ids);
+    } else {
+        append.commands.push(CommandChange::Insert(Box::new(pending(view, row, now))));
+    }
     Some(append)
 }
 

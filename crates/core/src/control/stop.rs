@@ -51,7 +51,6 @@ pub enum Answer {
 /// | --- | --- |
 /// | claimed | `command.stopping` with the first wish; the order is repeated until the worker reports |
 /// | pending, set aside, or waits | `command.stopping`, the row goes, and the workflow goes on with the error |
-/// | pending or claimed again after its worker was lost | the same as before it was |
 /// | lost for good, or gone | nothing: its end is decided already |
 pub fn decide(
     view: &HeadView,
@@ -74,16 +73,18 @@ pub fn decide(
     };
     let due = |kind, at| DueChange::Set(Due { execution_id, kind, key: command_id.0, at, child: None });
     let mut say = |held, append: &mut Append| {
-        let known = Wish { cause: StopCause::Cancelled, reason: String::new(), by: String::new() };
-        let Wish { cause, reason, by } = wish.cloned().unwrap_or(known);
-        let (epoch, step) = (row.epoch, Arc::clone(&row.step));
-        let event = Event::CommandStopping(Box::new(Stopping { command_id, epoch, step, cause, reason, by, held }));
+        let event = stopping(row, row.epoch, wish, held);
         append.events.push(NewEvent { event_id: EventId(ids.next(now)), event });
     };
     match row.state {
         CommandState::Claimed => {
             if wish.is_some() {
                 say(true, &mut append);
+                // Written down where the loss of its worker is decided, so that no further attempt begins.
+                let (epoch, expect) = (row.epoch, row.state);
+                append.commands.push(CommandChange::Delete { command_id, epoch, expect });
+                let ordered = CommandRow { stopping: true, ..row.clone() };
+                append.commands.push(CommandChange::Insert(Box::new(ordered)));
             }
             append.due.push(due(DueKind::GraceEnd, now.plus_ms(ORDER_AGAIN_MS)));
             Answer::Ordered { append: Box::new(append), row: Box::new(row.clone()) }
@@ -97,4 +98,23 @@ pub fn decide(
             Answer::Withdrawn(Box::new(append))
         }
     }
+}
+
+/// Decides the end of an attempt whose worker is gone, or gave it back, when it had been ordered to stop: it runs no
+/// further, and the workflow is told. `epoch` is that of the attempt that would have followed.
+pub(super) fn settle(row: &CommandRow, epoch: u32, append: &mut Append, now: Timestamp, ids: &mut IdSource) {
+    append.events.push(NewEvent { event_id: EventId(ids.next(now)), event: stopping(row, epoch, None, false) });
+    let (execution_id, key) = (row.execution_id, row.command_id.0);
+    for kind in [DueKind::StepTimeout, DueKind::GraceEnd] {
+        append.due.push(DueChange::Clear { execution_id, kind, key });
+    }
+    append.due.push(DueChange::Set(Due { execution_id, kind: DueKind::Timer, key, at: now, child: None }));
+}
+
+/// Without a wish it was ordered before, and the first reason counts.
+fn stopping(row: &CommandRow, epoch: u32, wish: Option<&Wish>, held: bool) -> Event {
+    let known = Wish { cause: StopCause::Cancelled, reason: String::new(), by: String::new() };
+    let Wish { cause, reason, by } = wish.cloned().unwrap_or(known);
+    let (command_id, step) = (row.command_id, Arc::clone(&row.step));
+    Event::CommandStopping(Box::new(Stopping { command_id, epoch, step, cause, reason, by, held }))
 }

@@ -377,6 +377,7 @@ impl Draft {
             at_most_once: step.spec.at_most_once,
             losses,
             losses_max: playbook.executor.max_losses,
+            stopping: false,
             grace_ms: step.spec.cancel_grace_ms.or(playbook.executor.cancel_grace_ms),
             wait,
             since: env.now,

@@ -1,10 +1,10 @@
 //! Cancelling at every stage: pending, claimed, running, waiting, ended; late reports, lost workers, repeats.
 
 use noetl_core::control::cancel::{self, Answer, Request};
-use noetl_core::control::{lease, settle};
-use noetl_core::event::{AttemptEnd, Event};
+use noetl_core::control::{lease, settle, stop};
+use noetl_core::event::{AttemptEnd, Event, StopCause};
 use noetl_core::execution::{Input, Refusal};
-use noetl_core::head::{CommandState, Status};
+use noetl_core::head::{CommandRow, CommandState, Status};
 use noetl_core::id::{ExecutionId, SessionId};
 use noetl_core::playbook::CancelMode;
 use noetl_core::tool::ToolOutcome;
@@ -280,4 +280,35 @@ fn a_cancelled_child_is_an_error_of_kind_cancelled_for_the_waiting_step() {
     let ran = Ran { desk, id: parent };
     assert_eq!(ran.status(), Status::Completed);
     assert_eq!(ran.result("start")["error"]["kind"], json!("cancelled"));
+}
+
+/// Orders a stop of the command that a worker holds.
+fn order_stop(desk: &mut Desk, id: ExecutionId, row: &CommandRow) {
+    let wish = stop::Wish { cause: StopCause::Cancelled, reason: "enough".into(), by: "api".into() };
+    let command_id = row.command_id;
+    assert!(desk.control(id, |view, now, ids| match stop::decide(view, command_id, Some(&wish), now, ids) {
+        stop::Answer::Ordered { append, .. } => Some(*append),
+        stop::Answer::Withdrawn(_) | stop::Answer::Over(_) | stop::Answer::Ended => None,
+    }));
+}
+
+#[test]
+fn an_attempt_that_was_ordered_to_stop_has_no_successor_when_it_is_lost_or_given_back() {
+    for lost in [true, false] {
+        let (mut desk, id) = desk(TWO_STEPS);
+        let row = desk.pending().expect("a command");
+        desk.claim(&row);
+        order_stop(&mut desk, id, &row);
+        assert_eq!(desk.members[&id].head.in_flight, 1);
+        assert!(desk.control(id, |view, now, ids| match lost {
+            true => lease::lose(view, SessionId(7), now, ids),
+            false => lease::release(view, row.command_id, row.epoch, now, ids),
+        }));
+        assert!(desk.pending().is_none(), "nothing of it may be claimed");
+        desk.run();
+        let ran = Ran { desk, id };
+        assert_eq!(ran.status(), Status::Failed);
+        let error = ran.seat().head.error.clone().unwrap();
+        assert_eq!((&error["kind"], &error["message"]), (&json!("cancelled"), &json!("enough")));
+    }
 }

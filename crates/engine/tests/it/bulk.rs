@@ -172,10 +172,9 @@ async fn a_stopped_job_selects_nothing_more_and_leaves_no_descendant() {
     assert_eq!(stopped.stopped_by.as_deref(), Some("ann"));
     world.until("it is done", async || done(&server, job).await).await;
     let heads = world.heads().await;
-    let of = |id: &ExecutionId| heads.iter().filter(move |head| head.root_execution_id == *id);
     let (mut gone, mut left) = (0, 0);
     for top in &tops {
-        let running = of(top).filter(|head| head.is_active()).count();
+        let running = heads.iter().filter(|head| head.root_execution_id == *top && head.is_active()).count();
         match running {
             0 => gone += 1,
             3 => left += 1,

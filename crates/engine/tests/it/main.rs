@@ -5,8 +5,8 @@
 mod bulk;
 mod cancel;
 mod embedded;
-mod pausing;
 mod finer;
+mod pausing;
 mod reruns;
 mod runs;
 mod schedules;

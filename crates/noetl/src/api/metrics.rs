@@ -9,7 +9,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use noetl_engine::Engine;
-use noetl_engine::metrics::{BUCKETS, Counter as EngineCounter, Histogram as EngineHistogram, Metrics};
+use noetl_engine::metrics::{BUCKETS, Counter as EngineCounter, Gauge, Histogram as EngineHistogram, Metrics};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, NoLabelSet};
 use prometheus_client::metrics::MetricType;
@@ -23,6 +23,7 @@ use tokio::time::Instant;
 
 use super::Api;
 use super::error::ApiError;
+use super::executions::mode_word;
 
 /// Upper bounds of the request durations, in seconds. A long poll is no slow request, so the last is its length.
 const SECONDS: [f64; 9] = [0.001, 0.005, 0.02, 0.1, 0.5, 1.0, 5.0, 10.0, 25.0];
@@ -32,6 +33,13 @@ struct RequestLabels {
     method: &'static str,
     route: String,
     status: u16,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CancelLabels {
+    mode: &'static str,
+    cause: &'static str,
+    result: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -139,7 +147,12 @@ impl Collector for FromEngine {
             reports,
             reports_late,
             lost,
-            quiesce_ms,
+            cancels,
+            cancel_quiesce_ms,
+            unquiesced,
+            oldest_unquiesced_ms,
+            open_cascades,
+            open_selections,
             cancel_orders,
             store_errors,
         } = self.engine.metrics();
@@ -168,15 +181,36 @@ impl Collector for FromEngine {
             let metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
             ConstCounter::new(counter.get()).encode(metric)?;
         }
-        let histograms: [(&str, &str, &EngineHistogram); 3] = [
-            ("batch_size", "Appends per transaction", batch_size),
-            ("commit_ms", "Milliseconds a transaction took", commit_ms),
-            ("quiesce_ms", "Milliseconds from a cancel to the proof that nothing runs", quiesce_ms),
+        let mut family = encoder.encode_descriptor("cancels", "What cancels came to", None, MetricType::Counter)?;
+        for (mode, cause, result, count) in cancels.each().filter(|(.., count)| *count > 0) {
+            let labels = CancelLabels { mode: mode_word(mode), cause: cause.as_str(), result: result.as_str() };
+            ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
+        }
+        let quiesce = "Seconds from the end of an execution to the proof that nothing of it runs";
+        let histograms: [(&str, &str, &EngineHistogram, f64); 3] = [
+            ("batch_size", "Appends per transaction", batch_size, 1.0),
+            ("commit_ms", "Milliseconds a transaction took", commit_ms, 1.0),
+            ("cancel_quiesce_seconds", quiesce, cancel_quiesce_ms, 0.001),
         ];
-        for (name, help, histogram) in histograms {
+        for (name, help, histogram, unit) in histograms {
             let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
-            let (bounds, sum, count) = read(histogram);
+            let (bounds, sum, count) = read(histogram, unit);
             metric.encode_histogram::<NoLabelSet>(sum, count, &bounds, None)?;
+        }
+        #[expect(clippy::cast_precision_loss, reason = "an age for a graph")]
+        let oldest = oldest_unquiesced_ms.get() as f64 / 1000.0;
+        let gauges: [(&str, &str, f64); 4] = [
+            (
+                "unquiesced_executions",
+                "Executions that have ended while something of them still runs",
+                whole(unquiesced),
+            ),
+            ("oldest_unquiesced_seconds", "For how long the oldest of them has ended", oldest),
+            ("open_cascades", "Cascades with something left to visit", whole(open_cascades)),
+            ("open_selections", "Cancels of many with something left to visit", whole(open_selections)),
+        ];
+        for (name, help, value) in gauges {
+            ConstGauge::new(value).encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)?;
         }
         let up = encoder.encode_descriptor("up", "The server answers", None, MetricType::Gauge)?;
         ConstGauge::new(1_i64).encode(up)?;
@@ -186,11 +220,17 @@ impl Collector for FromEngine {
     }
 }
 
-fn read(histogram: &EngineHistogram) -> (Vec<(f64, u64)>, f64, u64) {
+#[expect(clippy::cast_precision_loss, reason = "a number for a graph")]
+fn whole(gauge: &Gauge) -> f64 {
+    gauge.get() as f64
+}
+
+/// Returns buckets, sum and count; `unit` is what one of the histogram's units is in the metric's.
+fn read(histogram: &EngineHistogram, unit: f64) -> (Vec<(f64, u64)>, f64, u64) {
     let counts = histogram.buckets();
     #[expect(clippy::cast_precision_loss, reason = "bounds and sums for a graph")]
-    let bounds = BUCKETS.iter().map(|bound| *bound as f64).chain([f64::MAX]).zip(counts).collect();
+    let bounds = BUCKETS.iter().map(|bound| *bound as f64 * unit).chain([f64::MAX]).zip(counts).collect();
     #[expect(clippy::cast_precision_loss, reason = "bounds and sums for a graph")]
-    let sum = histogram.sum() as f64;
+    let sum = histogram.sum() as f64 * unit;
     (bounds, sum, counts.iter().sum())
 }

@@ -146,6 +146,11 @@ impl Cancel {
             });
         }
         drop(answers);
+        if self.dry_run && !self.json {
+            for id in &self.ids {
+                show_tree(&mut link, id).await?;
+            }
+        }
         link.close().await;
         Ok(exit)
     }
@@ -337,4 +342,14 @@ impl Cancel {
         console::complain(&stop);
         stop.exit
     }
+}
+
+/// Shows the family that a dry run is about, with where each member stands. What can not be shown is no failure here: the
+/// cancel's own answer has said so.
+async fn show_tree(link: &mut Link, id: &str) -> Result<(), Stop> {
+    let answer = link.ask(|client| client.get(&["executions", id, "tree"])).await?;
+    if let Some(body) = answer.json().filter(|_| answer.is_success()) {
+        console::note(render::tree::tree(id, document::list(&body, "executions")).trim_end());
+    }
+    Ok(())
 }

@@ -31,6 +31,7 @@ pub mod server;
 pub mod status;
 pub mod stop;
 pub mod target;
+pub mod tools;
 pub mod tree;
 pub mod validate;
 pub mod wait;
@@ -104,6 +105,7 @@ enum Command {
     #[command(subcommand)]
     Worker(worker::Worker),
     Workers(workers::Workers),
+    Tools(tools::Tools),
     #[command(subcommand)]
     Schedule(schedule::Schedules),
     #[command(subcommand)]
@@ -188,6 +190,7 @@ impl Command {
             Command::Server(server) => server.run(globals).await,
             Command::Worker(worker) => worker.run(globals).await,
             Command::Workers(workers) => workers.run(globals).await,
+            Command::Tools(tools) => tools.run(),
             Command::Schedule(schedules) => schedules.run(globals).await,
             Command::Db(db) => db.run(globals).await,
             Command::Credential(credential) => credential.run(globals).await,

@@ -132,3 +132,64 @@ async fn stop_is_cancel() {
     let reply = world.post_text(&format!("/api/executions/{id}/stop"), "").await.ok();
     assert_eq!(reply["cancelled_executions"], json!([id]));
 }
+
+#[tokio::test]
+async fn many_are_listed_and_their_job_is_kept() {
+    let world = World::new();
+    world.register(LONG).await;
+    let (one, two, three) =
+        (world.start("demo/long").await, world.start("demo/long").await, world.start("demo/long").await);
+    let many = |body: Value| world.post("/api/executions/cancel", body);
+    let listed = many(json!({"ids": [one, two, "77"], "reason": "listed"})).await.ok();
+    assert_eq!(listed["cancelled_count"], 2);
+    assert_eq!((&listed["unknown"], &listed["complete"]), (&json!(["77"]), &json!(true)));
+    let job = listed["job_id"].as_str().unwrap();
+    let shown = world.get(&format!("/api/jobs/{job}")).await.ok();
+    for (field, expected) in [
+        ("kind", json!("selection")),
+        ("state", json!("done")),
+        ("reason", json!("listed")),
+        ("cancelled", json!(2)),
+        ("unquiesced", json!(0)),
+        ("requested_execution_id", json!(null)),
+    ] {
+        assert_eq!(shown[field], expected, "{field} of {shown}");
+    }
+    // Nothing that matched is an answer, and no job.
+    let none = many(json!({"filter": {"path": "nowhere/*"}})).await.ok();
+    assert_eq!((&none["cancelled_count"], &none["job_id"]), (&json!(0), &json!(null)));
+    // One that nobody waits for goes on by itself.
+    let begun = many(json!({"all": true, "wait_seconds": 0, "rate": 1})).await.ok();
+    assert_eq!((&begun["complete"], &begun["cancelled_count"]), (&json!(false), &json!(0)), "{begun}");
+    let message = begun["message"].as_str().unwrap();
+    assert!(message.starts_with("Cancelled 0 execution(s) so far; job "), "{message}");
+    let slow = begun["job_id"].as_str().unwrap();
+    world.quiesced(&three).await;
+    let jobs = world.get("/api/jobs").await.ok();
+    let ids: Vec<&str> = jobs["jobs"].as_array().unwrap().iter().map(|job| job["job_id"].as_str().unwrap()).collect();
+    assert_eq!(ids, [slow, job]);
+    assert_eq!(world.get(&format!("/api/jobs?before={slow}&limit=1")).await.ok()["jobs"][0]["job_id"], job);
+    world.get("/api/jobs?limit=0").await.refused(400);
+    world.get("/api/jobs/78").await.refused(404);
+    assert_eq!(world.get("/api/jobs/x").await.refused(400)["field"], "job_id");
+}
+
+#[tokio::test]
+async fn a_job_is_stopped_and_a_cascade_is_not() {
+    let world = World::new();
+    world.register(LONG).await;
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        ids.push(world.start("demo/long").await);
+    }
+    let begun = world.post("/api/executions/cancel", json!({"all": true, "wait_seconds": 0, "rate": 1})).await.ok();
+    let stop = format!("/api/jobs/{}/stop", begun["job_id"].as_str().unwrap());
+    let stopped = world.post(&stop, json!({})).await.ok();
+    assert_eq!((&stopped["state"], &stopped["stopped_by"]), (&json!("stopped"), &json!("api")), "{stopped}");
+    assert_eq!(world.post(&stop, json!({})).await.ok(), stopped, "once is enough");
+    let cascade = cancel(&world, &ids[0], json!({"cascade": true})).await;
+    let shown = world.get(&format!("/api/jobs/{}", cascade["job_id"].as_str().unwrap())).await.ok();
+    assert_eq!((&shown["kind"], &shown["requested_execution_id"]), (&json!("cascade"), &json!(ids[0])));
+    let refused = world.post(&format!("/api/jobs/{}/stop", cascade["job_id"].as_str().unwrap()), json!({})).await;
+    assert_eq!(refused.refused(409)["code"], "not_stoppable");
+}

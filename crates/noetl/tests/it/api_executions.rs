@@ -193,11 +193,28 @@ async fn the_list_can_be_narrowed_and_paged() {
 async fn the_numbers_are_there_for_prometheus() {
     let world = World::new();
     world.register(SHORT).await;
+    world.register(LONG).await;
     let id = world.start("demo/short").await;
     world.quiesced(&id).await;
     let metrics = world.get("/metrics").await;
     for line in ["noetl_up 1", "noetl_executions_started_total 1", "noetl_build_info{", "noetl_commit_ms_bucket{le="] {
         assert!(metrics.text.contains(line), "{line} is missing in\n{}", metrics.text);
+    }
+    world.post(&format!("/api/executions/{id}/cancel"), json!({})).await.refused(409);
+    let running = world.start("demo/long").await;
+    world.post(&format!("/api/executions/{running}/cancel"), json!({"mode": "interrupt"})).await.ok();
+    let cancels = world.get("/metrics").await.text;
+    for line in [
+        r#"noetl_cancels_total{mode="finish",cause="request",result="already_ended"} 1"#,
+        r#"noetl_cancels_total{mode="interrupt",cause="request",result="cancelled"} 1"#,
+        "noetl_cancel_quiesce_seconds_count 1",
+        r#"noetl_cancel_quiesce_seconds_bucket{le="0.001"}"#,
+        "noetl_unquiesced_executions 0",
+        "noetl_oldest_unquiesced_seconds 0",
+        "noetl_open_cascades 0",
+        "noetl_open_selections 0",
+    ] {
+        assert!(cancels.contains(line), "{line} is missing in\n{cancels}");
     }
     assert!(metrics.text.contains(r#"route="/api/executions/{execution_id}/status""#), "{}", metrics.text);
     assert!(!metrics.text.contains(&id), "ids are no labels");

@@ -124,7 +124,7 @@ fn many_are_cancelled_by_what_they_have_in_common() {
     assert!(few.stderr.contains("more than 2 executions match"), "{}", few.stderr);
     let unknown = home.run(&["cancel", "--filter", "pth=test/*", "--yes"]);
     assert_eq!(unknown.exit, 2);
-    assert!(unknown.stderr.contains("expected one of `path`"), "{}", unknown.stderr);
+    assert!(unknown.stderr.contains("did you mean `path`?"), "{}", unknown.stderr);
     let done = home.run(&[&by_path[..], &["--yes", "-r", "not needed"]].concat()).done();
     assert_eq!(done.stdout, format!("Cancelled 3 execution(s)\n{listed}"));
     let why = home.run(&["why", &ids[0]]).done().stdout;
@@ -221,13 +221,16 @@ workflow:
     assert!(why.contains(&through), "{why}");
     // The same in one query, for the whole tree.
     let sql = format!(
-        "SELECT e.execution_id, e.context->>'cancelled_by' AS who, e.context->>'reason' AS why, \
-         e.context->>'requested_execution_id' AS through FROM noetl.event e \
-         WHERE e.root_execution_id = {parent} AND e.event_type = 'execution.cancelled' ORDER BY e.execution_id"
+        "SELECT execution_id, status, cancelled_by, requested_by, reason, requested_execution_id, job_id, cascade \
+         FROM noetl.cancellation_trail WHERE root_execution_id = {parent} ORDER BY execution_id"
     );
     let rows = home.run(&["query", &sql, "--format", "json"]).done().json()["result"].clone();
     assert_eq!(rows.as_array().unwrap().len(), 2);
-    assert!(rows.as_array().unwrap().iter().all(|row| row["through"].to_string().trim_matches('"') == parent));
+    for row in rows.as_array().unwrap() {
+        assert_eq!(row["requested_execution_id"].to_string().trim_matches('"'), parent, "{row}");
+        assert_eq!((&row["status"], &row["cascade"]), (&json!("CANCELLED"), &json!(true)), "{row}");
+        assert!(!row["job_id"].is_null() && row["requested_by"].as_str().unwrap().contains('@'), "{row}");
+    }
 }
 
 #[test]
@@ -240,6 +243,8 @@ fn a_dry_run_says_what_runs() {
     in_flight(&home, &id);
     let said = home.run(&["cancel", &id, "--dry-run"]).done();
     assert!(said.stderr.contains("1 command(s) would be in flight:\n  - step start (shell) on "), "{}", said.stderr);
+    let node = said.stderr.lines().find(|line| line.starts_with(&id)).expect("the tree");
+    assert!(node.contains("RUNNING") && node.contains("test/sleep"), "{node}");
     assert!(home.run(&["status", &id]).done().stdout.contains("Status:    RUNNING\n"));
     home.run(&["cancel", &id, "--interrupt", "--wait"]).done();
 }
@@ -261,6 +266,8 @@ fn a_step_is_named_in_the_body_and_nothing_of_the_whole_goes_with_it() {
         &["cancel"],
         &["cancel", "7", "--filter", "all"],
         &["cancel", "7", "--yes"],
+        &["cancel", "7", "--rate", "5"],
+        &["jobs", "--stop"],
     ] {
         assert_eq!(on(arguments).exit, 2, "{arguments:?}");
     }
@@ -305,4 +312,47 @@ fn a_loop_is_completed_by_hand_and_nothing_of_it_runs_on() {
     let events = home.run(&["events", &id, "--json"]).done().stdout;
     assert!(events.contains("\"loop.completing\"") && events.contains("\"left_out\":9"), "{events}");
     assert!(home.run(&["db", "verify"]).done().stdout.ends_with(" 0 problem(s)\n"));
+}
+
+#[test]
+fn a_job_outlives_the_server_that_was_killed_and_another_one_finishes_it() {
+    let home = Home::new();
+    let server = Server::start(&home, &["--no-worker"]);
+    home.file("sleep.yaml", SLEEP);
+    home.file("other.yaml", &SLEEP.replace("test/sleep", "test/other"));
+    home.run(&["register", "sleep.yaml"]).done();
+    home.run(&["register", "other.yaml"]).done();
+    let ids: Vec<String> = (0..40).map(|_| start(&home, "test/sleep", &[])).collect();
+    let bystander = start(&home, "test/other", &[]);
+    let slow = ["cancel", "--filter", "path=test/sleep", "--rate", "10", "--yes", "--json", "-r", "stale"];
+    let begun = home.run(&slow).done().json();
+    assert_eq!((&begun["complete"], &begun["matched_count"]), (&json!(false), &json!(40)), "{begun}");
+    let job = begun["job_id"].as_str().unwrap();
+    let shown = || home.run(&["jobs", job, "--json"]).done().json();
+    eventually("it goes on without its request", || {
+        (shown()["cancelled"].as_u64() > begun["cancelled_count"].as_u64()).then_some(())
+    });
+    // As `kill -9` ends it.
+    drop(server);
+    let _other = Server::start(&home, &["--no-worker"]);
+    let followed = home.run(&["jobs", job, "--wait=60s"]).done();
+    assert!(followed.stdout.contains("State:       done\n"), "{}", followed.stdout);
+    let done = shown();
+    for (field, expected) in [("cancelled", 40), ("visited", 40), ("spared", 0), ("unquiesced", 0), ("selected", 40)] {
+        assert_eq!(done[field], expected, "{field} of {done}");
+    }
+    assert!(home.run(&["status", &bystander]).done().stdout.contains("Status:    RUNNING\n"));
+    // One decision each, and all of them say which job made it.
+    let query = "SELECT execution_id FROM noetl.cancellation_trail WHERE reason = 'stale' ORDER BY execution_id";
+    let trail = home.run(&["query", query, "--format", "json"]).done().json();
+    assert_eq!(trail["result"].as_array().unwrap().len(), ids.len());
+    for id in &ids {
+        let events = home.run(&["events", id, "--json"]).done().stdout;
+        assert_eq!(events.matches("execution.cancelled").count(), 1, "{events}");
+    }
+    assert!(home.run(&["db", "verify"]).done().stdout.ends_with(" 0 problem(s)\n"));
+    let listed = home.run(&["jobs"]).done().stdout;
+    assert!(listed.contains(job) && listed.contains("path=test/sleep") && listed.contains("40/40"), "{listed}");
+    assert_eq!(home.run(&["jobs", job, "--stop"]).exit, 1, "it is done");
+    assert_eq!(home.run(&["jobs", "77"]).exit, 4);
 }

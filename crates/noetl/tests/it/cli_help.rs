@@ -16,7 +16,7 @@ terminals only, and `NO_COLOR` turns them off. `--json` prints documents with so
 ";
 
 /// Every command.
-const COMMANDS: [&str; 68] = [
+const COMMANDS: [&str; 69] = [
     "",
     "run",
     "cancel",
@@ -58,6 +58,7 @@ const COMMANDS: [&str; 68] = [
     "worker start",
     "worker stop",
     "workers",
+    "tools",
     "schedule",
     "schedule add",
     "schedule list",

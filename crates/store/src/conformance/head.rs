@@ -132,6 +132,7 @@ pub async fn commands_survive_every_field(stage: Stage) {
             row.at_most_once = true;
             row.losses = 2;
             row.losses_max = 0;
+            row.stopping = true;
             row.grace_ms = Some(u64::from(u32::MAX));
             row.holder = Some(Holder {
                 session_id: SessionId(script.id()),

@@ -37,8 +37,7 @@ use noetl_core::time::Timestamp;
 pub use self::fixture::{Script, Stage};
 pub use self::{
     batch::*, cascade::*, claim::*, durable::*, family::*, guard::*, head::*, jobs::*, locked::*, logs::*,
-    obligation::*, pause::*, reading::*, record::*, schedule::*, secret::*, session::*, upkeep::*,
-    withdraw::*,
+    obligation::*, pause::*, reading::*, record::*, schedule::*, secret::*, session::*, upkeep::*, withdraw::*,
 };
 use crate::{Clock, Store};
 

@@ -176,6 +176,7 @@ columns!(CommandColumns {
     at_most_once: bool = "boolean",
     losses: i64 = "bigint",
     losses_max: i64 = "bigint",
+    stopping: bool = "boolean",
     grace_ms: Option<i64> = "bigint",
     wait: Option<String> = "json",
     issued_at: Moment = "timestamptz",
@@ -204,6 +205,7 @@ impl<'a> CommandColumns<'a> {
         self.at_most_once.push(row.at_most_once);
         self.losses.push(row.losses.into());
         self.losses_max.push(row.losses_max.into());
+        self.stopping.push(row.stopping);
         self.grace_ms.push(row.grace_ms.map(integer));
         self.wait.push(row.wait.as_ref().map(json));
         self.issued_at.push(Moment(row.since));
@@ -399,6 +401,7 @@ const REWRITTEN: &[&str] = &[
     "at_most_once",
     "losses",
     "losses_max",
+    "stopping",
     "grace_ms",
     "wait",
     "issued_at",

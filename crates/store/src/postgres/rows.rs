@@ -144,8 +144,8 @@ pub(super) fn head(row: &Row) -> Result<Head, StoreError> {
 
 /// The columns that [`command`] reads.
 pub(super) const COMMAND: &str = "execution_id, command_id, epoch, root_execution_id, state, step, visit, iteration, \
-     kind, pool, priority, enters, at_most_once, losses, losses_max, grace_ms, wait, issued_at, session_id, worker_id, \
-     claimed_at, started, work";
+     kind, pool, priority, enters, at_most_once, losses, losses_max, stopping, grace_ms, wait, issued_at, session_id, \
+     worker_id, claimed_at, started, work";
 
 pub(super) fn command(row: &Row) -> Result<CommandRow, StoreError> {
     let mut row = Reader::new(row);
@@ -165,6 +165,7 @@ pub(super) fn command(row: &Row) -> Result<CommandRow, StoreError> {
         at_most_once: row.get()?,
         losses: row.number()?,
         losses_max: row.number()?,
+        stopping: row.get()?,
         grace_ms: row.maybe_number()?,
         wait: row.maybe_json::<Wait>()?,
         since: row.time()?,

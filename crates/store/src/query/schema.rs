@@ -15,6 +15,7 @@ pub(crate) const QUERYABLE: &[&str] = &[
     "due",
     "cancellation",
     "cancellation_front",
+    "cancellation_trail",
     "snapshot",
     "catalog",
     "credential",
@@ -44,6 +45,7 @@ const DOCUMENTS: &[&str] = &[
     "cancel",
     "pause",
     "failed_steps",
+    "selection",
     "pools",
     "tags",
     "renew_config",
@@ -52,8 +54,18 @@ const DOCUMENTS: &[&str] = &[
 ];
 
 /// Columns of truth values, where a `STRICT` table can only say `INTEGER`.
-const FLAGS: &[&str] =
-    &["active", "runnable", "enabled", "auto_renew", "cascade", "enters", "at_most_once", "started", "is_cut"];
+const FLAGS: &[&str] = &[
+    "active",
+    "runnable",
+    "enabled",
+    "auto_renew",
+    "cascade",
+    "enters",
+    "at_most_once",
+    "stopping",
+    "started",
+    "is_cut",
+];
 
 /// Tells whether a column holds secrets.
 pub(super) fn is_encrypted(table: &str, column: &str) -> bool {

@@ -302,9 +302,9 @@ impl Tables {
     fn insert_command(&self, row: &CommandRow, text: &CommandText, head: &Head) -> Result<(), StoreError> {
         let mut statement = self.connection.prepare_cached(
             "INSERT INTO noetl.command (execution_id, command_id, epoch, root_execution_id, state, step, visit, \
-             iteration, kind, pool, priority, enters, at_most_once, losses, losses_max, grace_ms, wait, issued_at, \
-             session_id, worker_id, claimed_at, started, work) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, \
-             ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23)",
+             iteration, kind, pool, priority, enters, at_most_once, losses, losses_max, stopping, grace_ms, wait, \
+             issued_at, session_id, worker_id, claimed_at, started, work) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, \
+             ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24)",
         )?;
         let holder = row.holder.as_ref();
         statement.execute(params![
@@ -323,6 +323,7 @@ impl Tables {
             row.at_most_once,
             row.losses,
             row.losses_max,
+            row.stopping,
             row.grace_ms.map(integer),
             text.wait,
             text.issued_at,

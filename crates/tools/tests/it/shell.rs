@@ -146,7 +146,7 @@ async fn what_cannot_be_started_is_a_hard_error() {
 
     let error = bench.run(call("kubernetes", json!({}))).await.error.unwrap();
     assert_eq!((error.kind, error.hard), (ErrorKind::Config, true));
-    let known: Vec<&str> = noetl_tools::kinds().iter().map(|info| info.kind).collect();
+    let known: Vec<&str> = noetl_tools::kinds().map(|info| info.kind).collect();
     assert_eq!(error.message, format!("there is no tool `kubernetes`: this worker has {}", known.join(", ")));
 
     let long = "x".repeat(200_000);

@@ -14,7 +14,7 @@ pub mod steps;
 pub mod tree;
 
 use noetl_core::head::{CancelInfo, Head, Status};
-use noetl_core::id::{CatalogId, ExecutionId};
+use noetl_core::id::{CancellationId, CatalogId, ExecutionId};
 use noetl_core::playbook::CancelMode;
 use noetl_core::time::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -90,11 +90,16 @@ pub struct Cancellation {
     pub cancelled_by: String,
     /// Who said to have asked for it.
     pub requested_by: Option<String>,
+    /// Where the request came from.
+    pub remote: Option<String>,
     /// Free text.
     pub reason: Option<String>,
     /// The execution that the request named.
     #[schema(value_type = String)]
     pub requested_execution_id: ExecutionId,
+    /// The cascade or job that carried it out.
+    #[schema(value_type = Option<String>)]
+    pub job_id: Option<CancellationId>,
     /// Top of the family.
     #[schema(value_type = String)]
     pub root_execution_id: ExecutionId,
@@ -113,8 +118,10 @@ impl Cancellation {
         Cancellation {
             cancelled_by: cancel.cancelled_by.clone(),
             requested_by: cancel.requested_by.clone(),
+            remote: cancel.remote.clone(),
             reason: cancel.reason.clone(),
             requested_execution_id: cancel.requested_execution_id,
+            job_id: cancel.job_id,
             root_execution_id: head.root_execution_id,
             cascade: cancel.cascade,
             mode: mode_word(cancel.mode).to_owned(),

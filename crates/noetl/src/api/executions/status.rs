@@ -2,12 +2,14 @@
 
 use axum::Json;
 use axum::extract::State;
+use noetl_core::control::cancel;
 use noetl_core::execution::state::Execution;
 use noetl_core::head::{CommandRow, Head, Status};
 use noetl_core::id::{CatalogId, CommandId, ExecutionId};
 use noetl_core::playbook::CancelMode;
 use noetl_core::result::{INLINE_BYTES_MAX, json_size};
 use noetl_core::time::Timestamp;
+use noetl_core::tool::kind;
 use noetl_engine::{Inspection, WaitFor};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -167,6 +169,8 @@ pub struct LiveCommand {
     pub iteration: Option<u32>,
     /// Kind of tool.
     pub tool: String,
+    /// Whether an interrupt can end it, as its kind declares.
+    pub stoppable: bool,
     /// Who holds it.
     pub worker_id: Option<String>,
     /// The tool is known to have started.
@@ -286,7 +290,7 @@ fn variables(execution: &Execution) -> Map<String, Value> {
 fn live(row: &CommandRow, head: &Head, now: Timestamp) -> LiveCommand {
     let since = row.holder.as_ref().map_or(row.since, |holder| holder.claimed_at);
     let kill_at = head.cancel.as_ref().filter(|_| row.state.in_flight()).and_then(|cancel| match cancel.mode {
-        CancelMode::Interrupt => Some(cancel.since.plus_ms(row.grace_ms.unwrap_or(cancel.grace_ms))),
+        CancelMode::Interrupt => Some(cancel.since.plus_ms(cancel::grace_ms(head, row))),
         CancelMode::Finish => None,
     });
     LiveCommand {
@@ -297,6 +301,7 @@ fn live(row: &CommandRow, head: &Head, now: Timestamp) -> LiveCommand {
         visit: row.visit,
         iteration: row.iteration,
         tool: row.kind.to_string(),
+        stoppable: kind::stoppable(&row.kind),
         worker_id: row.holder.as_ref().map(|holder| holder.worker_id.to_string()),
         started: row.holder.as_ref().is_some_and(|holder| holder.started),
         since: since.to_iso(),

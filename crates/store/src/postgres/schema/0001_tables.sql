@@ -110,6 +110,7 @@ CREATE TABLE noetl.command (
     at_most_once      boolean NOT NULL,
     losses            bigint NOT NULL,
     losses_max        bigint NOT NULL,
+    stopping          boolean NOT NULL,
     grace_ms          bigint,
     wait              json,
     issued_at         timestamptz NOT NULL,
@@ -183,6 +184,27 @@ CREATE TABLE noetl.cancellation_front (
     root_execution_id      bigint NOT NULL,
     PRIMARY KEY (cancellation_id, execution_id)
 ) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
+
+-- Who cancelled what, why, and through which ancestor: one row for each execution that was.
+CREATE VIEW noetl.cancellation_trail AS
+SELECT execution_id,
+       root_execution_id,
+       parent_execution_id,
+       path,
+       status,
+       ended_at                                        AS cancelled_at,
+       cancelled_by,
+       cancel ->> 'requested_by'                       AS requested_by,
+       cancel ->> 'remote'                             AS remote,
+       reason,
+       cancel ->> 'mode'                               AS mode,
+       (cancel ->> 'cascade')::boolean                 AS cascade,
+       (cancel ->> 'requested_execution_id')::bigint   AS requested_execution_id,
+       (cancel ->> 'job_id')::bigint                   AS job_id,
+       quiesced_at,
+       in_flight
+FROM noetl.execution
+WHERE cancel IS NOT NULL;
 
 -- Folded states, the newest two of each execution.
 CREATE TABLE noetl.snapshot (

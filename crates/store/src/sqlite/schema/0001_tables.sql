@@ -104,6 +104,7 @@ CREATE TABLE noetl.command (
     at_most_once      INTEGER NOT NULL,
     losses            INTEGER NOT NULL,
     losses_max        INTEGER NOT NULL,
+    stopping          INTEGER NOT NULL,
     grace_ms          INTEGER,
     wait              TEXT,
     issued_at         TEXT NOT NULL,
@@ -176,6 +177,27 @@ CREATE TABLE noetl.cancellation_front (
     root_execution_id      INTEGER NOT NULL,
     PRIMARY KEY (cancellation_id, execution_id)
 ) STRICT, WITHOUT ROWID;
+
+-- Who cancelled what, why, and through which ancestor: one row for each execution that was.
+CREATE VIEW noetl.cancellation_trail AS
+SELECT execution_id,
+       root_execution_id,
+       parent_execution_id,
+       path,
+       status,
+       ended_at                                            AS cancelled_at,
+       cancelled_by,
+       CAST(cancel ->> '$.requested_by' AS TEXT)           AS requested_by,
+       CAST(cancel ->> '$.remote' AS TEXT)                 AS remote,
+       reason,
+       CAST(cancel ->> '$.mode' AS TEXT)                   AS mode,
+       CAST(cancel ->> '$.cascade' AS INTEGER)             AS cascade,
+       CAST(cancel ->> '$.requested_execution_id' AS INTEGER) AS requested_execution_id,
+       CAST(cancel ->> '$.job_id' AS INTEGER)              AS job_id,
+       quiesced_at,
+       in_flight
+FROM execution
+WHERE cancel IS NOT NULL;
 
 -- Folded states, the newest two of each execution.
 CREATE TABLE noetl.snapshot (
