@@ -4,7 +4,7 @@ use noetl_core::event::{AttemptEnd, Event};
 use noetl_core::head::Status;
 use noetl_core::id::ExecutionId;
 use noetl_core::playbook::CancelMode;
-use noetl_engine::{CompleteRequest, StopError};
+use noetl_engine::{CancelRequest, CompleteRequest, StopError};
 use serde_json::json;
 use tokio::time::{Duration, Instant, sleep};
 
@@ -118,7 +118,8 @@ async fn an_execution_that_is_cancelled_while_its_region_comes_to_rest_certifies
         .await;
     let id = server.start("race").await.execution_id;
     world.until_logged(id, "step.cancelled").await;
-    let answer = server.cancel(cancel(id)).await.unwrap();
+    let harder = CancelRequest { mode: Some(CancelMode::Interrupt), grace_ms: Some(500), ..cancel(id) };
+    let answer = server.cancel(harder).await.unwrap();
     let mut steps: Vec<_> = answer.in_flight.iter().map(|held| held.step.to_string()).collect();
     steps.sort();
     assert_eq!(steps, ["slow", "won"]);
