@@ -13,4 +13,5 @@ mod robust;
 mod routing;
 mod schema;
 mod secrets;
+mod state_machine;
 mod values;

@@ -16,7 +16,7 @@ terminals only, and `NO_COLOR` turns them off. `--json` prints documents with so
 ";
 
 /// Every command.
-const COMMANDS: [&str; 65] = [
+const COMMANDS: [&str; 66] = [
     "",
     "run",
     "cancel",
@@ -46,6 +46,7 @@ const COMMANDS: [&str; 65] = [
     "get steps",
     "get result",
     "validate",
+    "verify",
     "server",
     "server run",
     "server start",
