@@ -20,5 +20,6 @@ pub mod schedule;
 pub mod secret;
 pub mod time;
 pub mod tool;
+pub mod trace;
 pub mod turns;
 pub mod work;

@@ -4,6 +4,8 @@
 //! (`noetl verify`). A check reads logs and heads only; it trusts nothing that the engine keeps in memory. C-numbers
 //! are those of the cancellation contract (docs/reference/cancellation.md).
 
+mod name;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
@@ -34,6 +36,8 @@ pub struct Violation {
     pub execution_id: ExecutionId,
     /// What was found.
     pub found: String,
+    /// The events that show it, by version, when single events do.
+    pub versions: Vec<u64>,
 }
 
 /// The promises that a log can show.
@@ -53,14 +57,22 @@ pub enum Property {
     LateIsHarmless,
     /// C6: the certificate names everything that was in flight, and comes when nothing is left.
     TrueCertificate,
+    /// C7, as far as a log shows it: after the decision there are at most 4 events per live command, and 2.
+    NeverStuck,
     /// C8: who, why and through which ancestor stands in every cancelled member.
     Provenance,
+    /// C9: nothing is cancelled outside the selection.
+    Bystanders,
     /// C10: one request records a cancellation.
     Repeatable,
+    /// A snapshot and the events after it fold to what the whole log folds to.
+    SnapshotIsReplay,
     /// An attempt is claimed at most once, after it was issued, and epochs rise.
     ExclusiveEpochs,
     /// A command has at most one outcome that counts.
     OneOutcome,
+    /// What a worker reports is written under the epoch that this worker holds.
+    FencedOutcome,
     /// A parent's edge leads to its parent, one level up, in the same family.
     SoundFamily,
     /// A finished loop has ended every iteration once, but for those it says were left out.
@@ -73,13 +85,14 @@ pub enum Property {
 
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} is broken in {}: {}", self.property, self.execution_id, self.found)
+        let (code, title) = (self.property.code(), self.property.title());
+        write!(f, "{code} {title}: broken in {}: {}", self.execution_id, self.found)
     }
 }
 
 /// Checks one execution by itself.
 pub fn check(member: &Member) -> Vec<Violation> {
-    let mut found = Found { execution_id: member.head.execution_id, violations: Vec::new() };
+    let mut found = Found::about(member.head.execution_id);
     whole_log(member, &mut found);
     after_the_end(member, &mut found);
     certificate(member, &mut found);
@@ -90,16 +103,45 @@ pub fn check(member: &Member) -> Vec<Violation> {
     found.violations
 }
 
+/// Checks that a snapshot and the events after it fold to what the whole log folds to.
+pub fn check_snapshot(member: &Member, snapshot: Option<(u64, &Value)>) -> Vec<Violation> {
+    let mut found = Found::about(member.head.execution_id);
+    let Some((version, state)) = snapshot.filter(|(version, _)| *version <= member.head.version) else {
+        return Vec::new();
+    };
+    let after = member.events.partition_point(|recorded| recorded.version <= version);
+    let short = Execution::fold(Some((version, state)), &member.events[after..]);
+    match (short, Execution::fold(None, &member.events)) {
+        (Ok(mut short), Ok(whole)) => {
+            // The head knows which of them are decisions; a log alone does not.
+            short.decided = whole.decided;
+            found.unless(short == whole, Property::SnapshotIsReplay, || {
+                format!("the snapshot at version {version} and {} events after it", member.events.len() - after)
+            });
+        }
+        (Err(error), _) => found.add(Property::SnapshotIsReplay, error.to_string()),
+        // Said already: a log that can not be folded is not whole.
+        (Ok(_), Err(_)) => {}
+    }
+    found.violations
+}
+
 /// Checks a family: each member, and the edges between them.
 ///
 /// `cascades`: executions whose cancellation with cascade has been answered as complete.
 pub fn check_family(members: &[Member], cascades: &BTreeSet<ExecutionId>) -> Vec<Violation> {
     let mut violations: Vec<_> = members.iter().flat_map(check).collect();
-    let by_id: BTreeMap<_, _> = members.iter().map(|member| (member.head.execution_id, member)).collect();
-    for member in members {
-        let mut found = Found { execution_id: member.head.execution_id, violations: Vec::new() };
-        if let Some(parent) = member.head.parent_execution_id.and_then(|id| by_id.get(&id)) {
-            let (head, above) = (&member.head, &parent.head);
+    let heads: BTreeMap<_, _> = members.iter().map(|member| (member.head.execution_id, &member.head)).collect();
+    violations.extend(check_edges(&heads, cascades));
+    violations
+}
+
+/// Checks the edges between the members of families, which needs their heads alone.
+pub fn check_edges(heads: &BTreeMap<ExecutionId, &Head>, cascades: &BTreeSet<ExecutionId>) -> Vec<Violation> {
+    let mut violations = Vec::new();
+    for head in heads.values() {
+        let mut found = Found::about(head.execution_id);
+        if let Some(above) = head.parent_execution_id.and_then(|id| heads.get(&id)) {
             if head.depth != above.depth + 1 || head.root_execution_id != above.root_execution_id {
                 found.add(
                     Property::SoundFamily,
@@ -114,12 +156,26 @@ pub fn check_family(members: &[Member], cascades: &BTreeSet<ExecutionId>) -> Vec
                 );
             }
         }
-        let mut above = member.head.parent_execution_id;
+        let named = head.cancel.as_ref().map(|cancel| cancel.requested_execution_id);
+        let mut through = named.is_none_or(|named| named == head.execution_id);
+        let mut above = head.parent_execution_id;
+        let mut whole = true;
         while let Some(id) = above {
-            if cascades.contains(&id) && member.head.is_active() {
+            if cascades.contains(&id) && head.is_active() {
                 found.add(Property::NoEscapee, format!("active below the cancelled {id}"));
             }
-            above = by_id.get(&id).and_then(|ancestor| ancestor.head.parent_execution_id);
+            through |= named == Some(id);
+            let ancestor = heads.get(&id);
+            whole &= ancestor.is_some();
+            above = ancestor.and_then(|ancestor| ancestor.parent_execution_id);
+        }
+        let asked = head.cancel.as_ref().is_none_or(|cancel| cancel.cascade || named == Some(head.execution_id));
+        found.unless(asked, Property::Bystanders, || {
+            "cancelled through an ancestor by a request that did not ask for descendants".into()
+        });
+        // An ancestor may have been pruned, or not been read: then nothing can be said.
+        if let Some(named) = named.filter(|_| whole && !through) {
+            found.add(Property::Provenance, format!("cancelled through {named}, which is no ancestor of it"));
         }
         violations.append(&mut found.violations);
     }
@@ -132,8 +188,17 @@ struct Found {
 }
 
 impl Found {
+    fn about(execution_id: ExecutionId) -> Self {
+        Found { execution_id, violations: Vec::new() }
+    }
+
     fn add(&mut self, property: Property, found: impl Into<String>) {
-        self.violations.push(Violation { property, execution_id: self.execution_id, found: found.into() });
+        self.add_at(property, Vec::new(), found);
+    }
+
+    fn add_at(&mut self, property: Property, versions: Vec<u64>, found: impl Into<String>) {
+        let execution_id = self.execution_id;
+        self.violations.push(Violation { property, execution_id, found: found.into(), versions });
     }
 
     fn unless(&mut self, holds: bool, property: Property, found: impl FnOnce() -> String) {
@@ -178,6 +243,9 @@ fn whole_log(member: &Member, found: &mut Found) {
         .filter(|row| row.state != crate::head::CommandState::Lost)
         .map(|row| (row.command_id, row.epoch))
         .collect();
+    // The end withdraws whatever runs nowhere; only what a worker may be running is still on the books.
+    let left = member.commands.iter().filter(|row| !head.is_active() && !row.state.in_flight()).count();
+    found.unless(left == 0, Property::HeadIsFold, || format!("it has ended, and {left} commands still wait"));
     if head.is_active() {
         let given_up = |id: &CommandId| {
             fold.live.get(id).is_some_and(|live| match live.state {
@@ -204,8 +272,9 @@ fn after_the_end(member: &Member, found: &mut Found) {
     if let Some(second) = ends.next() {
         let twice = matches!((&end.event, &second.event), (Event::ExecutionCancelled(_), Event::ExecutionCancelled(_)));
         let property = if twice { Property::Repeatable } else { Property::OneTerminalEvent };
-        found.add(
+        found.add_at(
             property,
+            vec![end.version, second.version],
             format!("a second terminal event {} at version {}", row::wire_name(&second.event), second.version),
         );
     }
@@ -226,7 +295,8 @@ fn after_the_end(member: &Member, found: &mut Found) {
         let name = row::wire_name(&recorded.event);
         match &recorded.event {
             Event::StepEnter { .. } | Event::CommandIssued(_) | Event::CommandClaimed { .. } => {
-                found.add(Property::NoStartAfterDecision, format!("{name} at version {}", recorded.version));
+                let versions = vec![end.version, recorded.version];
+                found.add_at(Property::NoStartAfterDecision, versions, format!("{name} after the end"));
             }
             Event::CommandCancelled { .. }
             | Event::CommandLost { .. }
@@ -252,12 +322,38 @@ fn after_the_end(member: &Member, found: &mut Found) {
             | Event::ExecutionResumed(_)
             | Event::StepCancelled(_)
             | Event::StepExit(_) => {
-                found.add(Property::LateIsHarmless, format!("{name} at version {}", recorded.version));
+                let versions = vec![end.version, recorded.version];
+                found.add_at(Property::LateIsHarmless, versions, format!("{name} after the end"));
             }
             Event::PlaybookCompleted { .. } | Event::PlaybookFailed { .. } | Event::ExecutionCancelled(_) => {}
         }
     }
+    nothing_moves(member, end, found);
 }
+
+/// C4 and C7: what comes after the end changes nothing that was decided, and there is little of it.
+fn nothing_moves(member: &Member, end: &Recorded, found: &mut Found) {
+    let until = member.events.partition_point(|recorded| recorded.version <= end.version);
+    let (Ok(before), Ok(after)) =
+        (Execution::fold(None, &member.events[..until.saturating_sub(1)]), Execution::fold(None, &member.events))
+    else {
+        return;
+    };
+    let Ok(at_end) = Execution::fold(None, &member.events[..until]) else { return };
+    let same = at_end.status == after.status && at_end.ctx == after.ctx && at_end.steps == after.steps;
+    found.unless(same && at_end.error == after.error, Property::LateIsHarmless, || {
+        "status, variables or results are not what they were at the end".into()
+    });
+    let (live, late) = (before.live.len() + before.lost.len(), member.events.len() - until);
+    found.unless(late <= LATE_EVENTS_PER_COMMAND * live + LATE_EVENTS, Property::NeverStuck, || {
+        format!("{late} events after the end, with {live} live commands")
+    });
+}
+
+/// Events after the decision for each command that was alive, at most: started, completed, lost, cancelled.
+const LATE_EVENTS_PER_COMMAND: usize = 4;
+/// Further events after the decision, at most: an escalation and the proof.
+const LATE_EVENTS: usize = 2;
 
 fn certificate(member: &Member, found: &mut Found) {
     let head = &member.head;
@@ -302,7 +398,7 @@ fn certificate(member: &Member, found: &mut Found) {
 
 fn commands(member: &Member, found: &mut Found) {
     let mut epochs: BTreeMap<CommandId, u32> = BTreeMap::new();
-    let mut claimed: BTreeSet<(CommandId, u32)> = BTreeSet::new();
+    let mut claimed: BTreeMap<(CommandId, u32), &str> = BTreeMap::new();
     let mut outcomes: BTreeMap<CommandId, u32> = BTreeMap::new();
     for recorded in &member.events {
         if let Some((command_id, epoch)) = opened_epoch(&recorded.event) {
@@ -311,14 +407,22 @@ fn commands(member: &Member, found: &mut Found) {
                 format!("epoch {epoch} of command {command_id} is opened after {known:?}")
             });
         }
-        if let Event::CommandClaimed { command_id, epoch, .. } = &recorded.event {
-            found.unless(claimed.insert((*command_id, *epoch)), Property::ExclusiveEpochs, || {
-                format!("command {command_id} is claimed twice under epoch {epoch}")
-            });
+        if let Event::CommandClaimed { command_id, epoch, worker_id, .. } = &recorded.event {
+            if let Some(first) = claimed.insert((*command_id, *epoch), worker_id) {
+                let text = format!("command {command_id} is claimed by {first} and {worker_id} under epoch {epoch}");
+                found.add_at(Property::ExclusiveEpochs, vec![recorded.version], text);
+            }
             let known = epochs.get(command_id).copied().unwrap_or(0);
             found.unless(known == *epoch, Property::ExclusiveEpochs, || {
                 format!("command {command_id} is claimed under epoch {epoch}, which is not open (it is {known})")
             });
+        }
+        if let Some((command_id, epoch, worker)) = told_by(&recorded.event)
+            && claimed.get(&(command_id, epoch)) != Some(&worker)
+        {
+            let name = row::wire_name(&recorded.event);
+            let text = format!("{name} of command {command_id} by {worker}, which does not hold epoch {epoch}");
+            found.add_at(Property::FencedOutcome, vec![recorded.version], text);
         }
         if let Event::CommandDone(done) = &recorded.event
             && !done.late
@@ -387,6 +491,17 @@ fn paused(member: &Member, found: &mut Found) {
     found.unless(!paused || !set_aside(CommandState::Pending), Property::PausedIsStill, || {
         "a command may be claimed while paused".into()
     });
+}
+
+/// Returns the attempt that a worker tells of, and which worker.
+fn told_by(event: &Event) -> Option<(CommandId, u32, &str)> {
+    if let Event::CommandDone(done) = event {
+        return done.worker_id.as_deref().map(|worker| (done.command_id, done.epoch, worker));
+    }
+    if let Event::CommandStarted { command_id, epoch, worker_id, .. } = event {
+        return Some((*command_id, *epoch, worker_id));
+    }
+    None
 }
 
 /// Returns the attempt that a fact opens.

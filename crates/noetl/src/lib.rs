@@ -15,3 +15,4 @@ pub mod server;
 pub mod telemetry;
 pub mod tools;
 pub mod vault;
+pub mod verify;

@@ -4,8 +4,10 @@
 //! One seed is one world; the same seed is the same world. [`run`] lets it happen and returns what was broken.
 
 mod chance;
+pub mod explore;
 mod flaky;
 mod people;
+mod promises;
 mod scenario;
 mod shaky;
 mod tools;

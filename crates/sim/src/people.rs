@@ -18,6 +18,9 @@ use crate::chance::Chance;
 use crate::flaky::{Servers, some_server};
 use crate::scenario::Scenario;
 
+/// Who people say they are.
+pub(crate) const BY: &str = "sim";
+
 /// An answer that somebody got.
 #[derive(Debug, Clone)]
 pub(crate) struct Answered {
@@ -31,6 +34,8 @@ pub(crate) struct Answered {
 pub(crate) struct Memory {
     pub(crate) started: BTreeSet<ExecutionId>,
     pub(crate) answers: Vec<Answered>,
+    /// What somebody wanted cancelled, and whether with everything below it; answered or not.
+    pub(crate) asked: Vec<(ExecutionId, bool)>,
 }
 
 /// Starts executions and cancels some of them, for as long as the scenario says.
@@ -48,7 +53,7 @@ pub(crate) async fn live(scenario: Scenario, servers: Servers, chance: Chance) -
                 target: ResourceKey::Latest((*path).into()),
                 payload: Map::new(),
                 parent_execution_id: None,
-                started_by: Some("sim".to_owned()),
+                started_by: Some(BY.to_owned()),
                 strict: chance.per_mille(100),
                 idempotency_key: None,
             };
@@ -92,7 +97,7 @@ async fn stop_step(engine: &std::sync::Arc<noetl_engine::Engine>, chance: &Chanc
         iteration: if chance.per_mille(500) { row.iteration } else { None },
         reason: None,
         grace_ms: chance.per_mille(300).then(|| chance.between(0, 3_000)),
-        by: "sim".to_owned(),
+        by: BY.to_owned(),
     };
     // Ended, over, or the store was away: people try once.
     drop(engine.stop_step(&request).await);
@@ -154,11 +159,12 @@ async fn cancel(
         grace_ms: chance.per_mille(300).then(|| chance.between(0, 3_000)),
         wait_ms: 0,
         dry_run: false,
-        cancelled_by: "sim".to_owned(),
+        cancelled_by: BY.to_owned(),
         requested_by: None,
         remote: None,
         idempotency_key: chance.per_mille(500).then(|| format!("key-{}", chance.below(1_000_000))),
     };
+    memory.asked.push((request.execution_id, cascade));
     let keyed = request.idempotency_key.is_some();
     let mut tries = 0;
     loop {

@@ -47,6 +47,11 @@ impl Scenario {
         }
     }
 
+    /// Returns whether nothing is lost and nobody dies.
+    pub fn is_calm(&self) -> bool {
+        self.crashes == 0 && self.lost == 0 && self.repeated == 0 && self.failing == 0
+    }
+
     /// The playbooks of every world. Tools named `work` take a while and may fail.
     pub(crate) const PLAYBOOKS: &'static [(&'static str, &'static str)] = &[
         ("sim/chain", CHAIN),

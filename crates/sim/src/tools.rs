@@ -71,7 +71,16 @@ impl Tools for SimTools {
         if let Some(order) = stopped {
             let polite = self.chance.per_mille(700);
             if !polite {
-                tokio::time::sleep(Duration::from_millis(order.grace_ms)).await;
+                // A later order may leave less time, never more.
+                let mut order = order;
+                let began = Instant::now();
+                loop {
+                    tokio::select! {
+                        biased;
+                        shorter = stop.changed_from(order) => order = shorter,
+                        () = tokio::time::sleep_until(began + Duration::from_millis(order.grace_ms)) => break,
+                    }
+                }
             }
             let error = ToolError::soft(ErrorKind::Cancelled, "STOPPED", "stopped on request");
             let mut outcome = ToolOutcome::failed(error, Value::Null);

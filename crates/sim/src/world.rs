@@ -9,6 +9,7 @@ use noetl_core::head::Head;
 use noetl_core::id::ExecutionId;
 use noetl_core::properties::{Member, check_family};
 use noetl_core::time::Timestamp;
+use noetl_core::trace;
 use noetl_engine::clock::Clock;
 use noetl_engine::worker::{Worker, WorkerOptions};
 use noetl_engine::{Engine, EngineOptions, Running};
@@ -21,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::chance::Chance;
 use crate::flaky::{Flaky, Servers};
 use crate::people::{self, Memory};
+use crate::promises;
 use crate::scenario::Scenario;
 use crate::shaky::Shaky;
 use crate::tools::{SimTools, Witness};
@@ -45,6 +47,8 @@ pub struct Outcome {
     pub cancelled: usize,
     /// Tools started.
     pub tools: usize,
+    /// What happened, one line per event, when something was broken.
+    pub trace: Vec<String>,
 }
 
 /// Lets the world of `scenario` happen.
@@ -133,8 +137,7 @@ impl World {
         let memory = people.await.unwrap_or_default();
         self.calm_down();
         let stuck = self.rest().await;
-        let mut outcome = self.judge(&memory).await;
-        outcome.broken.extend(stuck);
+        let outcome = self.judge(&memory, stuck).await;
         for running in self.running.iter_mut().filter_map(Option::take) {
             running.stop().await;
         }
@@ -217,7 +220,7 @@ impl World {
                     .iter()
                     .map(|head| {
                         format!(
-                            "stuck: {} {} {} at {:?}, {} in flight",
+                            "C7: stuck: {} {} {} at {:?}, {} in flight",
                             head.execution_id,
                             head.path,
                             head.status.as_str(),
@@ -236,7 +239,7 @@ impl World {
         self.truth.executions(query).await.unwrap_or_default()
     }
 
-    async fn judge(&self, memory: &Memory) -> Outcome {
+    async fn judge(&self, memory: &Memory, stuck: Vec<String>) -> Outcome {
         let mut members = Vec::new();
         for head in self.heads().await {
             let id = head.execution_id;
@@ -251,15 +254,25 @@ impl World {
             .filter(|answered| answered.cascade && answered.answer.complete)
             .map(|answered| answered.answer.execution_id)
             .collect();
-        let mut broken: Vec<_> = check_family(&members, &cascades).iter().map(ToString::to_string).collect();
+        let mut broken = stuck;
+        broken.extend(check_family(&members, &cascades).iter().map(ToString::to_string));
         let known: BTreeSet<_> = members.iter().map(|member| member.head.execution_id).collect();
         for id in memory.started.difference(&known) {
             broken.push(format!("an acknowledged start is lost: {id}"));
         }
         broken.extend(self.no_start_after_the_answer(memory));
         broken.extend(no_id_in_two_answers(memory));
+        broken.extend(promises::bounded_stop(&self.scenario, &members));
+        broken.extend(promises::only_what_was_asked_for(memory, &members));
+        let mut trace = Vec::new();
+        if !broken.is_empty() {
+            let mut log: Vec<_> = members.iter().flat_map(|member| &member.events).collect();
+            log.sort_by_key(|recorded| (recorded.at, recorded.event_id));
+            trace.extend(log.into_iter().map(trace::line));
+        }
         Outcome {
             broken,
+            trace,
             executions: members.len(),
             events: members.iter().map(|member| member.events.len()).sum(),
             cancelled: answers.iter().map(|answered| answered.answer.cancelled_executions.len()).sum(),
@@ -283,7 +296,7 @@ impl World {
                 && !held.contains(&start.command_id)
             {
                 broken.push(format!(
-                    "a tool of {} started {:?} after the answer, and was not in flight",
+                    "C1: a tool of {} started {:?} after the answer, and was not in flight",
                     start.execution_id,
                     start.at - *at
                 ));
@@ -300,7 +313,7 @@ fn no_id_in_two_answers(memory: &Memory) -> Vec<String> {
     for (number, answered) in memory.answers.iter().enumerate() {
         for id in &answered.answer.cancelled_executions {
             if let Some(first) = seen.insert(*id, number) {
-                broken.push(format!("{id} is in answers {first} and {number}"));
+                broken.push(format!("C10: {id} is in answers {first} and {number}"));
             }
         }
     }

@@ -15,7 +15,7 @@ use noetl_core::time::Timestamp;
 use crate::StoreError;
 
 /// The rows that guards look at, as they stand under the lock.
-pub(crate) trait Rows {
+pub trait Rows {
     /// Returns the head.
     fn head(&mut self, execution_id: ExecutionId) -> Result<Option<Head>, StoreError>;
 
@@ -33,7 +33,7 @@ pub(crate) trait Rows {
 
 /// What the check found.
 #[derive(Debug)]
-pub(crate) enum Check {
+pub enum Check {
     /// It lands: this is to be written.
     Lands(Box<Landing>),
     /// It does not; nothing is to be written.
@@ -42,13 +42,13 @@ pub(crate) enum Check {
 
 /// What an append makes of the head.
 #[derive(Debug)]
-pub(crate) struct Landing {
+pub struct Landing {
     /// The head after the append.
-    pub(crate) head: Head,
+    pub head: Head,
     /// The execution is born here.
-    pub(crate) born: bool,
+    pub born: bool,
     /// The same for each child, in order.
-    pub(crate) children: Vec<Landing>,
+    pub children: Vec<Landing>,
 }
 
 impl Landing {
@@ -59,7 +59,7 @@ impl Landing {
 }
 
 /// Says whether `append` lands on the rows as they stand. `locked`: its decision was made under this very lock.
-pub(crate) fn check(rows: &mut impl Rows, append: &Append, locked: bool) -> Result<Check, StoreError> {
+pub fn check(rows: &mut impl Rows, append: &Append, locked: bool) -> Result<Check, StoreError> {
     well_formed(append)?;
     match &append.guard {
         Guard::New(first) => {

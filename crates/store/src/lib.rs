@@ -5,7 +5,7 @@
 pub mod catalog;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
-mod landing;
+pub mod landing;
 pub mod memory;
 pub mod payload;
 mod pending;

@@ -16,4 +16,5 @@ mod robust;
 mod routing;
 mod schema;
 mod secrets;
+mod state_machine;
 mod values;

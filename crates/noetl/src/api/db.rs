@@ -1,27 +1,18 @@
 //! `/api/db`: the tables themselves.
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use noetl_core::id::ExecutionId;
-use noetl_core::properties::{self, Member};
-use noetl_store::{EventQuery, ListQuery, TableSize};
+use noetl_store::TableSize;
 use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 
 use super::Api;
 use super::caller::Caller;
 use super::error::{ApiError, ErrorBody};
-use super::executions::{self, list};
-use super::extract::{Body, Query};
-
-/// Executions read at once while proving.
-const PAGE_SIZE: u64 = 500;
-/// Most problems in an answer.
-const PROBLEMS_MAX: usize = 1000;
+use super::extract::Body;
 
 /// The tables are there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -99,29 +90,6 @@ pub struct PruneReply {
     pub executions: u64,
     /// Those that ended before this time.
     pub before: String,
-    /// One sentence for people.
-    pub message: String,
-}
-
-/// What is to be proved.
-#[derive(Debug, Clone, Default, Serialize, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields, default)]
-#[into_params(parameter_in = Query)]
-pub struct VerifyParams {
-    /// Only the family of this execution.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub execution_id: Option<String>,
-}
-
-/// Whether every head says what its log says, and every log what it must.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct VerifyReply {
-    /// `ok` or `error`.
-    pub status: String,
-    /// How many executions were looked at.
-    pub executions: u64,
-    /// What is wrong, at most 1000.
-    pub problems: Vec<String>,
     /// One sentence for people.
     pub message: String,
 }
@@ -226,99 +194,6 @@ pub(super) async fn backup(
     api.store().backup(&path).await?;
     let bytes = tokio::fs::metadata(&path).await.map_or(0, |metadata| metadata.len());
     Ok(Json(BackupReply { status: "ok".to_owned(), path: request.path, bytes }))
-}
-
-/// Proves from the logs that the engine kept its promises: every head is what its log says, nothing started after a
-/// cancel, every certificate is complete, and so on.
-#[utoipa::path(
-    get, path = "/api/db/verify", tag = "db", params(VerifyParams),
-    responses((status = 200, body = VerifyReply), (status = 400, body = ErrorBody), (status = 404, body = ErrorBody))
-)]
-pub(super) async fn verify(
-    State(api): State<Api>,
-    Query(params): Query<VerifyParams>,
-) -> Result<Json<VerifyReply>, ApiError> {
-    let mut found = Verified::default();
-    match list::id("execution_id", params.execution_id.as_deref())? {
-        Some(execution_id) => {
-            let head = executions::head_of(&api, execution_id).await?;
-            found.family(&api, head.root_execution_id).await?;
-        }
-        None => {
-            let mut before = None;
-            loop {
-                let page = ListQuery { before, limit: PAGE_SIZE, ..ListQuery::default() };
-                let heads = api.store().executions(page).await?;
-                let Some(last) = heads.last() else {
-                    break;
-                };
-                before = Some(last.execution_id);
-                for head in heads.iter().filter(|head| head.parent_execution_id.is_none()) {
-                    found.family(&api, head.execution_id).await?;
-                }
-            }
-        }
-    }
-    let message = match found.problems.first() {
-        None => format!("{} execution(s) are what their logs say", found.executions),
-        Some(first) => format!("{} problem(s): {first}", found.problems.len()),
-    };
-    let status = if found.problems.is_empty() { "ok" } else { "error" }.to_owned();
-    Ok(Json(VerifyReply { status, executions: found.executions, problems: found.problems, message }))
-}
-
-#[derive(Default)]
-struct Verified {
-    executions: u64,
-    problems: Vec<String>,
-}
-
-impl Verified {
-    async fn family(&mut self, api: &Api, root: ExecutionId) -> Result<(), ApiError> {
-        let mut members = Vec::new();
-        let mut before = None;
-        loop {
-            let page = ListQuery { root: Some(root), before, limit: PAGE_SIZE, ..ListQuery::default() };
-            let heads = api.store().executions(page).await?;
-            let Some(last) = heads.last() else {
-                break;
-            };
-            before = Some(last.execution_id);
-            for head in heads {
-                members.extend(member(api, head.execution_id).await?);
-            }
-        }
-        self.executions += members.len() as u64;
-        let cascades = answered(api, &members).await?;
-        let violations = properties::check_family(&members, &cascades);
-        let room = PROBLEMS_MAX.saturating_sub(self.problems.len());
-        self.problems.extend(violations.iter().take(room).map(ToString::to_string));
-        Ok(())
-    }
-}
-
-/// Reads an execution as of one moment. The engine goes on writing, but a log up to a version never changes.
-async fn member(api: &Api, execution_id: ExecutionId) -> Result<Option<Member>, ApiError> {
-    let Some(view) = api.store().view(execution_id).await? else {
-        return Ok(None);
-    };
-    let query = EventQuery { execution_id: Some(execution_id), limit: u64::MAX, ..EventQuery::default() };
-    let (mut events, _) = api.store().events(query).await?;
-    events.retain(|recorded| recorded.version <= view.head.version);
-    Ok(Some(Member { head: view.head, events, commands: view.commands }))
-}
-
-/// Returns the cascades that have been carried through.
-async fn answered(api: &Api, members: &[Member]) -> Result<BTreeSet<ExecutionId>, ApiError> {
-    let open = api.store().open_cancellations().await?;
-    let cascaded = members.iter().filter(|member| member.head.cancel.as_ref().is_some_and(|cancel| cancel.cascade));
-    Ok(cascaded
-        .filter(|member| {
-            let job = member.head.cancel.as_ref().and_then(|cancel| cancel.job_id);
-            !open.iter().any(|still| Some(still.cancellation_id) == job)
-        })
-        .map(|member| member.head.execution_id)
-        .collect())
 }
 
 async fn tables(api: &Api) -> Result<Vec<String>, ApiError> {

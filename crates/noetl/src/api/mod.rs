@@ -20,6 +20,7 @@ pub mod schedules;
 pub mod sql;
 pub mod suggest;
 pub mod time;
+pub mod verify;
 pub mod worker;
 pub mod workers;
 
@@ -194,7 +195,7 @@ fn waiting() -> OpenApiRouter<Api> {
         .routes(routes!(executions::bulk::cleanup))
         .routes(routes!(worker::poll))
         .routes(routes!(db::validate))
-        .routes(routes!(db::verify))
+        .routes(routes!(verify::verify))
         .routes(routes!(db::size))
         .routes(routes!(db::prune))
         .routes(routes!(db::backup))

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::link::{Link, Mode};
 use super::stop::{Exit, Stop};
 use super::target::Globals;
-use super::{console, refusal};
+use super::{console, refusal, verify};
 use crate::client::{Client, Request};
 use crate::render::{clean, document, duration, json as text, table};
 
@@ -23,9 +23,9 @@ pub enum Db {
     Init,
     /// Check tables and bytes
     Validate,
-    /// Prove that every execution's row says what its log says
+    /// The same as `noetl verify`, of every execution unless one is named
     Verify {
-        /// Only this execution
+        /// Only the family of this execution
         id: Option<ExecutionId>,
         /// Print the answer as JSON on one line
         #[arg(short, long)]
@@ -62,7 +62,10 @@ impl Db {
         match self {
             Db::Init => init(globals).await,
             Db::Validate => validate(globals).await,
-            Db::Verify { id, json } => verify(globals, *id, *json).await,
+            Db::Verify { id, json } => {
+                let body = verify::ask(globals, *id, false).await?;
+                verify::say(&body, *json)
+            }
             Db::Prune { older_than, yes, dry_run: _ } => prune(globals, *older_than, *yes).await,
             Db::Size { json } => size(globals, *json).await,
             Db::Backup { file } => backup(globals, file).await,
@@ -89,21 +92,6 @@ async fn validate(globals: &Globals) -> Result<Exit, Stop> {
     let body = ask(globals, Mode::Look, |client| client.get(&["db", "validate"])).await?;
     console::print(&format!("Database validation result:\n{}\n", text::pretty(&body)))?;
     Ok(if body.get("valid").and_then(Value::as_bool) == Some(false) { Exit::Failed } else { Exit::Done })
-}
-
-async fn verify(globals: &Globals, id: Option<ExecutionId>, json: bool) -> Result<Exit, Stop> {
-    let body = ask(globals, Mode::Look, |client| client.get(&["db", "verify"]).query_opt("execution_id", id)).await?;
-    let problems = document::list(&body, "problems");
-    if json {
-        console::print_json(&body, true)?;
-    } else {
-        let checked = document::count(&body, "executions").unwrap_or(0);
-        console::print(&format!("{checked} execution(s) verified, {} problem(s)\n", problems.len()))?;
-        for problem in problems {
-            console::print(&format!("  - {}\n", clean(&table::cell(problem))))?;
-        }
-    }
-    Ok(if problems.is_empty() { Exit::Done } else { Exit::Failed })
 }
 
 async fn prune(globals: &Globals, older_than: Duration, yes: bool) -> Result<Exit, Stop> {

@@ -34,6 +34,7 @@ pub mod target;
 pub mod tools;
 pub mod tree;
 pub mod validate;
+pub mod verify;
 pub mod wait;
 pub mod why;
 pub mod worker;
@@ -99,6 +100,7 @@ enum Command {
     #[command(subcommand)]
     Get(catalog::Get),
     Validate(validate::Validate),
+    Verify(verify::Verify),
     Schema(schema::Schema),
     #[command(subcommand)]
     Server(server::Server),
@@ -186,6 +188,7 @@ impl Command {
             Command::List(list) => list.run(globals).await,
             Command::Get(get) => get.run(globals).await,
             Command::Validate(validate) => validate.run(),
+            Command::Verify(verify) => verify.run(globals).await,
             Command::Schema(schema) => schema.run(),
             Command::Server(server) => server.run(globals).await,
             Command::Worker(worker) => worker.run(globals).await,
@@ -254,6 +257,8 @@ mod tests {
             "noetl pause 1 2 -r why --cascade -j",
             "noetl resume 1 --cascade",
             "noetl status 543857931469455628",
+            "noetl verify 543857931469455628 --trace",
+            "noetl verify --all --database-url postgres://h/d -j",
             "noetl query SELECT",
             "noetl ps --status running,failed",
             "noetl run demo/hello -r distributed --set a=1 --set b=2 -V 3 -i in.json --follow",

@@ -17,6 +17,7 @@ pub mod schedules;
 pub mod status;
 pub mod table;
 pub mod tree;
+pub mod verify;
 pub mod why;
 pub mod workers;
 

@@ -49,6 +49,7 @@ const COMMANDS: [&str; 69] = [
     "get steps",
     "get result",
     "validate",
+    "verify",
     "server",
     "server run",
     "server start",

@@ -73,6 +73,11 @@ impl Home {
         Home { directory: tempfile::tempdir().unwrap(), database: self.database.clone() }
     }
 
+    /// Returns where the database of this home's servers is, if they have one.
+    pub(crate) fn database_url(&self) -> Option<String> {
+        self.database.as_ref().map(|own| own.address.url())
+    }
+
     /// Changes the log of a server that is not running, by a statement for SQLite and one for PostgreSQL.
     pub(crate) fn rewrite(&self, sqlite: &str, postgres: &str) {
         match &self.database {

@@ -1,4 +1,5 @@
 //! Tests of the world around the engine, and of the repository's own rules.
 
+mod explorer;
 mod seeds;
 mod tidy;

@@ -10,8 +10,9 @@ fn check(seed: u64) -> noetl_sim::Outcome {
     let outcome = run(&Scenario::of(seed));
     assert!(
         outcome.broken.is_empty(),
-        "seed {seed}: {:#?}\nreplay: NOETL_SIM_SEED={seed} cargo nextest run -p noetl-sim one_seed",
-        outcome.broken
+        "seed {seed}: {:#?}\n{}\nreplay: NOETL_SIM_SEED={seed} cargo nextest run -p noetl-sim one_seed",
+        outcome.broken,
+        outcome.trace.join("\n")
     );
     outcome
 }

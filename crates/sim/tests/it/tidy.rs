@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand};
+use noetl_core::properties::Property;
 
 /// What each crate may use of ours in what it ships. An arrow that is not here fails this test.
 const ARROWS: &[(&str, &[&str])] = &[
@@ -137,6 +138,27 @@ fn there_is_no_file_beyond_a_thousand_lines() {
     for file in sources(&root().join("crates")) {
         let lines = std::fs::read_to_string(&file).expect("a source file").lines().count();
         assert!(lines <= 1000, "{} has {lines} lines: look for the seam", file.display());
+    }
+}
+
+/// docs/proof.md explains each promise by its number and name, and names only tests that there are.
+#[test]
+fn every_promise_is_explained_and_every_named_test_exists() {
+    let page = std::fs::read_to_string(root().join("docs/proof.md")).expect("docs/proof.md");
+    for property in Property::ALL {
+        let row = format!("| {} | {} |", property.code(), property.title());
+        assert!(page.contains(&row), "docs/proof.md does not explain `{row}`");
+    }
+    let code: String = sources(&root().join("crates"))
+        .iter()
+        .filter(|file| file.components().any(|part| part.as_os_str() == "tests"))
+        .map(|file| std::fs::read_to_string(file).expect("a source file"))
+        .collect();
+    let words = page.split('`').skip(1).step_by(2);
+    let names =
+        words.filter(|word| word.chars().all(|letter| letter.is_ascii_lowercase() || "_0123456789".contains(letter)));
+    for name in names.filter(|word| word.matches('_').count() > 2) {
+        assert!(code.contains(&format!("fn {name}(")), "docs/proof.md names the test `{name}`, which is not there");
     }
 }
 

@@ -1,0 +1,44 @@
+//! Promises that logs alone do not show: they need to know what people asked for, and how calm the world was.
+
+use noetl_core::playbook::CancelMode;
+use noetl_core::properties::Member;
+
+use crate::people::{BY, Memory};
+use crate::scenario::Scenario;
+
+/// How long the order to stop may take to a worker that is connected, in milliseconds.
+const ORDER_MS_MAX: u64 = 250;
+/// How much longer than its grace a stopped command may take, in milliseconds.
+const STOP_MS_MAX: u64 = 250;
+
+/// C5: in a world where nothing is lost and nobody dies, an interrupt has come to its proof by the end of the grace,
+/// give or take what the order and the stop may take.
+pub(crate) fn bounded_stop(scenario: &Scenario, members: &[Member]) -> Vec<String> {
+    if !scenario.is_calm() {
+        return Vec::new();
+    }
+    let mut broken = Vec::new();
+    for head in members.iter().map(|member| &member.head) {
+        let Some(cancel) = head.cancel.as_ref().filter(|cancel| cancel.mode == CancelMode::Interrupt) else { continue };
+        let took = head.quiesced_at.map(|proof| proof.since_ms(cancel.since));
+        if took.is_none_or(|took| took > cancel.grace_ms + ORDER_MS_MAX + STOP_MS_MAX) {
+            let (id, grace) = (head.execution_id, cancel.grace_ms);
+            broken.push(format!("C5: {id} has come to rest {took:?} ms after the order, with a grace of {grace} ms"));
+        }
+    }
+    broken
+}
+
+/// C9: whatever people have cancelled is what somebody asked for, or below it if that was asked for too.
+pub(crate) fn only_what_was_asked_for(memory: &Memory, members: &[Member]) -> Vec<String> {
+    let mut broken = Vec::new();
+    for head in members.iter().map(|member| &member.head) {
+        let Some(cancel) = head.cancel.as_ref().filter(|cancel| cancel.cancelled_by == BY) else { continue };
+        let (id, named) = (head.execution_id, cancel.requested_execution_id);
+        let asked = memory.asked.iter().any(|asked| asked.0 == named && (asked.1 || named == id));
+        if !asked {
+            broken.push(format!("C9: {id} is cancelled through {named}, and nobody asked for that"));
+        }
+    }
+    broken
+}
