@@ -144,13 +144,12 @@ async fn carried_through(
 ) -> Result<BTreeSet<ExecutionId>, StoreError> {
     let through = |head: &Head| {
         let cancel = head.cancel.as_ref().filter(|cancel| cancel.cascade)?;
-        Some((head.execution_id, cancel.requested_execution_id))
+        Some((head.execution_id, cancel.job_id))
     };
     let mut cascaded: Vec<_> = heads.filter_map(through).collect();
     if !cascaded.is_empty() {
         let open = store.open_cancellations().await?;
-        let is_open = |named: ExecutionId| open.iter().any(|one| one.requested_execution_id == named);
-        cascaded.retain(|(_, named)| !is_open(*named));
+        cascaded.retain(|(_, job)| !open.iter().any(|one| Some(one.cancellation_id) == *job));
     }
     Ok(cascaded.into_iter().map(|(id, _)| id).collect())
 }

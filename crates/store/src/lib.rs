@@ -238,7 +238,7 @@ impl FamilyAction {
 }
 
 /// How long after its last step a job is left to whoever drives it, in milliseconds.
-pub const DRIVE_CLAIM_MS: u64 = 3_000;
+pub const DRIVE_CLAIM_MS: u64 = 1_250;
 
 /// A cancellation, a pause or a resumption that takes more than one commit: a cascade, or a job over a selection.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -1,5 +1,8 @@
 //! `noetl bench cancel`: how long a cancel takes, from the request to the proof.
 
+mod scale;
+mod stock;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -8,7 +11,7 @@ use clap::Args;
 use noetl_core::head::{Head, Status};
 use noetl_core::id::ExecutionId;
 use noetl_core::playbook::CancelMode;
-use noetl_engine::{BulkRequest, CancelRequest, Engine, Filter, Selected, StartRequest, WaitFor};
+use noetl_engine::{CancelRequest, Engine, StartRequest, WaitFor};
 use noetl_store::ListQuery;
 use noetl_store::catalog::ResourceKey;
 use serde::Serialize;
@@ -32,9 +35,15 @@ pub(super) struct Cancel {
     /// Cancels that are measured, per line
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     cancels: u32,
-    /// Executions that are cancelled by one filter
-    #[arg(long, default_value_t = 5_000, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    /// Descendants of the large family that one cascade cancels beside other runs; 0 leaves the line out
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(0..=10_000_000))]
+    family: u32,
+    /// Stale executions that are cancelled by one filter; 0 leaves the line out
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(0..=10_000_000))]
     stale: u32,
+    /// Cancels that meet a short chain at every stage; 0 leaves the line out
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(0..=10_000_000))]
+    races: u32,
     /// Print one line of JSON
     #[arg(short, long)]
     json: bool,
@@ -54,9 +63,13 @@ struct Figures {
     /// One cascade over a family of waiting executions.
     cascade_ms: f64,
     cascade_executions: usize,
+    /// One cascade over a large family, and unrelated runs beside it.
+    large: Option<scale::Cascade>,
     /// One request by filter.
     bulk_executions: usize,
-    bulk_per_second: f64,
+    bulk_per_second: Option<f64>,
+    /// Cancels at every stage of a short chain.
+    races: Option<scale::Races>,
 }
 
 impl Cancel {
@@ -64,10 +77,40 @@ impl Cancel {
         let defect = |what: String| Stop::new(Exit::Defect, what);
         // Without a worker nothing is ever claimed: what is cancelled there waits.
         let waiting = measured_on("waiting", None, async |engine| self.waiting(engine).await).await.map_err(defect)?;
-        let (idle_ms, cascade_ms, bulk_ms) = waiting;
+        let (idle_ms, cascade_ms) = waiting;
         let slots = Some(64);
         let working = measured_on("working", slots, async |engine| self.working(engine).await).await.map_err(defect)?;
         let (busy_ms, interrupt_ms) = working;
+        let large = match self.family {
+            0 => None,
+            family => Some(
+                measured_on("family", None, async |engine| {
+                    scale::prepare(engine).await?;
+                    scale::cascade(engine, family as usize).await
+                })
+                .await
+                .map_err(defect)?,
+            ),
+        };
+        let bulk = match self.stale {
+            0 => None,
+            stale => Some(
+                measured_on("stale", None, async |engine| {
+                    scale::prepare(engine).await?;
+                    scale::bulk(engine, stale as usize).await
+                })
+                .await
+                .map_err(defect)?,
+            ),
+        };
+        let races = match self.races {
+            0 => None,
+            races => Some(
+                measured_on("races", slots, async |engine| scale::races(engine, races as usize).await)
+                    .await
+                    .map_err(defect)?,
+            ),
+        };
         let figures = Figures {
             scenario: "cancel",
             cancels: self.cancels,
@@ -76,8 +119,10 @@ impl Cancel {
             interrupt_ms,
             cascade_ms,
             cascade_executions: FAMILY,
+            large,
             bulk_executions: self.stale as usize,
-            bulk_per_second: (f64::from(self.stale) * 1000.0 / bulk_ms).round(),
+            bulk_per_second: bulk.map(|took| (f64::from(self.stale) / took.as_secs_f64()).round()),
+            races,
         };
         if self.json {
             let line = serde_json::to_string(&figures).map_err(|error| defect(error.to_string()))?;
@@ -85,10 +130,16 @@ impl Cancel {
         } else {
             console::print(&figures.to_text())?;
         }
+        // The one line that is right or wrong, whatever the machine.
+        let escaped = figures.races.as_ref().map_or(0, |races| races.escaped);
+        if escaped > 0 {
+            let what = format!("{escaped} tool(s) started after a cancel that did not list them");
+            return Err(Stop::new(Exit::Failed, what));
+        }
         Ok(Exit::Done)
     }
 
-    async fn waiting(&self, engine: &Arc<Engine>) -> Result<(Percentiles, f64, f64), String> {
+    async fn waiting(&self, engine: &Arc<Engine>) -> Result<(Percentiles, f64), String> {
         for (path, body) in [
             ("bench/one", "{step: start, tool: {kind: noop}, spec: {run_on: worker}}"),
             (
@@ -121,23 +172,7 @@ impl Cancel {
         })
         .await?;
         let cascade = cancel(engine, &CancelRequest { cascade: true, ..order(top) }).await?;
-        for _ in 0..self.stale {
-            start(engine, "bench/one").await?;
-        }
-        let request = BulkRequest {
-            selected: Selected::Matching(Filter { path: Some("bench/one".into()), ..Filter::default() }),
-            how: order(ExecutionId(0)),
-            max: u64::from(self.stale),
-            rate: None,
-            answer_ms: EXECUTION_MS_MAX,
-        };
-        let began = Instant::now();
-        let answer = engine.cancel_matching(&request).await.map_err(|error| error.to_string())?;
-        let bulk = began.elapsed();
-        if answer.cancelled_count != u64::from(self.stale) {
-            return Err(format!("{} of {} were cancelled", answer.cancelled_count, self.stale));
-        }
-        Ok((percentiles(idle), milliseconds(cascade), milliseconds(bulk)))
+        Ok((percentiles(idle), milliseconds(cascade)))
     }
 
     async fn working(&self, engine: &Arc<Engine>) -> Result<(Percentiles, Percentiles), String> {
@@ -260,15 +295,29 @@ impl Figures {
                 of.p50, of.p90, of.p99, of.max
             )
         };
-        [
+        let mut lines = vec![
             format!("{} cancels a line, embedded store, synchronous=FULL", self.cancels),
             line("idle ms", &self.idle_ms),
             line("beside 128 chains ms", &self.busy_ms),
             line("interrupt to proof ms", &self.interrupt_ms),
             format!("  {:<24} {:.2} ms for {} executions", "cascade", self.cascade_ms, self.cascade_executions),
-            format!("  {:<24} {:.0} a second, {} by one filter", "bulk", self.bulk_per_second, self.bulk_executions),
-        ]
-        .join("\n")
-            + "\n"
+        ];
+        if let Some(large) = &self.large {
+            let text = format!("  {:<24} {:.2} ms for {} descendants", "large cascade", large.ms, large.descendants);
+            lines.push(text);
+            lines.push(line("one-step run, idle ms", &large.bystander_idle_ms));
+            lines.push(line("the same beside it ms", &large.bystander_beside_ms));
+        }
+        if let Some(rate) = self.bulk_per_second {
+            lines.push(format!("  {:<24} {rate:.0} a second, {} by one filter", "bulk", self.bulk_executions));
+        }
+        if let Some(races) = &self.races {
+            let scale::Races { cancelled, too_late, in_flight, escaped } = races;
+            lines.push(format!(
+                "  {:<24} {escaped} escaped; {cancelled} cancelled with {in_flight} commands in flight, {too_late} too late",
+                "races"
+            ));
+        }
+        lines.join("\n") + "\n"
     }
 }
