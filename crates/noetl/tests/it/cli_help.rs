@@ -16,7 +16,7 @@ terminals only, and `NO_COLOR` turns them off. `--json` prints documents with so
 ";
 
 /// Every command.
-const COMMANDS: [&str; 65] = [
+const COMMANDS: [&str; 71] = [
     "",
     "run",
     "cancel",
@@ -80,7 +80,13 @@ const COMMANDS: [&str; 65] = [
     "context set-runtime",
     "bench",
     "bench chain",
+    "bench loop",
+    "bench cycle",
     "bench cancel",
+    "bench fanout",
+    "bench python",
+    "bench children",
+    "bench mixed",
     "completions",
 ];
 
