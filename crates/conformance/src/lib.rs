@@ -8,7 +8,6 @@
 pub mod check;
 pub mod client;
 pub mod manifest;
-pub mod not_yet;
 pub mod placeholders;
 pub mod python;
 pub mod run;

@@ -6,8 +6,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use noetl_conformance::not_yet::NotYet;
-use noetl_conformance::run::{self, Counted, Session, Store, Tally};
+use noetl_conformance::run::{self, Session, Store, Tally, Verdict};
 use noetl_conformance::{Fault, manifest, services};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -49,9 +48,6 @@ struct RunArgs {
     /// Run these entries only, and what they build on.
     #[arg(long, value_name = "ID", num_args = 1..)]
     only: Vec<String>,
-    /// Entries that may fail: an id per line; one that passes is an error.
-    #[arg(long, value_name = "FILE")]
-    not_yet: Option<PathBuf>,
     /// Run all entries, and then all of them again on the same server.
     #[arg(long)]
     twice: bool,
@@ -119,10 +115,6 @@ async fn run_entries(args: RunArgs) -> Result<ExitCode, Fault> {
     let folder = absolute(&args.conformance_dir)?;
     let binary = absolute(&args.noetl)?;
     let entries = manifest::load(&folder)?;
-    let not_yet = args.not_yet.as_deref().map(NotYet::load).transpose()?.unwrap_or_default();
-    if let Some(stranger) = not_yet.stranger(entries.iter().map(|entry| entry.id.as_str())) {
-        return Err(Fault(format!("the list of what does not pass yet names `{stranger}`, the manifest does not")));
-    }
     let entries = run::select(entries, &args.only)?;
 
     let mut scratch = tempfile::Builder::new().prefix("noetl-conformance-").tempdir().map_err(scratch_fault)?;
@@ -144,9 +136,9 @@ async fn run_entries(args: RunArgs) -> Result<ExitCode, Fault> {
         }
         for entry in &entries {
             let started = Instant::now();
-            let counted = run::weigh(&entry.id, session.run(entry).await, &not_yet);
-            report(&entry.id, &counted, started.elapsed().as_secs_f64());
-            tally.count(&counted);
+            let verdict = session.run(entry).await;
+            report(&entry.id, &verdict, started.elapsed().as_secs_f64());
+            tally.count(&verdict);
         }
     }
     let ended = session.end().await;
@@ -154,19 +146,15 @@ async fn run_entries(args: RunArgs) -> Result<ExitCode, Fault> {
         println!("FAIL    the server at the end: {fault}");
         tally.failed += 1;
     }
-    if tally.not_yet > 0 {
-        println!("{} of the skipped ran and failed, as the list of what does not pass yet says", tally.not_yet);
-    }
-    println!("{} passed, {} failed, {} skipped", tally.passed, tally.failed, tally.skipped + tally.not_yet);
+    println!("{} passed, {} failed, {} skipped", tally.passed, tally.failed, tally.skipped);
     Ok(if tally.failed == 0 { ExitCode::SUCCESS } else { ExitCode::from(EXIT_FAILED) })
 }
 
-fn report(id: &str, counted: &Counted, seconds: f64) {
-    match counted {
-        Counted::Passed => println!("PASS    {id} ({seconds:.1} s)"),
-        Counted::Failed(reason) => println!("FAIL    {id} ({seconds:.1} s): {reason}"),
-        Counted::NotYet(reason) => println!("NOT YET {id} ({seconds:.1} s): {reason}"),
-        Counted::Skipped(reason) => println!("SKIP    {id}: {reason}"),
+fn report(id: &str, verdict: &Verdict, seconds: f64) {
+    match verdict {
+        Verdict::Passed => println!("PASS    {id} ({seconds:.1} s)"),
+        Verdict::Failed(reason) => println!("FAIL    {id} ({seconds:.1} s): {reason}"),
+        Verdict::Skipped(reason) => println!("SKIP    {id}: {reason}"),
     }
 }
 

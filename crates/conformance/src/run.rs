@@ -13,7 +13,6 @@ use crate::Fault;
 use crate::check::{self, Operator};
 use crate::client::Client;
 use crate::manifest::{Check, Entry, Expected, Requirement, Setup, Subject};
-use crate::not_yet::NotYet;
 use crate::placeholders::Placeholders;
 use crate::python::Python;
 use crate::server::{self, Server};
@@ -66,53 +65,24 @@ pub enum Verdict {
     Skipped(String),
 }
 
-/// How an entry counts, given what was expected of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Counted {
-    /// It passed.
-    Passed,
-    /// It failed, or it passed although the list says that it does not.
-    Failed(String),
-    /// It failed as the list says.
-    NotYet(String),
-    /// It could not be tried.
-    Skipped(String),
-}
-
-/// Weighs a verdict against the list of what does not pass yet.
-pub fn weigh(id: &str, verdict: Verdict, not_yet: &NotYet) -> Counted {
-    match (verdict, not_yet.contains(id)) {
-        (Verdict::Passed, false) => Counted::Passed,
-        (Verdict::Passed, true) => {
-            Counted::Failed("passes, but stands on the list of what does not: remove it from the list".to_owned())
-        }
-        (Verdict::Failed(reason), false) => Counted::Failed(reason),
-        (Verdict::Failed(reason), true) => Counted::NotYet(reason),
-        (Verdict::Skipped(reason), _) => Counted::Skipped(reason),
-    }
-}
-
 /// How many entries went which way.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Passed.
     pub passed: usize,
-    /// Failed unexpectedly.
+    /// Failed.
     pub failed: usize,
-    /// Failed as expected.
-    pub not_yet: usize,
     /// Not tried.
     pub skipped: usize,
 }
 
 impl Tally {
     /// Counts one more.
-    pub fn count(&mut self, counted: &Counted) {
-        match counted {
-            Counted::Passed => self.passed += 1,
-            Counted::Failed(_) => self.failed += 1,
-            Counted::NotYet(_) => self.not_yet += 1,
-            Counted::Skipped(_) => self.skipped += 1,
+    pub fn count(&mut self, verdict: &Verdict) {
+        match verdict {
+            Verdict::Passed => self.passed += 1,
+            Verdict::Failed(_) => self.failed += 1,
+            Verdict::Skipped(_) => self.skipped += 1,
         }
     }
 }
@@ -467,20 +437,6 @@ mod tests {
         assert_eq!(selected(&["c"]).unwrap(), ["a", "b", "c"]);
         assert_eq!(selected(&["d", "a"]).unwrap(), ["a", "d"]);
         assert_eq!(selected(&["e"]).unwrap_err().0, "the manifest has no entry `e`");
-    }
-
-    #[test]
-    fn the_list_turns_failures_into_known_ones_and_passes_into_errors() {
-        let list = NotYet::parse("a\n").unwrap();
-        let failed = || Verdict::Failed("why".to_owned());
-        let skipped = || Verdict::Skipped("what".to_owned());
-        assert_eq!(weigh("a", failed(), &list), Counted::NotYet("why".to_owned()));
-        assert_eq!(weigh("b", failed(), &list), Counted::Failed("why".to_owned()));
-        assert_eq!(weigh("b", Verdict::Passed, &list), Counted::Passed);
-        assert_eq!(weigh("a", skipped(), &list), Counted::Skipped("what".to_owned()));
-        assert_eq!(weigh("b", skipped(), &list), Counted::Skipped("what".to_owned()));
-        let Counted::Failed(reason) = weigh("a", Verdict::Passed, &list) else { panic!("a listed entry passed") };
-        assert!(reason.contains("remove it from the list"));
     }
 
     #[test]

@@ -105,8 +105,19 @@ pub struct Hand {
 /// Playbooks at hand, and those that turned out to be missing.
 #[derive(Debug, Default)]
 pub struct Books {
-    /// By path and version (`None` = the newest): the entry, or `None` when the catalog has none.
-    pub known: std::collections::BTreeMap<(Arc<str>, Option<i64>), Option<Book>>,
+    /// The entry, or `None` when the catalog has none.
+    pub known: std::collections::BTreeMap<BookKey, Option<Book>>,
+}
+
+/// How a playbook task names a playbook.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum BookKey {
+    /// By path, the newest version.
+    Newest(Arc<str>),
+    /// By path and version.
+    Version(Arc<str>, i64),
+    /// By its id in the catalog.
+    Id(CatalogId),
 }
 
 /// A playbook version in the catalog.
@@ -138,8 +149,8 @@ pub enum Refusal {
 pub struct Needs {
     /// Large results, by reference.
     pub results: Vec<String>,
-    /// Playbooks, by path and version.
-    pub playbooks: Vec<(Arc<str>, Option<i64>)>,
+    /// Playbooks, as they are named.
+    pub playbooks: Vec<BookKey>,
 }
 
 /// A request to start an execution.

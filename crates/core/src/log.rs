@@ -25,6 +25,9 @@ pub struct LogLine {
     pub command_id: CommandId,
     /// Step name.
     pub step: Arc<str>,
+    /// Which iteration of its loop, from 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub iteration: Option<u32>,
     /// Task label within the step.
     pub task: Arc<str>,
     /// Which execution of the task, from 1.

@@ -19,7 +19,7 @@ use self::policy::Verdict;
 use self::state::State;
 use crate::event::Write;
 use crate::expr::{ExprError, Library, Scope};
-use crate::id::{CommandId, ExecutionId};
+use crate::id::{CatalogId, CommandId, ExecutionId};
 use crate::playbook::{KeychainEntry, Playbook, Step, Task};
 use crate::result::json_size;
 use crate::secret::keychain::{self, Plan};
@@ -229,6 +229,7 @@ impl Pipeline {
                     execution_id: place.execution_id,
                     command_id: place.command_id,
                     step: Arc::clone(&place.step.name),
+                    iteration: self.work.iteration.as_ref().map(|iteration| iteration.index),
                     label: Arc::clone(&task.label),
                     kind: Arc::clone(&task.kind),
                     config,
@@ -483,9 +484,22 @@ fn child_request(
 ) -> Result<ChildRequest, Box<ToolError>> {
     let refuse = |code: &str, message: &str| Err(Box::new(ToolError::hard(ErrorKind::Config, code, message)));
     let text = |key: &str| config.get(key).and_then(Value::as_str).filter(|text| !text.is_empty());
-    let Some(path) = text("path").or_else(|| text("catalog_path")) else {
-        return refuse("PLAYBOOK_PATH", "a playbook task needs `path`, and here it is empty");
+    let catalog_id = match config.get("catalog_id") {
+        None | Some(Value::Null) => None,
+        Some(Value::Number(number)) => number.as_i64(),
+        Some(Value::String(text)) if text.is_empty() => None,
+        Some(Value::String(text)) => match text.parse() {
+            Ok(id) => Some(id),
+            Err(_) => return refuse("PLAYBOOK_ID", &format!("`catalog_id: {text}` is no number")),
+        },
+        Some(Value::Bool(_) | Value::Array(_) | Value::Object(_)) => {
+            return refuse("PLAYBOOK_ID", "`catalog_id` must be a number");
+        }
     };
+    let path = text("path").or_else(|| text("catalog_path")).unwrap_or_default();
+    if path.is_empty() && catalog_id.is_none() {
+        return refuse("PLAYBOOK_PATH", "a playbook task needs `path` or `catalog_id`, and here both are empty");
+    }
     let version = match config.get("version") {
         None | Some(Value::Null) => None,
         Some(Value::Number(number)) => number.as_i64(),
@@ -501,7 +515,14 @@ fn child_request(
         }
     };
     let return_step = text("return_step").or_else(|| text("result_step")).map(Into::into);
-    Ok(ChildRequest { path: path.into(), version, input, return_step, timeout_ms })
+    Ok(ChildRequest {
+        path: path.into(),
+        version,
+        catalog_id: catalog_id.map(CatalogId),
+        input,
+        return_step,
+        timeout_ms,
+    })
 }
 
 /// Gives the whole data of a stored result, or says which one is to be loaded.

@@ -18,6 +18,9 @@ pub struct ToolCall {
     pub command_id: CommandId,
     /// Step name, for logs and for the tool's own `step` global.
     pub step: Arc<str>,
+    /// Which iteration of the step's loop, from 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub iteration: Option<u32>,
     /// Task label within the step's pipeline.
     pub label: Arc<str>,
     /// Tool kind: `python`, `shell`, `http`, …

@@ -199,10 +199,13 @@ pub enum Awaited {
 /// A sub-playbook to start.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ChildRequest {
-    /// Catalog path.
+    /// Catalog path; empty when only the id says which playbook.
     pub path: Arc<str>,
     /// Catalog version; `None` = the newest.
     pub version: Option<i64>,
+    /// The entry's id, which counts before path and version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub catalog_id: Option<CatalogId>,
     /// Its payload.
     pub input: Map<String, Value>,
     /// The step whose data is wanted.

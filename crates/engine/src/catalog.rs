@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use noetl_core::diag::Diagnostic;
-use noetl_core::execution::{Book, Books, Needs};
+use noetl_core::execution::{Book, BookKey, Books, Needs};
 use noetl_core::expr::Library;
 use noetl_core::id::CatalogId;
 use noetl_core::playbook::{self, Playbook};
@@ -157,18 +157,20 @@ impl Engine {
             return Ok(());
         }
         let mut books = Books { known: stock.books.known.clone() };
-        for (path, version) in needs.playbooks {
-            let key = match version {
-                Some(version) => ResourceKey::Version(Arc::clone(&path), version),
-                None => ResourceKey::Latest(Arc::clone(&path)),
-            };
-            let entry = self.entry_named(key).await?;
+        for key in needs.playbooks {
+            let entry = self
+                .entry_named(match &key {
+                    BookKey::Newest(path) => ResourceKey::Latest(Arc::clone(path)),
+                    BookKey::Version(path, version) => ResourceKey::Version(Arc::clone(path), *version),
+                    BookKey::Id(catalog_id) => ResourceKey::Id(*catalog_id),
+                })
+                .await?;
             // One that can not be compiled any more is as good as none.
             let book = entry.and_then(|entry| {
                 let playbook = Arc::clone(entry.playbook.as_ref().ok()?);
                 Some(Book { catalog_id: entry.resource.catalog_id, version: entry.resource.version, playbook })
             });
-            books.known.insert((path, version), book);
+            books.known.insert(key, book);
         }
         stock.books = Arc::new(books);
         Ok(())

@@ -45,6 +45,7 @@ pub struct Printer {
     execution_id: ExecutionId,
     command_id: CommandId,
     step: Arc<str>,
+    iteration: Option<u32>,
     task: Arc<str>,
     attempt: u32,
 }
@@ -56,6 +57,7 @@ impl Printer {
             execution_id: call.execution_id,
             command_id: call.command_id,
             step: Arc::clone(&call.step),
+            iteration: call.iteration,
             task: Arc::clone(&call.label),
             attempt: call.attempt,
         }
@@ -190,6 +192,7 @@ impl LogPost {
             execution_id: printer.execution_id,
             command_id: printer.command_id,
             step: Arc::clone(&printer.step),
+            iteration: printer.iteration,
             task: Arc::clone(&printer.task),
             attempt: printer.attempt,
             stream,
@@ -412,6 +415,7 @@ mod tests {
             execution_id: ExecutionId(1),
             command_id: CommandId(command),
             step: "step".into(),
+            iteration: None,
             task: "task".into(),
             attempt: 1,
         }

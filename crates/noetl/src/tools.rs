@@ -8,12 +8,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use noetl_core::id::ExecutionId;
 use noetl_core::log::LogStream;
-use noetl_core::secret::keychain::Wanted;
+use noetl_core::secret::keychain::{TokenRequest, Wanted};
 use noetl_core::secret::{Credential, PieceMask};
 use noetl_core::tool::{ToolCall, ToolError, ToolOutcome};
 use noetl_engine::worker::{CommandSecrets, Stop, Tools};
 use noetl_tools::{LINE_BYTES_MAX, LogSink, Outside, Secrets, StopHandle, Stream, Toolbox, stop_line};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::logs::{LogPost, Printer};
 
@@ -30,6 +30,8 @@ pub struct Printed<'a> {
     pub execution_id: ExecutionId,
     /// Step name.
     pub step: &'a str,
+    /// Which iteration of its loop, from 0.
+    pub iteration: Option<u32>,
     /// Task label within the step.
     pub label: &'a str,
     /// Standard output or standard error.
@@ -73,6 +75,7 @@ impl Tools for Hands {
             output: self.output.clone(),
             execution_id: call.execution_id,
             step: Arc::clone(&call.step),
+            iteration: call.iteration,
             label: Arc::clone(&call.label),
             secrets: Arc::clone(secrets),
             pieces: Mutex::default(),
@@ -105,6 +108,10 @@ impl Secrets for Given<'_> {
     async fn credential(&self, alias: &str) -> Result<Credential, ToolError> {
         self.secrets.usable(self.hands, alias).await
     }
+
+    async fn token(&self, request: TokenRequest) -> Result<Map<String, Value>, ToolError> {
+        self.secrets.granted(self.hands, request).await
+    }
 }
 
 /// Passes stop orders on, for as long as the tool runs.
@@ -120,6 +127,7 @@ struct Sink {
     output: Option<Output>,
     execution_id: ExecutionId,
     step: Arc<str>,
+    iteration: Option<u32>,
     label: Arc<str>,
     secrets: Arc<CommandSecrets>,
     /// What may be the beginning of a secret in a line that was cut, by stream.
@@ -161,7 +169,14 @@ impl Sink {
         };
         self.post.line(&self.printer, log_stream, line);
         if let Some(output) = &self.output {
-            output(Printed { execution_id: self.execution_id, step: &self.step, label: &self.label, stream, line });
+            output(Printed {
+                execution_id: self.execution_id,
+                step: &self.step,
+                iteration: self.iteration,
+                label: &self.label,
+                stream,
+                line,
+            });
         }
     }
 }

@@ -397,6 +397,7 @@ impl Stores {
                     execution_id,
                     command_id: CommandId(1),
                     step: format!("s{}", serial % 2).into(),
+                    iteration: u32::try_from(serial % 3).ok().filter(|iteration| *iteration > 0),
                     task: "task".into(),
                     attempt: 1,
                     stream: LogStream::Stdout,

@@ -79,6 +79,8 @@ pub struct ToolboxConfig {
     pub secrets_dir: Option<PathBuf>,
     /// Working directory of tools; relative `cwd` and script paths start here.
     pub directory: PathBuf,
+    /// Where the server answers that commands come from, as code is told; `None` = at no address of its own.
+    pub server_url: Option<String>,
     /// How to start a process supervisor.
     pub supervisor: SupervisorCommand,
     /// Between the polite stop and the kill of a tool whose time is over.
@@ -136,6 +138,7 @@ pub(crate) struct Settings {
     pub(crate) expose_env: Vec<String>,
     pub(crate) secrets_dir: Option<PathBuf>,
     pub(crate) directory: PathBuf,
+    pub(crate) server_url: Option<String>,
     pub(crate) supervisor: SupervisorCommand,
     pub(crate) timeout_grace: Duration,
     pub(crate) cgroups: bool,
@@ -165,6 +168,7 @@ impl Toolbox {
             expose_env: config.expose_env,
             secrets_dir: config.secrets_dir,
             directory,
+            server_url: config.server_url,
             supervisor: config.supervisor,
             timeout_grace: config.timeout_grace,
             cgroups: config.cgroups,

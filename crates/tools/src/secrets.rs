@@ -2,7 +2,9 @@
 
 use async_trait::async_trait;
 pub use noetl_core::secret::Credential;
+use noetl_core::secret::keychain::TokenRequest;
 use noetl_core::tool::{ErrorKind, ToolError};
+use serde_json::{Map, Value};
 
 /// Hands credentials to a running tool.
 #[async_trait]
@@ -12,6 +14,15 @@ pub trait Secrets: Send + Sync {
     /// # Errors
     /// An alias that is not registered is a hard error, see [`unknown_credential`]; so is one that may not be had.
     async fn credential(&self, alias: &str) -> Result<Credential, ToolError>;
+
+    /// Returns what the issuer answers to a request for a token: one that is kept, while it is good, else a new one.
+    ///
+    /// # Errors
+    /// If the issuer gives none. Whoever can ask no issuer refuses.
+    async fn token(&self, request: TokenRequest) -> Result<Map<String, Value>, ToolError> {
+        let message = format!("a token from {} can not be had here", request.endpoint);
+        Err(ToolError::hard(ErrorKind::Auth, "AUTH_NOT_CONFIGURED", message))
+    }
 }
 
 /// A place without credentials.

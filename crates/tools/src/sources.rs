@@ -160,6 +160,7 @@ mod tests {
             expose_env: vec!["CARGO_PKG_NAME".to_owned()],
             secrets_dir: Some(home.to_owned()),
             directory: home.to_owned(),
+            server_url: None,
             supervisor: SupervisorCommand::this_executable(["none"]),
             timeout_grace: crate::TIMEOUT_GRACE,
             cgroups: false,

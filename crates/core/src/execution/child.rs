@@ -1,29 +1,37 @@
 //! Sub-playbooks: a child is born in its parent's append, under the parent's lock.
 
+use std::sync::Arc;
+
 use crate::event::Parent;
 use crate::execution::draft::{Draft, Halt};
 use crate::execution::start::{StartRefusal, bear};
-use crate::execution::{Env, Needs, Start, StartParent};
+use crate::execution::{BookKey, Env, Needs, Start, StartParent};
 use crate::id::{CommandId, ExecutionId};
 use crate::tool::{ErrorKind, ToolError};
 use crate::work::ChildRequest;
 
 impl Draft {
-    /// Gives birth to a child that `command_id` waits for, or says why there can be none.
+    /// Gives birth to a child that `command_id` waits for, and returns its path too; or says why there can be none.
     pub(super) fn start_child(
         &mut self,
         request: &ChildRequest,
         command_id: CommandId,
         env: &mut Env<'_>,
-    ) -> Result<Result<ExecutionId, ToolError>, Halt> {
-        let key = (request.path.clone(), request.version);
+    ) -> Result<Result<(ExecutionId, Arc<str>), ToolError>, Halt> {
+        let path = Arc::clone(&request.path);
+        let key = match (request.catalog_id, request.version) {
+            (Some(catalog_id), _) => BookKey::Id(catalog_id),
+            (None, Some(version)) => BookKey::Version(path, version),
+            (None, None) => BookKey::Newest(path),
+        };
         let Some(known) = env.books.known.get(&key) else {
             return Err(Halt::Needs(Needs { playbooks: vec![key], ..Needs::default() }));
         };
         let Some(book) = known.clone() else {
-            let message = match request.version {
-                Some(version) => format!("the catalog has no version {version} of playbook `{}`", request.path),
-                None => format!("the catalog has no playbook `{}`", request.path),
+            let message = match key {
+                BookKey::Version(path, version) => format!("the catalog has no version {version} of playbook `{path}`"),
+                BookKey::Newest(path) => format!("the catalog has no playbook `{path}`"),
+                BookKey::Id(catalog_id) => format!("the catalog has no entry {catalog_id}"),
             };
             return Ok(Err(ToolError::hard(ErrorKind::NotFound, "PLAYBOOK_UNKNOWN", message)));
         };
@@ -48,7 +56,7 @@ impl Draft {
         match bear(&start, &book.playbook, env) {
             Ok(birth) => {
                 self.out.children.push(birth);
-                Ok(Ok(start.execution_id))
+                Ok(Ok((start.execution_id, Arc::clone(&book.playbook.path))))
             }
             Err(StartRefusal::Needs(needs)) => Err(Halt::Needs(needs)),
             Err(refusal @ StartRefusal::TooDeep { .. }) => {

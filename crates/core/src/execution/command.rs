@@ -224,7 +224,7 @@ impl Draft {
                 // The parent's command must have its id before the child is born: it is the child's upward edge.
                 let command_id = run.command.map_or_else(|| CommandId(env.ids.next(env.now)), |held| held.command_id);
                 match self.start_child(request, command_id, env)? {
-                    Ok(execution_id) => Some((command_id, execution_id)),
+                    Ok((execution_id, path)) => Some((command_id, Wait::Child { execution_id, path })),
                     Err(error) => return Ok(Some((error, ctx))),
                 }
             }
@@ -233,7 +233,8 @@ impl Draft {
         let held = match run.command {
             Some(held) => held,
             None => {
-                let command_id = child.map_or_else(|| CommandId(env.ids.next(env.now)), |(command_id, _)| command_id);
+                let born = child.as_ref().map(|(command_id, _)| *command_id);
+                let command_id = born.unwrap_or_else(|| CommandId(env.ids.next(env.now)));
                 self.emit_issued(*run, command_id, env);
                 Held { command_id, epoch: 1, row: None }
             }
@@ -245,9 +246,9 @@ impl Draft {
         }
         let continuation = Arc::new(continuation);
         let (wait, until) = match (wait, child) {
-            (Awaited::Child(request), Some((_, execution_id))) => {
+            (Awaited::Child(request), Some((_, wait))) => {
                 let until = request.timeout_ms.map(|ms| env.now.plus_ms(ms));
-                (Wait::Child { execution_id, path: request.path }, until)
+                (wait, until)
             }
             (Awaited::Delay { ms }, _) => {
                 let until = env.now.plus_ms(ms);

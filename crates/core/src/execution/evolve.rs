@@ -138,7 +138,7 @@ impl Execution {
                 if let Some(visit) = self.visit_mut(&call.step, call.visit) {
                     match (call.iteration, &mut visit.looping) {
                         (Some(index), Some(looping)) => Arc::make_mut(looping).end(index, outcome),
-                        _ => visit.call = Some(outcome),
+                        (None, _) | (Some(_), None) => visit.call = Some(outcome),
                     }
                 }
             }

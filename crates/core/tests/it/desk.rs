@@ -12,7 +12,7 @@ use noetl_core::control::stop;
 use noetl_core::event::{Event, Recorded, row};
 use noetl_core::execution::draft::{Draft, StartRefusal, start};
 use noetl_core::execution::state::Execution;
-use noetl_core::execution::{Book, Books, Env, Input, Needs, Refusal, Start};
+use noetl_core::execution::{Book, BookKey, Books, Env, Input, Needs, Refusal, Start};
 use noetl_core::expr::Library;
 use noetl_core::head::{CommandRow, CommandState, Head, HeadView, Holder, Status};
 use noetl_core::id::{CatalogId, CommandId, EventId, ExecutionId, IdSource, SessionId};
@@ -90,7 +90,8 @@ impl Desk {
             };
             let catalog_id = CatalogId(number as i64 + 1);
             let book = Book { catalog_id, version: 1, playbook: Arc::clone(&playbook) };
-            desk.books.known.insert((Arc::clone(&playbook.path), None), Some(book));
+            desk.books.known.insert(BookKey::Newest(Arc::clone(&playbook.path)), Some(book.clone()));
+            desk.books.known.insert(BookKey::Id(catalog_id), Some(book));
             desk.playbooks.insert(catalog_id, playbook);
         }
         desk

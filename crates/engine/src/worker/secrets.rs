@@ -20,6 +20,8 @@ use crate::worker::Tools;
 const ASKS_MAX: u32 = 5;
 /// Before the second time; then twice as long each time, in milliseconds.
 const ASK_PAUSE_MS: u64 = 100;
+/// The name under which tokens are kept that no credential describes.
+const INLINE: &str = "auth";
 
 /// A command's way to secrets, for as long as it runs. Nothing that it brings outlives the command.
 pub struct CommandSecrets {
@@ -149,16 +151,21 @@ impl CommandSecrets {
         let is_oauth = credential.kind.to_ascii_lowercase().contains("oauth");
         let request = TokenRequest::of_credential(&credential.data).filter(|_| is_oauth && !has_token);
         let Some(request) = request else { return Ok(credential) };
-        let under = KeptUnder {
-            name: Arc::clone(&credential.name),
-            kind: "oauth2".into(),
-            scope: "global".into(),
-            catalog_id: CatalogId(0),
-            digest: request.digest(),
-        };
+        let under = for_all(&credential.name, &request);
         let mut data = (*credential.data).clone();
         data.extend(self.issued(tools, &under, request).await?);
         Ok(Credential { data: Arc::new(data), ..credential })
+    }
+
+    /// Returns the token for a request that a tool makes of its own configuration; one that is kept, while it is good.
+    ///
+    /// # Errors
+    /// If the issuer gives no token.
+    pub async fn granted(&self, tools: &dyn Tools, request: TokenRequest) -> Result<Map<String, Value>, ToolError> {
+        // What a playbook says in clear is no secret any more, but nobody needs to read it in a log as well.
+        hold(&self.mask).add_data(&keychain::secret_part(&request.data));
+        let under = for_all(&INLINE.into(), &request);
+        self.issued(tools, &under, request).await
     }
 
     /// Returns a token that is kept, else a new one, which is kept from now on.
@@ -189,6 +196,17 @@ impl CommandSecrets {
             tracing::debug!(%error, "a token could not be kept");
         }
         Ok(answer)
+    }
+}
+
+/// Returns under what a token is kept that every execution may use: the digest tells requests apart.
+fn for_all(name: &Arc<str>, request: &TokenRequest) -> KeptUnder {
+    KeptUnder {
+        name: Arc::clone(name),
+        kind: "oauth2".into(),
+        scope: "global".into(),
+        catalog_id: CatalogId(0),
+        digest: request.digest(),
     }
 }
 

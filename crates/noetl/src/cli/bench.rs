@@ -2,7 +2,11 @@
 
 mod cancel;
 mod grow;
+mod histogram;
+mod load;
+mod target;
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -16,8 +20,10 @@ use serde::Serialize;
 use serde_json::Map;
 
 use self::grow::{Grow, What};
+use self::load::Load;
 use super::console;
 use super::stop::{Exit, Stop};
+use super::target::Globals;
 use crate::clock;
 use crate::embed::{DataDir, Role};
 use crate::server::node::{Node, NodeOptions, WorkerSettings};
@@ -25,7 +31,9 @@ use crate::server::node::{Node, NodeOptions, WorkerSettings};
 /// Longest wait for one execution of a benchmark, in milliseconds.
 const EXECUTION_MS_MAX: u64 = 60_000;
 
-/// Measures the engine on an embedded store of its own
+/// Measures the engine on an embedded store of its own, or a server that --server-url names
+///
+/// A server is loaded by fanout, python, children and mixed; the others need an engine of their own.
 #[derive(Debug, Args)]
 pub struct Bench {
     #[command(subcommand)]
@@ -40,6 +48,14 @@ enum Scenario {
     Loop(Grow),
     /// A cycle: what a round costs when there are many
     Cycle(Grow),
+    /// Branches from one step to a join
+    Fanout(Load),
+    /// Python steps, beside steps that do nothing
+    Python(Load),
+    /// Sub-playbooks, many at once
+    Children(Load),
+    /// Chains, branches, sub-playbooks and python, in turn
+    Mixed(Load),
     /// Cancels: alone, beside a load, of what runs, of a family, of many at once
     Cancel(cancel::Cancel),
 }
@@ -125,8 +141,12 @@ impl On {
 
 impl Bench {
     /// Runs the scenario and prints its figures.
-    pub async fn run(self) -> Result<Exit, Stop> {
+    pub async fn run(self, globals: &Globals) -> Result<Exit, Stop> {
         match self.scenario {
+            Scenario::Fanout(load) => load.run(globals, load::Scenario::Fanout).await,
+            Scenario::Python(load) => load.run(globals, load::Scenario::Python).await,
+            Scenario::Children(load) => load.run(globals, load::Scenario::Children).await,
+            Scenario::Mixed(load) => load.run(globals, load::Scenario::Mixed).await,
             Scenario::Chain(chain) => chain.run().await,
             Scenario::Loop(grow) => grow.run(What::Loop).await,
             Scenario::Cycle(grow) => grow.run(What::Cycle).await,
@@ -208,15 +228,20 @@ async fn measured_on<T>(
     slots: Option<u32>,
     measure: impl AsyncFnOnce(&Arc<Engine>) -> Result<T, String>,
 ) -> Result<T, String> {
-    let directory = std::env::temp_dir().join(format!("noetl-bench-{name}-{}", std::process::id()));
+    let directory = directory(name);
     let measured = measured_in(&directory, slots, measure).await;
     // Whatever happened, nothing is left behind.
     std::fs::remove_dir_all(&directory).ok();
     measured
 }
 
+/// Returns where the node of that name keeps its state.
+fn directory(name: &str) -> PathBuf {
+    std::env::temp_dir().join(format!("noetl-bench-{name}-{}", std::process::id()))
+}
+
 async fn measured_in<T>(
-    directory: &std::path::Path,
+    directory: &Path,
     slots: Option<u32>,
     measure: impl AsyncFnOnce(&Arc<Engine>) -> Result<T, String>,
 ) -> Result<T, String> {

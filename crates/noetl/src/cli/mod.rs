@@ -198,7 +198,7 @@ impl Command {
             Command::Db(db) => db.run(globals).await,
             Command::Credential(credential) => credential.run(globals).await,
             Command::Context(contexts) => contexts.run(globals),
-            Command::Bench(bench) => bench.run().await,
+            Command::Bench(bench) => bench.run(globals).await,
             Command::Completions(completions) => completions.run(),
             Command::Exec(run) => {
                 console::note("'exec' is a deprecated alias for 'run'");

@@ -31,6 +31,8 @@ pub enum Plan {
         path: String,
         /// `None` = the newest.
         version: Option<i64>,
+        /// What the catalog has there, once somebody has looked.
+        playbook: Option<Box<Playbook>>,
     },
     /// A catalog id.
     Id(String),
@@ -50,7 +52,7 @@ impl Plan {
             }
             Reference::Catalog { path, version } => {
                 no_target(target)?;
-                Ok(Plan::Catalog { path, version })
+                Ok(Plan::Catalog { path, version, playbook: None })
             }
             Reference::Id(id) => {
                 no_target(target)?;
@@ -72,8 +74,8 @@ impl Plan {
     pub fn what(&self) -> String {
         match self {
             Plan::File { path, .. } => format!("File: {}", path.display()),
-            Plan::Catalog { path, version: Some(version) } => format!("Catalog: {path} version {version}"),
-            Plan::Catalog { path, version: None } => format!("Catalog: {path}"),
+            Plan::Catalog { path, version: Some(version), .. } => format!("Catalog: {path} version {version}"),
+            Plan::Catalog { path, version: None, .. } => format!("Catalog: {path}"),
             Plan::Id(id) => format!("DB ID: {id}"),
         }
     }
@@ -92,19 +94,7 @@ impl Plan {
                     request.insert("version".into(), json!(version));
                 }
             }
-            Plan::Catalog { path, version } => {
-                request.insert("path".into(), json!(path));
-                if let Some(version) = version {
-                    request.insert("version".into(), json!(version));
-                }
-            }
-            // A server of another make may know other ids, and reads them where we read paths.
-            Plan::Id(id) if id.bytes().all(|byte| byte.is_ascii_digit()) => {
-                request.insert("catalog_id".into(), json!(id));
-            }
-            Plan::Id(id) => {
-                request.insert("path".into(), json!(id));
-            }
+            Plan::Catalog { .. } | Plan::Id(_) => request = self.named(),
         }
         request.insert("workload".into(), Value::Object(workload.clone()));
         request.insert("resource_kind".into(), json!("playbook"));
@@ -114,9 +104,49 @@ impl Plan {
         Ok(Value::Object(request))
     }
 
-    /// Returns the steps of a file, one line each: `start (python) -> end, again`.
+    /// Returns how a request names it.
+    fn named(&self) -> Map<String, Value> {
+        let mut named = Map::new();
+        match self {
+            Plan::File { playbook, .. } => {
+                named.insert("path".into(), json!(&*playbook.path));
+            }
+            Plan::Catalog { path, version, .. } => {
+                named.insert("path".into(), json!(path));
+                if let Some(version) = version {
+                    named.insert("version".into(), json!(version));
+                }
+            }
+            // A server of another make may know other ids, and reads them where we read paths.
+            Plan::Id(id) if id.bytes().all(|byte| byte.is_ascii_digit()) => {
+                named.insert("catalog_id".into(), json!(id));
+            }
+            Plan::Id(id) => {
+                named.insert("path".into(), json!(id));
+            }
+        }
+        named
+    }
+
+    /// Looks up what the catalog has under the name, down to the version that would run.
+    pub async fn look_up(&self, link: &mut Link) -> Result<Plan, Stop> {
+        let body = Value::Object(self.named());
+        let answer = link.ask(|client| client.post(&["catalog", "resource"]).body(body.clone())).await?;
+        if answer.status.as_u16() == 404 {
+            return Err(refusal::of(&answer).hint("register it first with `noetl register FILE`, or name a file"));
+        }
+        let entry = refusal::expect(&answer)?;
+        let text = |key: &str| document::text(&entry, key).unwrap_or_default();
+        let playbook = Box::new(compile(Path::new(text("path")), text("content"))?);
+        let version = document::count(&entry, "version").and_then(|version| i64::try_from(version).ok());
+        Ok(Plan::Catalog { path: text("path").to_owned(), version, playbook: Some(playbook) })
+    }
+
+    /// Returns the steps of what is known, one line each: `start (python) -> end, again`.
     pub fn steps(&self) -> Vec<String> {
-        let Plan::File { playbook, .. } = self else { return Vec::new() };
+        let (Plan::File { playbook, .. } | Plan::Catalog { playbook: Some(playbook), .. }) = self else {
+            return Vec::new();
+        };
         playbook
             .steps
             .iter()

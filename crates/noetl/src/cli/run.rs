@@ -96,7 +96,7 @@ impl Run {
         let reference = reference::resolve(&self.reference, self.version.as_deref(), std::path::Path::is_file);
         let plan = Plan::of(reference, self.target.as_deref())?;
         if self.dry_run {
-            return self.say_plan(runtime, &plan, &workload);
+            return self.say_plan(globals, runtime, &plan, &workload).await;
         }
         match runtime {
             Runtime::Distributed => self.submit(globals, &plan, &workload).await,
@@ -104,7 +104,26 @@ impl Run {
         }
     }
 
-    fn say_plan(&self, runtime: Runtime, plan: &Plan, workload: &Map<String, Value>) -> Result<Exit, Stop> {
+    async fn say_plan(
+        &self,
+        globals: &Globals,
+        runtime: Runtime,
+        plan: &Plan,
+        workload: &Map<String, Value>,
+    ) -> Result<Exit, Stop> {
+        let found = match plan {
+            Plan::File { .. } => None,
+            Plan::Catalog { .. } | Plan::Id(_) => {
+                let mut link = match runtime {
+                    Runtime::Distributed => to_server(globals).await?,
+                    Runtime::Local | Runtime::Auto => Link::to_directory(globals, Mode::Look)?,
+                };
+                let found = plan.look_up(&mut link).await;
+                link.close().await;
+                Some(found?)
+            }
+        };
+        let plan = found.as_ref().unwrap_or(plan);
         let steps = plan.steps();
         if self.json {
             let plan = json!({
@@ -119,11 +138,9 @@ impl Run {
         if !workload.is_empty() {
             out.push_str(&format!("  Workload: {}\n", text::compact(&Value::Object(workload.clone()))));
         }
-        if !steps.is_empty() {
-            out.push_str(&format!("  Playbook: {}\n  Steps:\n", clean(&plan.name())));
-            for step in steps {
-                out.push_str(&format!("    {step}\n"));
-            }
+        out.push_str(&format!("  Playbook: {}\n  Steps:\n", clean(&plan.name())));
+        for step in steps {
+            out.push_str(&format!("    {step}\n"));
         }
         console::print(&out)?;
         Ok(Exit::Done)
@@ -174,13 +191,7 @@ impl Run {
 
     /// Submits to a server.
     async fn submit(&self, globals: &Globals, plan: &Plan, workload: &Map<String, Value>) -> Result<Exit, Stop> {
-        let mut link = match globals.target()? {
-            // Nobody was named and a server owns the data directory: that server is meant.
-            super::target::Target::Directory { fallback: None, .. } if Link::owner_lives(globals).await? => {
-                Link::new(globals, Mode::Look)?
-            }
-            _ => Link::to_server(globals)?,
-        };
+        let mut link = to_server(globals).await?;
         self.note_elsewhere();
         let request = plan.request(&mut link, workload, self.strict).await?;
         if !self.json {
@@ -262,10 +273,22 @@ impl Run {
     }
 }
 
+/// Returns the way to the server that is meant.
+async fn to_server(globals: &Globals) -> Result<Link, Stop> {
+    match globals.target()? {
+        // Nobody was named and a server owns the data directory: that server is meant.
+        super::target::Target::Directory { fallback: None, .. } if Link::owner_lives(globals).await? => {
+            Link::new(globals, Mode::Look)
+        }
+        super::target::Target::Directory { .. } | super::target::Target::Server(_) => Link::to_server(globals),
+    }
+}
+
 /// Shows what tools print, as they print it.
 fn tool_output() -> Output {
     Arc::new(|printed: Printed<'_>| {
-        console::note(&format!("   {DIM}{} |{DIM:#} {}", clean(printed.step), clean(printed.line)));
+        let iteration = printed.iteration.map(|index| format!("[{index}]")).unwrap_or_default();
+        console::note(&format!("   {DIM}{}{iteration} |{DIM:#} {}", clean(printed.step), clean(printed.line)));
     })
 }
 

@@ -127,13 +127,14 @@ async fn run(globals: &Globals, args: RunArgs) -> Result<Exit, Stop> {
         None => None,
     };
     telemetry::init(LogOptions { json: args.log_json, filter: None, file }).map_err(Stop::usage)?;
-    let (transport, place) = transport(globals, args.insecure)?;
+    let Way { transport, place, url } = way(globals, args.insecure)?;
     let mut settings = WorkerSettings {
         slots: args.slots,
         pools: args.pool.iter().map(|pool| Arc::from(pool.as_str())).collect(),
         drain: args.drain,
         python: args.python,
         secrets_dir: args.secrets_dir,
+        server_url: url,
         ..WorkerSettings::default()
     };
     if let Some(name) = args.name {
@@ -333,14 +334,24 @@ fn refuse(error: &TransportError) -> Stop {
     }
 }
 
-/// Returns the way to the servers that are meant, and what to call them.
-fn transport(globals: &Globals, insecure: bool) -> Result<(Arc<dyn Transport>, String), Stop> {
+/// The way to the servers that are meant.
+struct Way {
+    transport: Arc<dyn Transport>,
+    /// What to call them.
+    place: String,
+    /// The first one's address, if it has one.
+    url: Option<String>,
+}
+
+fn way(globals: &Globals, insecure: bool) -> Result<Way, Stop> {
     match servers(globals, insecure)? {
         Servers::Socket(socket) => {
             let transport = HttpTransport::to_socket(&socket).map_err(|error| refuse(&error))?;
-            Ok((Arc::new(transport), socket.parent().unwrap_or(&socket).display().to_string()))
+            let place = socket.parent().unwrap_or(&socket).display().to_string();
+            Ok(Way { transport: Arc::new(transport), place, url: None })
         }
         Servers::Named(named) => {
+            let url = named.first().map(|first| first.url.clone());
             let mut ways = Vec::with_capacity(named.len());
             for one in named {
                 let way = HttpTransport::to_url(&one.url, one.token, insecure).map_err(|error| refuse(&error))?;
@@ -349,7 +360,7 @@ fn transport(globals: &Globals, insecure: bool) -> Result<(Arc<dyn Transport>, S
             let place = ways.iter().map(|(url, _)| url.as_str()).collect::<Vec<_>>().join(", ");
             let failover = Failover::new(ways, std::process::id() as usize);
             let failover = failover.ok_or_else(|| Stop::usage("--server-url names no server"))?;
-            Ok((Arc::new(failover), place))
+            Ok(Way { transport: Arc::new(failover), place, url })
         }
     }
 }

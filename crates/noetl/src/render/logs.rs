@@ -4,15 +4,17 @@ use serde_json::Value;
 
 use super::{DIM, clean, document};
 
-/// Returns a printed line as it is shown: with the step before it if there may be several.
+/// Returns a printed line as it is shown: with the step before it if there may be several, and the iteration of a loop.
 pub fn line(entry: &Value, with_step: bool, with_time: bool) -> String {
     let field = |key: &str| document::text(entry, key).map(clean).unwrap_or_default();
     let mut shown = String::new();
     if with_time {
         shown.push_str(&format!("{DIM}{}{DIM:#} ", field("at")));
     }
-    if with_step {
-        shown.push_str(&format!("{DIM}{} |{DIM:#} ", field("step")));
+    let iteration = document::count(entry, "iteration").map(|index| format!("[{index}]")).unwrap_or_default();
+    if with_step || !iteration.is_empty() {
+        let step = if with_step { field("step") } else { "".into() };
+        shown.push_str(&format!("{DIM}{step}{iteration} |{DIM:#} "));
     }
     if document::text(entry, "stream") == Some("system") {
         shown.push_str(&format!("{DIM}{}{DIM:#}", field("line")));
@@ -38,6 +40,9 @@ mod tests {
         assert!(!text.contains('\u{1b}'));
         assert_eq!(plain(false, false), text);
         assert_eq!(plain(true, false), format!("load | {text}"));
+        let of_loop = json!({"step": "load", "iteration": 3, "stream": "stdout", "line": "x"});
+        assert_eq!(anstream::adapter::strip_str(&line(&of_loop, true, false)).to_string(), "load[3] | x");
+        assert_eq!(anstream::adapter::strip_str(&line(&of_loop, false, false)).to_string(), "[3] | x");
         assert_eq!(plain(true, true), format!("2026-01-20T09:08:00.123Z load | {text}"));
     }
 }

@@ -160,7 +160,7 @@ pub async fn run(options: ServerOptions, ready: impl FnOnce(Ready)) -> Result<En
     let listeners = bind(&options.host, options.port).await?;
     let pid_file = options.pid_file.as_deref().map(PidFile::create).transpose()?;
     let urls = urls(&options, &listeners);
-    let worker = options.worker.clone();
+    let worker = options.worker.clone().map(|worker| WorkerSettings { server_url: urls.first().cloned(), ..worker });
     let slots = worker.as_ref().map(|worker| worker.slots.unwrap_or_else(node::default_slots));
     let node_options = NodeOptions {
         expose_env: options.expose_env,

@@ -80,6 +80,8 @@ pub struct WorkerSettings {
     pub secrets_dir: Option<PathBuf>,
     /// Working directory of tools.
     pub directory: PathBuf,
+    /// Where its server answers, as tools are told.
+    pub server_url: Option<String>,
     /// Takes what tools print.
     pub output: Option<Output>,
     /// How to start a process supervisor; `None` = this very executable.
@@ -102,6 +104,7 @@ impl Default for WorkerSettings {
             python: "python3".to_owned(),
             secrets_dir: None,
             directory: std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/")),
+            server_url: None,
             output: None,
             supervisor: None,
         }
@@ -331,6 +334,7 @@ pub fn toolbox(settings: &WorkerSettings, expose_env: &[String]) -> Result<Arc<T
         expose_env: expose_env.to_vec(),
         secrets_dir: settings.secrets_dir.clone(),
         directory: settings.directory.clone(),
+        server_url: settings.server_url.clone(),
         supervisor: settings.supervisor.clone().unwrap_or_else(|| SupervisorCommand::this_executable([SUPERVISE])),
         timeout_grace: TIMEOUT_GRACE,
         cgroups: true,

@@ -85,7 +85,13 @@ const COMMANDS: [&str; 69] = [
     "context set-runtime",
     "bench",
     "bench chain",
+    "bench loop",
+    "bench cycle",
     "bench cancel",
+    "bench fanout",
+    "bench python",
+    "bench children",
+    "bench mixed",
     "completions",
 ];
 

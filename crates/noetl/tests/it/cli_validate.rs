@@ -83,6 +83,29 @@ fn a_dry_run_says_what_would_run_and_runs_nothing() {
 }
 
 #[test]
+fn a_dry_run_of_a_name_in_the_catalog_says_which_version_would_run_and_how() {
+    let home = Home::new();
+    home.file("a.yaml", VALID);
+    home.run(&["register", "a.yaml"]).done();
+    home.file("a.yaml", &VALID.replace("step: end", "step: finish"));
+    home.run(&["register", "a.yaml"]).done();
+    let plan = |version: &str, last: &str| {
+        format!(
+            "\n[DRY RUN] Would execute with:\n  Runtime: local\n  Catalog: demo/hello version {version}\n  \
+             Playbook: demo/hello\n  Steps:\n    start (noop) -> {last}\n    {last} (noop)\n"
+        )
+    };
+    assert_eq!(home.run(&["run", "demo/hello", "--dry-run"]).done().stdout, plan("2", "finish"));
+    assert_eq!(home.run(&["run", "demo/hello@1", "--dry-run"]).done().stdout, plan("1", "end"));
+    let as_json = home.run(&["run", "demo/hello", "--dry-run", "--json"]).done().json();
+    assert_eq!(as_json["steps"], serde_json::json!(["start (noop) -> finish", "finish (noop)"]));
+    let said = home.run(&["run", "demo/nothing", "--dry-run"]);
+    assert_eq!((said.exit, said.stdout.as_str()), (4, ""));
+    assert!(said.stderr.contains("register it first"), "{}", said.stderr);
+    assert!(home.run(&["list", "--json"]).done().stdout.contains("demo/hello"), "nothing was run or changed");
+}
+
+#[test]
 fn a_run_begins_where_the_playbook_begins() {
     let home = Home::new();
     home.file("a.yaml", VALID);

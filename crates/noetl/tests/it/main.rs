@@ -42,4 +42,5 @@ mod server_listen;
 mod server_node;
 mod server_postgres;
 mod support;
+mod tool_auth;
 mod worker_example;

@@ -11,6 +11,7 @@ fn line(stage: &Stage, execution_id: ExecutionId, step: &str, text: &str) -> Log
         execution_id,
         command_id: CommandId(7),
         step: step.into(),
+        iteration: (step == "load").then_some(3),
         task: "task".into(),
         attempt: 2,
         stream: LogStream::Stderr,

@@ -25,11 +25,12 @@ const SIZES: &str = "SELECT execution_id, bytes, is_cut FROM noetl.log_size WHER
                      ORDER BY execution_id FOR UPDATE";
 const KNOWN: &str = "SELECT l.source, l.serial FROM unnest($1::bigint[], $2::bigint[]) AS n (source, serial) \
                      JOIN noetl.log l ON l.source = n.source AND l.serial = n.serial";
-const INSERT: &str = "INSERT INTO noetl.log (execution_id, command_id, step, task, attempt, stream, at, source, serial, \
-                      line) SELECT execution_id, command_id, step, task, attempt, stream, at, source, serial, line \
-                      FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[], $5::bigint[], $6::text[], \
-                      $7::timestamptz[], $8::bigint[], $9::bigint[], $10::text[]) WITH ORDINALITY AS n (execution_id, \
-                      command_id, step, task, attempt, stream, at, source, serial, line, place) ORDER BY place \
+const INSERT: &str = "INSERT INTO noetl.log (execution_id, command_id, step, iteration, task, attempt, stream, at, source, \
+                      serial, line) SELECT execution_id, command_id, step, iteration, task, attempt, stream, at, source, \
+                      serial, line FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::bigint[], $5::text[], \
+                      $6::bigint[], $7::text[], $8::timestamptz[], $9::bigint[], $10::bigint[], $11::text[]) \
+                      WITH ORDINALITY AS n (execution_id, command_id, step, iteration, task, attempt, stream, at, \
+                      source, serial, line, place) ORDER BY place \
                       ON CONFLICT (source, serial) DO NOTHING";
 const KEEP_SIZE: &str = "UPDATE noetl.log_size SET bytes = $2, is_cut = $3 WHERE execution_id = $1";
 
@@ -95,6 +96,7 @@ struct Columns<'a> {
     executions: Vec<i64>,
     commands: Vec<i64>,
     steps: Vec<&'a str>,
+    iterations: Vec<Option<i64>>,
     tasks: Vec<&'a str>,
     attempts: Vec<i64>,
     streams: Vec<&'static str>,
@@ -109,6 +111,7 @@ impl<'a> Columns<'a> {
         self.executions.push(line.execution_id.0);
         self.commands.push(line.command_id.0);
         self.steps.push(&line.step);
+        self.iterations.push(line.iteration.map(i64::from));
         self.tasks.push(&line.task);
         self.attempts.push(i64::from(line.attempt));
         self.streams.push(stream.as_str());
@@ -122,10 +125,11 @@ impl<'a> Columns<'a> {
         if self.lines.is_empty() {
             return Ok(());
         }
-        let values: [&(dyn ToSql + Sync); 10] = [
+        let values: [&(dyn ToSql + Sync); 11] = [
             &self.executions,
             &self.commands,
             &self.steps,
+            &self.iterations,
             &self.tasks,
             &self.attempts,
             &self.streams,
@@ -144,8 +148,8 @@ impl<'a> Columns<'a> {
 pub(super) async fn log(client: &ClientWrapper, query: &LogQuery) -> Result<Vec<LogRow>, StoreError> {
     let direction = if query.newest { "DESC" } else { "ASC" };
     let page = format!(
-        "SELECT log_id, execution_id, command_id, step, task, attempt, stream, at, source, serial, line FROM noetl.log \
-         WHERE execution_id = $1 AND log_id > $2 AND ($3::text IS NULL OR step = $3) ORDER BY log_id {direction} LIMIT $4"
+        "SELECT log_id, execution_id, command_id, step, iteration, task, attempt, stream, at, source, serial, line \
+         FROM noetl.log WHERE execution_id = $1 AND log_id > $2 AND ($3::text IS NULL OR step = $3) ORDER BY log_id {direction} LIMIT $4"
     );
     let values: [&(dyn ToSql + Sync); 4] =
         [&query.execution_id.0, &integer(query.after), &query.step, &integer(query.limit)];
@@ -157,23 +161,25 @@ pub(super) async fn log(client: &ClientWrapper, query: &LogQuery) -> Result<Vec<
 }
 
 fn row(row: &Row) -> Result<LogRow, StoreError> {
-    let stream: &str = row.try_get(6)?;
+    let stream: &str = row.try_get(7)?;
     let stream = LogStream::from_word(stream)
         .ok_or_else(|| StoreError::Corrupt(format!("a line of a log has the stream `{stream}`")))?;
     let log_id: i64 = row.try_get(0)?;
-    let attempt: i64 = row.try_get(5)?;
-    let Moment(at): Moment = row.try_get(7)?;
+    let iteration: Option<i64> = row.try_get(4)?;
+    let attempt: i64 = row.try_get(6)?;
+    let Moment(at): Moment = row.try_get(8)?;
     let line = LogLine {
         execution_id: ExecutionId(row.try_get(1)?),
         command_id: CommandId(row.try_get(2)?),
         step: row.try_get::<_, &str>(3)?.into(),
-        task: row.try_get::<_, &str>(4)?.into(),
+        iteration: iteration.and_then(|iteration| u32::try_from(iteration).ok()),
+        task: row.try_get::<_, &str>(5)?.into(),
         attempt: u32::try_from(attempt).unwrap_or(u32::MAX),
         stream,
         at: Timestamp(at.0),
-        source: row.try_get(8)?,
-        serial: row.try_get(9)?,
-        line: row.try_get(10)?,
+        source: row.try_get(9)?,
+        serial: row.try_get(10)?,
+        line: row.try_get(11)?,
     };
     Ok(LogRow { log_id: u64::try_from(log_id).unwrap_or(0), line })
 }

@@ -18,8 +18,8 @@ impl Tables {
         let mut meters: BTreeMap<ExecutionId, Option<(ExecutionMeter, ExecutionMeter)>> = BTreeMap::new();
         let mut insert = self.connection.prepare_cached(
             // A line that was sent again is here already.
-            "INSERT INTO noetl.log (execution_id, command_id, step, task, attempt, stream, at, source, \
-             serial, line) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT (source, serial) DO NOTHING",
+            "INSERT INTO noetl.log (execution_id, command_id, step, iteration, task, attempt, stream, at, \
+             source, serial, line) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) ON CONFLICT (source, serial) DO NOTHING",
         )?;
         for line in lines {
             let meter = match meters.entry(line.execution_id) {
@@ -40,6 +40,7 @@ impl Tables {
                 line.execution_id.0,
                 line.command_id.0,
                 line.step,
+                line.iteration,
                 line.task,
                 line.attempt,
                 stream.as_str(),
@@ -90,7 +91,7 @@ pub(super) fn log(connection: &Connection, query: &LogQuery) -> Result<Vec<LogRo
     }
     let direction = if query.newest { "DESC" } else { "ASC" };
     let page = format!(
-        "SELECT log_id, execution_id, command_id, step, task, attempt, stream, at, source, serial, line \
+        "SELECT log_id, execution_id, command_id, step, iteration, task, attempt, stream, at, source, serial, line \
          FROM noetl.log WHERE {filter} ORDER BY log_id {direction} LIMIT {}",
         integer(query.limit)
     );
@@ -106,19 +107,20 @@ pub(super) fn log(connection: &Connection, query: &LogQuery) -> Result<Vec<LogRo
 fn row(row: &Row<'_>) -> Result<LogRow, StoreError> {
     let damaged = |what: &str| StoreError::Corrupt(format!("a line of a log has no {what}"));
     let log_id: i64 = row.get(0)?;
-    let stream: String = row.get(6)?;
-    let at: String = row.get(7)?;
+    let stream: String = row.get(7)?;
+    let at: String = row.get(8)?;
     let line = LogLine {
         execution_id: ExecutionId(row.get(1)?),
         command_id: CommandId(row.get(2)?),
         step: row.get::<_, String>(3)?.into(),
-        task: row.get::<_, String>(4)?.into(),
-        attempt: row.get(5)?,
+        iteration: row.get(4)?,
+        task: row.get::<_, String>(5)?.into(),
+        attempt: row.get(6)?,
         stream: LogStream::from_word(&stream).ok_or_else(|| damaged("stream"))?,
         at: Timestamp::from_iso(&at).ok_or_else(|| damaged("time"))?,
-        source: row.get(8)?,
-        serial: row.get(9)?,
-        line: row.get(10)?,
+        source: row.get(9)?,
+        serial: row.get(10)?,
+        line: row.get(11)?,
     };
     Ok(LogRow { log_id: u64::try_from(log_id).unwrap_or(0), line })
 }

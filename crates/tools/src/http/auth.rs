@@ -2,8 +2,10 @@
 //!
 //! An alias; or a mapping that names one (`{credential: alias}`, `{source: credential, key: alias}`), or that gives
 //! the values itself (`{type: bearer, token: …}`), those over what an alias has; or one such mapping under a name of
-//! its own. What nobody can give here, such as `{source: adc}`, is an error and not an unsigned request.
+//! its own. Values of the type `oauth2` that say where tokens are issued are good for one, which is kept until it expires.
+//! What nobody can give here, such as `{source: adc}`, is an error and not an unsigned request.
 
+use noetl_core::secret::keychain::TokenRequest;
 use noetl_core::tool::{ErrorKind, ToolError};
 use serde_json::{Map, Value};
 
@@ -55,13 +57,29 @@ pub(super) async fn authorization(
     secrets: &dyn Secrets,
 ) -> Result<Authorization, Box<ToolError>> {
     let Some(Wanted { alias, kind, fields }) = wanted(auth)? else { return Ok(Authorization::None) };
-    let Some(alias) = alias else {
-        return made(kind.as_deref().unwrap_or_default(), &fields, "`auth`");
+    let (kind, mut data, whose) = match alias {
+        None => (kind.unwrap_or_default(), fields, "`auth`".to_owned()),
+        Some(alias) => {
+            let credential = secrets.credential(&alias).await.map_err(Box::new)?;
+            let mut data = (*credential.data).clone();
+            data.extend(fields);
+            (kind.unwrap_or_else(|| credential.kind.to_string()), data, format!("credential `{alias}`"))
+        }
     };
-    let credential = secrets.credential(&alias).await.map_err(Box::new)?;
-    let mut data = (*credential.data).clone();
-    data.extend(fields);
-    made(kind.as_deref().unwrap_or(&credential.kind), &data, &format!("credential `{alias}`"))
+    let has_token = ["access_token", "token"].iter().any(|key| data.contains_key(*key));
+    if let Some(request) = TokenRequest::of_credential(&data).filter(|_| is_oauth(&kind) && !has_token) {
+        data.extend(secrets.token(request).await.map_err(Box::new)?);
+    }
+    made(&kind, &data, &whose)
+}
+
+/// Returns whether a token of this type is issued by somebody who is asked for it.
+fn is_oauth(kind: &str) -> bool {
+    matches!(word(kind).as_str(), "oauth2" | "oauth2_client_credentials" | "client_credentials" | "oauth")
+}
+
+fn word(kind: &str) -> String {
+    kind.to_lowercase().replace('-', "_")
 }
 
 fn wanted(auth: Option<&Value>) -> Result<Option<Wanted>, Box<ToolError>> {
@@ -105,12 +123,15 @@ fn of_mapping(map: &Map<String, Value>) -> Result<Wanted, Box<ToolError>> {
         return Err(refused("`auth` says neither a `type` (bearer, basic, api_key, oauth2) nor a `credential`"));
     }
     let mut fields = map.clone();
+    let scope_of_token = fields.get("scope").filter(|_| kind.as_deref().is_some_and(is_oauth)).cloned();
     for key in ["source", "provider", "type", "kind", "tool", "scope"].iter().chain(alias_keys) {
         // The name of a header is no name of a credential.
         if alias.is_some() || !matches!(*key, "key" | "name") {
             fields.shift_remove(*key);
         }
     }
+    // What a token is good for; elsewhere the word says how long something is kept.
+    fields.extend(scope_of_token.map(|scope| ("scope".to_owned(), scope)));
     Ok(Wanted { alias, kind, fields })
 }
 
@@ -126,7 +147,7 @@ fn made(kind: &str, data: &Map<String, Value>, whose: &str) -> Result<Authorizat
         let message = format!("{whose} of type `{kind}` has no `{field}`");
         Box::new(ToolError::hard(ErrorKind::Auth, "CREDENTIAL_FIELDS", message))
     };
-    match kind.to_lowercase().replace('-', "_").as_str() {
+    match word(kind).as_str() {
         "bearer" | "http_bearer" | "token" | "jwt" => text(&["token", "access_token", "bearer_token", "value"])
             .map(Authorization::Bearer)
             .ok_or_else(|| missing("token")),
@@ -135,9 +156,9 @@ fn made(kind: &str, data: &Map<String, Value>, whose: &str) -> Result<Authorizat
             password: text(&["password", "pass"]).unwrap_or_default(),
         }),
         "api_key" | "apikey" | "header" => api_key(&text).ok_or_else(|| missing("value")),
-        "oauth2" | "oauth2_client_credentials" | "oauth" => {
-            text(&["access_token", "token"]).map(Authorization::Bearer).ok_or_else(|| missing("access_token"))
-        }
+        kind if is_oauth(kind) => text(&["access_token", "token"])
+            .map(Authorization::Bearer)
+            .ok_or_else(|| missing("access_token` and no `token_url")),
         _ => {
             let message = format!("{whose} is of type `{kind}`: a request can use bearer, basic, api_key and oauth2");
             Err(Box::new(ToolError::hard(ErrorKind::Auth, "UNSUPPORTED_CREDENTIAL", message)))
@@ -200,6 +221,13 @@ mod tests {
             let Value::Object(data) = data else { unreachable!() };
             Ok(Credential { name: alias.into(), kind: kind.into(), data: Arc::new(data) })
         }
+
+        /// The token says what was asked for.
+        async fn token(&self, request: TokenRequest) -> Result<Map<String, Value>, ToolError> {
+            let asked: Vec<_> = request.data.values().filter_map(Value::as_str).collect();
+            let token = format!("{} {}", request.endpoint, asked.join(" "));
+            Ok(Map::from_iter([("access_token".to_owned(), token.into())]))
+        }
     }
 
     fn header(name: &str, value: &str) -> Authorization {
@@ -237,6 +265,15 @@ mod tests {
             (json!({"type": "api_key", "name": "X-Own", "value": "v", "prefix": "Key"}), header("X-Own", "Key v")),
             (json!({"type": "api_key", "in": "query", "name": "appid", "value": "k"}), query),
             (json!({"own": {"type": "bearer", "token": "x"}}), bearer("x")),
+            (json!({"type": "oauth2", "access_token": "a"}), bearer("a")),
+            (
+                json!({"type": "oauth2", "token_url": "u", "client_id": "i", "client_secret": "s", "scope": "read"}),
+                bearer("u client_credentials i s read"),
+            ),
+            (
+                json!({"type": "client-credentials", "token_url": "u", "audience": "x"}),
+                bearer("u client_credentials x"),
+            ),
         ];
         for (auth, expected) in table {
             let got = authorization(Some(&auth), &Fixed).await;
@@ -257,6 +294,7 @@ mod tests {
             (json!({"a": {"credential": "svc"}, "b": {"credential": "svc"}}), "HTTP_CONFIG"),
             (json!({"source": "elsewhere", "key": "geheim"}), "HTTP_CONFIG"),
             (json!({"token": "geheim"}), "HTTP_CONFIG"),
+            (json!({"type": "oauth2", "client_id": "i", "client_secret": "geheim"}), "CREDENTIAL_FIELDS"),
             (json!(7), "HTTP_CONFIG"),
         ];
         for (auth, code) in table {

@@ -67,6 +67,44 @@ pub(crate) async fn under_standing_brake<T>(
     braked(link, notices, brake, log, work, standing).await
 }
 
+/// Ends the statement of `work`, which nobody wants any more, and waits until its backend is done with it; returns how
+/// that went. It has until the end of the grace if the tool is to stop, else [`TERMINATE_WAIT`].
+pub(crate) async fn end_statement<T>(
+    link: &Link,
+    notices: &mut mpsc::Receiver<Notice>,
+    brake: &mut Brake,
+    log: &dyn LogSink,
+    work: impl Future<Output = Result<T, Trouble>>,
+) -> Stopped {
+    let kill_at = brake.until().unwrap_or_else(|| Instant::now() + TERMINATE_WAIT);
+    let Worked { result, force, .. } = braked(link, notices, brake, log, work, Some(kill_at)).await;
+    match (result, force) {
+        (None, _) => Stopped::Unconfirmed,
+        // The connection broke: whether the backend ended with it is not known.
+        (Some(Err(trouble)), _) if trouble.is_closed() && !trouble.is_stop() => Stopped::Unconfirmed,
+        (Some(Ok(_) | Err(_)), Force::None | Force::Cancelled) => Stopped::Stopped,
+        (Some(Ok(_) | Err(_)), Force::Terminated) => Stopped::Killed,
+    }
+}
+
+/// Ends the transaction of a connection whose last statement is over, as if it had not been.
+pub(crate) async fn roll_back(link: &Link) -> Stopped {
+    if link.is_busy() {
+        // A statement on it was given up: nothing more is learnt by waiting once more.
+        return Stopped::Unconfirmed;
+    }
+    link.set_busy(true);
+    match tokio::time::timeout(TERMINATE_WAIT, link.client().batch_execute("ROLLBACK")).await {
+        Ok(Ok(())) => {
+            link.set_busy(false);
+            Stopped::Stopped
+        }
+        // A backend that has ended holds no transaction; one that can not be reached ends its own, some time.
+        Ok(Err(_)) if link.client().is_closed() => Stopped::Stopped,
+        Ok(Err(_)) | Err(_) => Stopped::Unconfirmed,
+    }
+}
+
 async fn braked<T>(
     link: &Link,
     notices: &mut mpsc::Receiver<Notice>,

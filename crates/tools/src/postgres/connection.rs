@@ -179,6 +179,11 @@ impl Link {
         self.busy.store(busy, Ordering::Relaxed);
     }
 
+    /// Returns whether a statement may be running.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.busy.load(Ordering::Relaxed)
+    }
+
     /// Asks the server to end what runs on this connection. The connection must not be used for anything else
     /// afterwards: the request may arrive late.
     pub(crate) fn request_cancel(&self) {

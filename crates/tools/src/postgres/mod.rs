@@ -30,7 +30,7 @@ mod target;
 mod tls;
 mod values;
 
-pub(crate) use brake::{under_brake, under_standing_brake};
+pub(crate) use brake::{end_statement, roll_back, under_brake, under_standing_brake};
 pub(crate) use connection::Connection;
 pub(crate) use error::{Trouble, of_statement, tool_error};
 pub(crate) use pool::Pool;

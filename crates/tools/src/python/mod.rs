@@ -7,7 +7,7 @@
 //!
 //! The arguments are globals of the code, which also finds `input_data` (all of them, unless one has that name),
 //! `args`, `variables` (the execution's `ctx`), `context` (the flat names, and `args`, `variables`, `execution_id`,
-//! `step`), `execution_id`, `step`, and the modules json, sys, os, datetime and uuid. Behind all of them stand the flat
+//! `step`, `server_url`), `execution_id`, `step`, and the modules json, sys, os, datetime and uuid. Behind all of them stand the flat
 //! names themselves, unless python has a built-in of that name. All are copies.
 //!
 //! The result is the value of a top-level `return`, else the variable `result`, else what `main` returns (called
@@ -65,6 +65,7 @@ pub(crate) async fn run(
         code: &code,
         step: &call.step,
         execution_id: call.execution_id.to_string(),
+        server_url: settings.server_url.as_deref(),
         args: &args,
         context: &call.context,
         libs: &plan.libs,
@@ -82,6 +83,7 @@ struct Command<'a> {
     code: &'a str,
     step: &'a str,
     execution_id: String,
+    server_url: Option<&'a str>,
     args: &'a Map<String, Value>,
     context: &'a Value,
     libs: &'a [(String, Library)],

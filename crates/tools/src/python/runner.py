@@ -273,7 +273,9 @@ def new_namespace(command, module):
     # Bare names as in templates. Not what every code counts on: a workload may well have a key called `type`.
     namespace.update((name, value) for name, value in context.items() if is_free(name))
     namespace.update(json=json, sys=sys, os=os, datetime=datetime, uuid=uuid)
-    namespace.update(system, input_data=dict(args), context={**context, **system})
+    namespace.update(system, input_data=dict(args))
+    # A workload may well have a key called `server_url`, and means that.
+    namespace["context"] = {"server_url": command["server_url"], **context, **system}
     for alias, library in command["libs"]:
         namespace[alias] = load(library)
     for name in command["wishes"]:

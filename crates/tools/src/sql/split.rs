@@ -275,9 +275,15 @@ fn is_inner(byte: u8) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, Instant};
+
     use proptest::prelude::*;
+    use proptest::test_runner::{Config, TestRunner};
 
     use super::*;
+
+    /// With `NOETL_TEST_LONG` set, mixtures are looked through for so long.
+    const LONG: Duration = Duration::from_secs(600);
 
     fn texts(sql: &str) -> Vec<&str> {
         statements(sql).into_iter().map(|statement| statement.text).collect()
@@ -407,6 +413,68 @@ mod tests {
         prop_oneof![Just(";"), Just(" ;\n"), Just(";;"), Just("; -- x; y\n"), Just(";/* ; */"), Just("; /**/ ;")]
     }
 
+    /// Whatever means something to the splitter, whole or torn, in any order.
+    fn mixture() -> impl Strategy<Value = String> {
+        const TORN: &[&str] = &[
+            "'",
+            "''",
+            "\"",
+            "E'",
+            "e'\\",
+            "$$",
+            "$t$",
+            "$",
+            "$1",
+            "--",
+            "\n",
+            "/*",
+            "*/",
+            "(",
+            ")",
+            ";",
+            ";;",
+            "\\",
+            "begin ",
+            "atomic ",
+            "end ",
+            "case ",
+            "create or replace function f() ",
+            "create procedure p() ",
+            "\0",
+            "é",
+            "returning ",
+        ];
+        let scrap = prop_oneof![4 => proptest::sample::select(TORN).prop_map(str::to_owned), 2 => piece(), 1 => any::<String>()];
+        proptest::collection::vec(scrap, 0..200).prop_map(|scraps| scraps.concat())
+    }
+
+    /// What can be said of the statements of any text.
+    fn kept_in_order_and_split_once(sql: &str) -> Result<(), TestCaseError> {
+        let mut end = 0;
+        for statement in statements(sql) {
+            prop_assert!(statement.offset >= end && !statement.text.is_empty());
+            end = statement.offset + statement.text.len();
+            prop_assert_eq!(&sql[statement.offset..end], statement.text);
+            prop_assert_eq!(texts(statement.text), vec![statement.text]);
+        }
+        Ok(())
+    }
+
+    /// What it finds is written to `proptest-regressions`, and tried first from then on.
+    #[test]
+    fn any_mixture_is_kept_in_order_and_splits_once() {
+        let until = Instant::now() + LONG;
+        let long = std::env::var_os("NOETL_TEST_LONG").is_some();
+        loop {
+            let config = Config { source_file: Some(file!()), ..Config::default() };
+            let found = TestRunner::new(config).run(&mixture(), |sql| kept_in_order_and_split_once(&sql));
+            assert!(found.is_ok(), "{}", found.unwrap_err());
+            if !long || Instant::now() >= until {
+                return;
+            }
+        }
+    }
+
     proptest! {
         #[test]
         fn what_is_joined_comes_apart_again(parts in proptest::collection::vec((statement(), gap()), 0..6)) {
@@ -417,13 +485,7 @@ mod tests {
 
         #[test]
         fn any_text_is_kept_in_order_and_splits_once(sql in "([a-z;'\"$()\\\\*/é -]|E'|\\$t\\$|\n|begin |create function ){0,60}") {
-            let mut end = 0;
-            for statement in statements(&sql) {
-                prop_assert!(statement.offset >= end);
-                end = statement.offset + statement.text.len();
-                prop_assert_eq!(&sql[statement.offset..end], statement.text);
-                prop_assert_eq!(texts(statement.text), vec![statement.text]);
-            }
+            kept_in_order_and_split_once(&sql)?;
         }
 
         #[test]

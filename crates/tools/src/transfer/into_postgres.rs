@@ -1,12 +1,13 @@
 //! Rows into a table of PostgreSQL.
 
+use noetl_core::tool::Stopped;
 use tokio_postgres::Client;
 use tokio_postgres::types::{ToSql, Type};
 
 use super::plan::{Mode, Plan, field, quoted};
 use super::{Means, Moved, Row, config_error};
 use crate::failure::Failure;
-use crate::postgres::{Connection, Trouble, before_it_began, target, text_of, tool_error, under_brake};
+use crate::postgres::{Connection, Trouble, before_it_began, roll_back, target, text_of, tool_error, under_brake};
 use crate::stop::Brake;
 
 /// A table that is being written, in a transaction: if it is dropped before its end, nothing has happened.
@@ -110,6 +111,11 @@ impl Target {
             (None, None) => Vec::new(),
         };
         Ok(Moved { columns, ..self.moved })
+    }
+
+    /// Ends the transaction: nothing has happened, and nobody waits for its locks.
+    pub(super) async fn abandon(mut self) -> Stopped {
+        roll_back(self.connection.parts().0).await
     }
 
     /// Returns the table's column that a name means: exactly that, else the same in other cases of letters.

@@ -85,6 +85,23 @@ async fn transfer(slot: &mut Slot, means: &Means<'_>, plan: &Plan, brake: &mut B
         Place::Postgres => Target::Postgres(Box::new(into_postgres::Target::open(means, plan, brake).await?)),
         Place::Duckdb | Place::Http => Target::Duckdb(duckdb::Target::open(plan)?),
     };
+    match (fill(&mut target, slot, means, plan, brake).await, target) {
+        (Ok(()), Target::Postgres(target)) => target.finish(means, plan, brake).await,
+        (Ok(()), Target::Duckdb(target)) => target.finish(slot, means, plan, brake).await,
+        (Err(failure), Target::Postgres(target)) => Err(failure.after(target.abandon().await)),
+        // What waits in a file has reached nothing yet.
+        (Err(failure), Target::Duckdb(_)) => Err(failure),
+    }
+}
+
+/// Passes all rows of the source to the target.
+async fn fill(
+    target: &mut Target,
+    slot: &mut Slot,
+    means: &Means<'_>,
+    plan: &Plan,
+    brake: &mut Brake,
+) -> Result<(), Failure> {
     match plan.source {
         Place::Http => {
             let mut rows = http_source::rows(means, plan, brake).await?.into_iter();
@@ -100,8 +117,10 @@ async fn transfer(slot: &mut Slot, means: &Means<'_>, plan: &Plan, brake: &mut B
             let mut source = out_of_postgres::Source::open(means, plan, brake).await?;
             while let Some(chunk) = source.next(plan.chunk_rows, means, brake).await? {
                 // Once it is to stop, the source is asked again until its statement has ended.
-                if brake.cause().is_none() {
-                    target.write(means, plan, &chunk, brake).await?;
+                if brake.cause().is_none()
+                    && let Err(failure) = target.write(means, plan, &chunk, brake).await
+                {
+                    return Err(failure.after(source.end(means, brake).await));
                 }
             }
             source.close(means);
@@ -113,10 +132,7 @@ async fn transfer(slot: &mut Slot, means: &Means<'_>, plan: &Plan, brake: &mut B
             }
         }
     }
-    match target {
-        Target::Postgres(target) => target.finish(means, plan, brake).await,
-        Target::Duckdb(target) => target.finish(slot, means, plan, brake).await,
-    }
+    Ok(())
 }
 
 /// Where rows go.

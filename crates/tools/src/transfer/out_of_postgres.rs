@@ -1,10 +1,13 @@
 //! Rows that a PostgreSQL query answers, as they come.
 
+use noetl_core::tool::Stopped;
+
 use super::plan::Plan;
 use super::{CHUNK_BYTES_MAX, Means, Row, config_error};
 use crate::failure::Failure;
 use crate::postgres::{
-    Connection, Rows, before_it_began, of_statement, target, tool_error, under_brake, under_standing_brake,
+    Connection, Rows, before_it_began, end_statement, of_statement, target, tool_error, under_brake,
+    under_standing_brake,
 };
 use crate::sql::{self, statements};
 use crate::stop::Brake;
@@ -60,6 +63,20 @@ impl Source {
         link.set_busy(true);
         let chunk = read.settle(brake, |trouble| tool_error(&trouble))?;
         Ok((!chunk.is_empty()).then_some(chunk))
+    }
+
+    /// Ends the query, whose rows nobody takes any more, and returns how that went.
+    ///
+    /// Race: the order to stop may be heard while rows are written elsewhere. That work has ended then, and this query
+    /// has not: nobody may be told that nothing runs before its backend is done with it.
+    pub(super) async fn end(mut self, means: &Means<'_>, brake: &mut Brake) -> Stopped {
+        let Source { connection, rows } = &mut self;
+        let (link, notices) = connection.parts();
+        let draining = async {
+            while rows.next().await?.is_some() {}
+            Ok(())
+        };
+        end_statement(link, notices, brake, means.outside.log, draining).await
     }
 
     /// Says that all rows are taken. The connection is not kept: its session has not been reset.

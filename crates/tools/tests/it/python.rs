@@ -130,6 +130,17 @@ async fn code_finds_its_inputs_its_context_and_the_ready_made_modules() {
 }
 
 #[tokio::test]
+async fn the_context_says_where_the_server_answers_unless_the_workload_has_a_key_of_that_name() {
+    let bench = Bench::new();
+    let outcome = bench.run(with("result = context['server_url']", json!({}))).await;
+    assert_eq!((outcome.error, outcome.data), (None, json!("http://localhost:8082")));
+    let context = Arc::new(json!({"server_url": "http://other"}));
+    let call = ToolCall { context, ..python("result = [context['server_url'], server_url]") };
+    let outcome = bench.run(call).await;
+    assert_eq!((outcome.error, outcome.data), (None, json!(["http://other", "http://other"])));
+}
+
+#[tokio::test]
 async fn bare_names_of_the_context_stand_behind_everything_else() {
     let bench = Bench::new();
     let context = json!({

@@ -188,6 +188,67 @@ async fn a_query_streams_into_another_table_and_stops_half_way_without_a_trace()
     assert_eq!(world.all("SELECT count(*) AS n FROM t").await, json!([{"n": 50_000}]));
 }
 
+/// What a transfer from a query into `t` leaves when it is stopped while `t` is being written: how that was told, and
+/// what of it its server still does at the moment of the answer.
+async fn stopped_while_writing(world: &World, query: &str, grace_ms: u64) -> (Option<Stopped>, Value) {
+    let config = json!({
+        "source": {"type": "postgres", "auth": ALIAS, "query": query},
+        "target": {"type": "postgres", "auth": ALIAS, "table": "t"}, "chunk_size": 10
+    });
+    let (handle, signal) = stop_line();
+    let running = world.run_with(call("transfer", config), signal);
+    let writing = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND wait_event = 'PgSleep' \
+                   AND query LIKE 'INSERT INTO%'";
+    let reading = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND wait_event = 'PgSleep' \
+                   AND query LIKE '%FROM slowly%'";
+    let stop = async {
+        for seen in [writing, reading] {
+            while world.witness.first_value(seen).await.unwrap() != Some(json!(1)) {
+                tokio::task::yield_now().await;
+            }
+        }
+        handle.order(StopOrder { grace_ms });
+    };
+    let (outcome, ()) = tokio::join!(running, stop);
+    let left = "SELECT state, query FROM pg_stat_activity WHERE backend_type = 'client backend' \
+                AND state <> 'idle' AND pid <> pg_backend_pid()";
+    let left = world.all(left).await;
+    assert_eq!(outcome.error.unwrap().kind, ErrorKind::Cancelled);
+    (outcome.stopped, left)
+}
+
+#[tokio::test]
+async fn a_transfer_that_is_stopped_while_it_writes_has_stopped_reading_before_it_says_so() {
+    let Some(world) = World::new(Bench::new()).await else { return };
+    // Rows so wide that none of them waits in the backend for others.
+    world
+        .witness
+        .execute(
+            "CREATE TABLE t (n bigint, s text);
+             CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS
+                 $$ BEGIN PERFORM pg_sleep(600); RETURN NEW; END $$;
+             CREATE TRIGGER wait BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION wait();
+             CREATE FUNCTION polite(n bigint) RETURNS text LANGUAGE plpgsql AS
+                 $$ BEGIN IF n > 12 THEN PERFORM pg_sleep(600); END IF; RETURN repeat('x', 20000); END $$;
+             CREATE FUNCTION stubborn(n bigint) RETURNS text LANGUAGE plpgsql AS
+                 $$ BEGIN
+                     WHILE n > 12 LOOP
+                         BEGIN PERFORM pg_sleep(600); EXCEPTION WHEN query_canceled THEN NULL; END;
+                     END LOOP;
+                     RETURN repeat('x', 20000);
+                 END $$;
+             CREATE VIEW slowly AS SELECT n FROM generate_series(1, 1000) AS n;",
+        )
+        .await
+        .unwrap();
+    let polite = stopped_while_writing(&world, "SELECT n, polite(n) AS s FROM slowly", 20_000).await;
+    assert_eq!(polite, (Some(Stopped::Stopped), json!([])));
+    // The write ends when it is asked to, the query must be killed: the worse of both is told.
+    let stubborn = stopped_while_writing(&world, "SELECT n, stubborn(n) AS s FROM slowly", 300).await;
+    assert_eq!(stubborn, (Some(Stopped::Killed), json!([])));
+    assert_eq!(world.all("SELECT * FROM t").await, json!([]));
+}
+
 #[tokio::test]
 async fn duckdb_is_a_source_and_a_target() {
     let Some(bench) = duckdb::bench() else { return };

@@ -508,3 +508,34 @@ fn a_child_gets_its_input_and_gives_its_return_step_and_its_end() {
         assert_eq!(result["execution_id"], json!(born.unwrap().head.execution_id.to_string()));
     }
 }
+
+#[test]
+fn a_child_may_be_named_by_its_id_in_the_catalog_alone() {
+    let child = "
+        workflow:
+          - {step: start, tool: {kind: noop, result: {n: 7}}}
+    ";
+    for (name, expected) in [
+        ("catalog_id: 2", Ok(json!(7))),
+        ("catalog_id: '{{ 1 + 1 }}'", Ok(json!(7))),
+        ("catalog_id: '2', path: test/another", Ok(json!(7))),
+        ("catalog_id: 9", Err("PLAYBOOK_UNKNOWN")),
+        ("catalog_id: nine", Err("PLAYBOOK_ID")),
+        ("catalog_id: null, path: ''", Err("PLAYBOOK_PATH")),
+    ] {
+        let parent = format!(
+            "
+            workflow:
+              - {{step: start, tool: {{kind: playbook, {name}}}}}
+            "
+        );
+        let mut desk = Desk::new(&[&parent, child], echo);
+        let id = desk.start(0, json!({}));
+        desk.run();
+        let ran = crate::desk::Ran { desk, id };
+        match expected {
+            Ok(n) => assert_eq!(ran.result("start")["n"], n, "{name}"),
+            Err(code) => assert_eq!(ran.seat().head.error.as_ref().unwrap()["code"], json!(code), "{name}"),
+        }
+    }
+}

@@ -52,6 +52,8 @@ pub struct LogEntry {
     pub log_id: u64,
     /// Step name.
     pub step: String,
+    /// Which iteration of its loop, from 0.
+    pub iteration: Option<u32>,
     /// Task label within the step.
     pub task: String,
     /// Which execution of the task, from 1.
@@ -91,6 +93,7 @@ impl LogEntry {
         LogEntry {
             log_id,
             step: line.step.to_string(),
+            iteration: line.iteration,
             task: line.task.to_string(),
             attempt: line.attempt,
             command_id: line.command_id,

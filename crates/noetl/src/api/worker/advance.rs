@@ -86,8 +86,8 @@ fn code() -> ErrorKind {
 /// What the command does next: exactly one of `call`, `wait_ms` and `report`.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, ToSchema)]
 pub struct AdvanceReply {
-    /// Run this tool, then ask again with its outcome: `{step, label, kind, config, input, context, attempt,
-    /// timeout_ms}`, with everything rendered.
+    /// Run this tool, then ask again with its outcome: `{step, iteration, label, kind, config, input, context,
+    /// attempt, timeout_ms}`, with everything rendered.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     pub call: Option<ToolCall>,

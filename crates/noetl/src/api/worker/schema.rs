@@ -40,6 +40,8 @@ pub(super) struct LogLine {
     command_id: String,
     /// Step name.
     step: String,
+    /// Which iteration of its loop, from 0.
+    iteration: Option<u32>,
     /// Task label within the step.
     task: String,
     /// Which execution of the task, from 1.

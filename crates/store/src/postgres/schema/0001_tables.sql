@@ -234,6 +234,7 @@ CREATE TABLE noetl.log (
     execution_id bigint NOT NULL,
     command_id   bigint NOT NULL,
     step         text NOT NULL,
+    iteration    bigint,
     task         text NOT NULL,
     attempt      bigint NOT NULL,
     stream       text NOT NULL CHECK (stream IN ('stdout', 'stderr', 'system')),

@@ -227,6 +227,7 @@ CREATE TABLE noetl.log (
     execution_id INTEGER NOT NULL,
     command_id   INTEGER NOT NULL,
     step         TEXT NOT NULL,
+    iteration    INTEGER,
     task         TEXT NOT NULL,
     attempt      INTEGER NOT NULL,
     stream       TEXT NOT NULL CHECK (stream IN ('stdout', 'stderr', 'system')),
