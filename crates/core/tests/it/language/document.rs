@@ -257,6 +257,7 @@ fn next_is_a_router_a_name_a_list_of_names_or_of_arcs() {
         ("{spec: {mode: inclusive, on_no_match: quiet}, arcs: [{step: b}, {step: c}]}", "a b c"),
         ("{spec: {mode: exclusive}, arcs: [{step: b, when: '{{ false }}'}, {step: c}]}", "a c"),
         ("~", "a"),
+        ("{}", "a"),
     ] {
         let ran = run(&format!(
             "
