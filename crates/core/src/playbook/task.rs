@@ -400,7 +400,7 @@ pub(super) fn output_of(reader: &mut Reader<'_>, tool: &Node) -> Option<Output> 
     let select = tool.get("output_select").filter(|select| matches!(select.yaml, Yaml::List(_)));
     match (node, select) {
         (Some(node), _) => Some(output(reader, node)),
-        (None, Some(select)) => Some(Output { select: names(reader, select), store: None }),
+        (None, Some(select)) => Some(Output { select: names(reader, select), ..Output::default() }),
         (None, None) => None,
     }
 }
@@ -418,7 +418,9 @@ pub(super) fn output(reader: &mut Reader<'_>, node: &Node) -> Output {
     let select = select.map(|select| names(reader, select)).unwrap_or_default();
     let kind = node.get("store").and_then(|store| if store.is_map() { store.get("kind") } else { Some(store) });
     let store = kind.filter(|kind| !kind.is_null()).and_then(|kind| reader.text(kind, "`store.kind`"));
-    Output { select, store }
+    let inline = node.get("inline_max_bytes").and_then(|bytes| reader.count(bytes, "`inline_max_bytes`", 0));
+    let inline_bytes_max = inline.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
+    Output { select, store, inline_bytes_max }
 }
 
 /// Reads a list of field names.
