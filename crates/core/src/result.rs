@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::id::ExecutionId;
+use crate::playbook::Output;
 
 /// Largest result that stays in the log, in bytes of JSON.
 pub const INLINE_BYTES_MAX: usize = 64 * 1024;
@@ -70,21 +71,21 @@ pub struct LargeResult {
 
 /// Keeps `data` in place when it is small, else moves it out under `name` and `id`.
 ///
-/// `select` names the fields that stay readable whatever their size, `store` overrides the tier's name.
+/// `output` says what the playbook wants: which fields stay readable whatever their size, what the tier is called, and
+/// what it takes for small; the log's own bound holds in any case.
 pub fn bind(
     execution_id: ExecutionId,
     name: &str,
     id: i64,
     data: Value,
-    select: &[String],
-    store: Option<&str>,
+    output: &Output,
 ) -> (Bound, Option<LargeResult>) {
     let bytes = json_size(&data);
-    if bytes <= INLINE_BYTES_MAX {
+    if bytes <= output.inline_bytes_max.unwrap_or(INLINE_BYTES_MAX).min(INLINE_BYTES_MAX) {
         return (Bound::inline(data), None);
     }
     let tier = if bytes <= KV_BYTES_MAX { "kv" } else { "disk" };
-    let store = match store {
+    let store = match output.store.as_deref() {
         None | Some("auto") => tier,
         Some(named) => named,
     };
@@ -100,7 +101,7 @@ pub fn bind(
         reference: large.reference.clone(),
         store: large.store.clone(),
         bytes: large.bytes,
-        summary: summarise(&data, select),
+        summary: summarise(&data, &output.select),
     };
     (Bound::Stored(Arc::new(stored)), Some(large))
 }

@@ -164,7 +164,7 @@ impl Draft {
     ) -> Bound {
         self.bytes += json_size(&data);
         let id = env.ids.next(env.now);
-        let (bound, large) = bind(self.execution.execution_id, name, id, data, &output.select, output.store.as_deref());
+        let (bound, large) = bind(self.execution.execution_id, name, id, data, output);
         if let Some(large) = large {
             self.keep(env, large);
         }

@@ -3,7 +3,7 @@
 //! Differences from minijinja, each because playbooks in the field count on it: undefined chains; `default` also
 //! replaces null; `int` and `float` give 0 for what is no number; `length` of nothing is 0; `replace` takes anything;
 //! `tojson` is compact and escapes nothing for HTML; null prints as nothing. True, False and what is inside a printed
-//! list or map print as Python prints them.
+//! list or map print as Python prints them. Texts and maps have the methods of Python's that change nothing.
 
 #![expect(clippy::needless_pass_by_value, reason = "the engine hands arguments over by value")]
 
@@ -15,7 +15,7 @@ use minijinja::value::{Kwargs, Rest, ValueKind, from_args};
 use minijinja::{Environment, Error, ErrorKind, Expression, Output, State, UndefinedBehavior, Value};
 
 use super::path::Called;
-use super::{TemplateError, json};
+use super::{TemplateError, json, method};
 
 /// Most work one template may do, in the engine's unit: one instruction, or 64 bytes made.
 pub const TEMPLATE_FUEL: u64 = 2_000_000;
@@ -38,6 +38,7 @@ pub(super) static ENGINE: LazyLock<Environment<'static>> = LazyLock::new(|| {
     engine.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
     engine.set_formatter(print);
     engine.remove_global("debug");
+    engine.set_unknown_method_callback(method::call);
     // Known, but what it would read is for the credential store: it renders as nothing.
     engine.add_function("token", |_alias: Rest<Value>| Value::UNDEFINED);
     engine.add_filter("default", default);

@@ -4,6 +4,7 @@ mod condition;
 mod engine;
 mod json;
 mod library;
+mod method;
 mod path;
 mod scan;
 mod template;

@@ -350,6 +350,8 @@ pub struct Output {
     pub select: Vec<String>,
     /// `store.kind`, when named.
     pub store: Option<String>,
+    /// `inline_max_bytes`: a result above it is stored outside the log, even one that would have a place there.
+    pub inline_bytes_max: Option<usize>,
 }
 
 /// `next`.

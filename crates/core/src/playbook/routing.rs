@@ -153,6 +153,7 @@ fn router(reader: &mut Reader<'_>, outline: &mut Outline<'_>, node: &Node) -> Ne
             reader.wrong_kind(list, "`next.arcs`", "a list");
             Vec::new()
         }
+        None if node.entries().is_empty() => Vec::new(),
         None => {
             reader.error(codes::BAD_ARC, node.place(), "`next` has no `arcs`", "write `next: {arcs: [{step: name}]}`");
             Vec::new()

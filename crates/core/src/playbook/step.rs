@@ -129,7 +129,7 @@ fn output(reader: &mut Reader<'_>, node: &Node) -> Output {
         return task::output(reader, output);
     }
     if let Some(select) = node.get("output_select") {
-        return Output { select: task::names(reader, select), store: None };
+        return Output { select: task::names(reader, select), ..Output::default() };
     }
     node.get("tool").filter(|tool| tool.is_map()).and_then(|tool| task::output_of(reader, tool)).unwrap_or_default()
 }

@@ -37,26 +37,25 @@ pub const ENGINE_KINDS: &[&str] = &["artifact", "noop", "playbook", "result_fetc
 /// Most tasks of one pipeline.
 pub const TASKS_MAX: usize = 500;
 
-/// Kinds of the language that we do not run, and refuse.
-const REFUSED_KINDS: &[&str] = &[
-    "container",
-    "snowflake",
-    "ducklake",
-    "gcs",
-    "script",
-    "subscription",
+/// Kinds of the language that we do not run. Playbooks in the field have them on branches that are seldom taken, and
+/// all else of such a playbook runs.
+const FOREIGN_KINDS: &[&str] = &[
     "agent",
-    "mcp",
-    "rhai",
-    "provider",
+    "container",
+    "ducklake",
     "gateway",
-    "playbooks",
+    "gcs",
     "iterator",
+    "mcp",
+    "nats",
+    "playbooks",
+    "provider",
+    "rhai",
+    "script",
+    "snowflake",
+    "subscription",
     "task_sequence",
 ];
-
-/// Kinds that we do not run, but which playbooks in the field have on branches that are seldom taken.
-const TOLERATED_KINDS: &[&str] = &["nats"];
 
 /// Keys of a tool that mean the same for every kind.
 const COMMON_KEYS: &[&str] = &[
@@ -208,7 +207,7 @@ fn kind(reader: &mut Reader<'_>, node: &Node) -> Option<String> {
     if TOOL_KINDS.contains(&&*kind) {
         return Some(kind);
     }
-    if TOLERATED_KINDS.contains(&&*kind) {
+    if FOREIGN_KINDS.contains(&&*kind) {
         let message = format!("tools of kind `{kind}` are not supported: the step fails when it is reached");
         reader.warn(
             codes::UNSUPPORTED_TOOL_KIND,
@@ -217,16 +216,6 @@ fn kind(reader: &mut Reader<'_>, node: &Node) -> Option<String> {
             format!("supported are: {}", TOOL_KINDS.join(", ")),
         );
         return Some(kind);
-    }
-    if REFUSED_KINDS.contains(&&*kind) {
-        let message = format!("tools of kind `{kind}` are not supported");
-        reader.error(
-            codes::UNSUPPORTED_TOOL_KIND,
-            written.span,
-            message,
-            format!("supported are: {}", TOOL_KINDS.join(", ")),
-        );
-        return None;
     }
     let hint = match nearest(&kind, TOOL_KINDS.iter().copied()) {
         Some(meant) => format!("did you mean `{meant}`?"),
@@ -411,7 +400,7 @@ pub(super) fn output_of(reader: &mut Reader<'_>, tool: &Node) -> Option<Output> 
     let select = tool.get("output_select").filter(|select| matches!(select.yaml, Yaml::List(_)));
     match (node, select) {
         (Some(node), _) => Some(output(reader, node)),
-        (None, Some(select)) => Some(Output { select: names(reader, select), store: None }),
+        (None, Some(select)) => Some(Output { select: names(reader, select), ..Output::default() }),
         (None, None) => None,
     }
 }
@@ -429,7 +418,9 @@ pub(super) fn output(reader: &mut Reader<'_>, node: &Node) -> Output {
     let select = select.map(|select| names(reader, select)).unwrap_or_default();
     let kind = node.get("store").and_then(|store| if store.is_map() { store.get("kind") } else { Some(store) });
     let store = kind.filter(|kind| !kind.is_null()).and_then(|kind| reader.text(kind, "`store.kind`"));
-    Output { select, store }
+    let inline = node.get("inline_max_bytes").and_then(|bytes| reader.count(bytes, "`inline_max_bytes`", 0));
+    let inline_bytes_max = inline.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
+    Output { select, store, inline_bytes_max }
 }
 
 /// Reads a list of field names.

@@ -36,6 +36,7 @@ COMPILED_MAX = 256  # programs kept compiled
 COMPILED_CHARS_MAX = 1 << 20  # longer ones are compiled each time
 LEAKED_FILES_MAX = 64  # files that commands may leave open, together
 MODULE = "noetl_step"
+READY_MADE = ("input_data", "args", "context", "variables", "execution_id", "step")
 NO_RETURN = object()
 
 
@@ -324,22 +325,26 @@ def value_of(command, namespace):
     if left_early or not callable(main) or "main" in args:
         return NO_RETURN
     try:
-        return awaited(main(**matching(main, args)))
+        return awaited(main(**matching(main, args, namespace)))
     except SystemExit as error:
         if exit_status(error) != 0:
             raise
         return NO_RETURN
 
 
-def matching(function, args):
-    """Returns the arguments that the function has parameters for."""
+def matching(function, args, namespace):
+    """Returns what the function has parameters for: arguments, and what code finds ready-made."""
     import inspect
 
     parameters = inspect.signature(function).parameters.values()
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        return args
-    named = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
-    return {name: value for name, value in args.items() if name in named}
+    named = {p.name: p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    matched = {name: value for name, value in args.items() if takes_all or name in named}
+    for name in READY_MADE:
+        # A default of the function's own is what its author wants when nobody gives the argument.
+        if name not in matched and name in named and named[name].default is inspect.Parameter.empty:
+            matched[name] = namespace[name]
+    return matched
 
 
 class Interruption:

@@ -64,7 +64,7 @@ pub(crate) async fn run(slot: &mut Slot, means: Means<'_>, brake: &mut Brake) ->
             "mode": plan.mode.as_str(),
             "rows_transferred": moved.rows,
             "chunks_processed": moved.chunks,
-            "target_table": plan.table,
+            "target_table": plan.table_name,
             "columns": moved.columns,
         })),
         Err(failure) => failure.into_outcome(Value::Null),

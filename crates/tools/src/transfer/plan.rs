@@ -60,6 +60,8 @@ pub(super) struct Plan {
     pub(super) target_config: Map<String, Value>,
     /// With its schema, as SQL.
     pub(super) table: String,
+    /// With its schema, as the playbook writes it.
+    pub(super) table_name: String,
     pub(super) mode: Mode,
     pub(super) chunk_rows: usize,
     /// Column and the field that it gets, in order; `None`: those of the first row.
@@ -86,14 +88,21 @@ impl Plan {
                 part.shift_remove(name);
             }
         }
+        if let (Place::Http, false, Some(url)) =
+            (source, source_config.contains_key("url"), source_config.shift_remove("endpoint"))
+        {
+            source_config.insert("url".to_owned(), url);
+        }
         let data_path = source_config.shift_remove("data_path");
         let data_path = data_path.and_then(|path| path.as_str().map(str::to_owned)).filter(|path| !path.is_empty());
 
         let text = |name: &str| target_config.get(name).and_then(Value::as_str).filter(|text| !text.trim().is_empty());
         let table = text("table").ok_or("`target.table` is missing: name the table that the rows go to")?;
-        let table = match text("schema") {
-            Some(schema) if !table.contains('.') => format!("{}.{}", identifier(schema)?, identifier(table)?),
-            Some(_) | None => identifier(table)?,
+        let (table_name, table) = match text("schema") {
+            Some(schema) if !table.contains('.') => {
+                (format!("{schema}.{table}"), format!("{}.{}", identifier(schema)?, identifier(table)?))
+            }
+            Some(_) | None => (table.to_owned(), identifier(table)?),
         };
         let mode = match config.get("mode").or_else(|| target_config.get("mode")).map(|mode| mode.as_str()) {
             None | Some(Some("append" | "insert")) => Mode::Append,
@@ -133,7 +142,19 @@ impl Plan {
             Some(_) => return Err("`key` must be a column, or a list of columns".to_owned()),
         };
         let chunk_rows = chunk_rows.min(CHUNK_ROWS_MAX);
-        Ok(Plan { source, source_config, target, target_config, table, mode, chunk_rows, mapping, key, data_path })
+        Ok(Plan {
+            source,
+            source_config,
+            target,
+            target_config,
+            table,
+            table_name,
+            mode,
+            chunk_rows,
+            mapping,
+            key,
+            data_path,
+        })
     }
 
     /// Returns the target's columns and the field that each gets: the mapping's, else those of the first row.
@@ -303,7 +324,7 @@ mod tests {
             assert_eq!(Plan::read(&map(config)).unwrap_err(), message);
         }
         let whole = json!({
-            "source": {"tool": "http", "url": "u", "data_path": "data.items"},
+            "source": {"tool": "http", "endpoint": "u", "data_path": "data.items"},
             "target": {"kind": "postgres", "table": "T", "schema": "s", "mapping": {"a": "b.c"}, "key": "a, d"},
             "mode": "upsert", "chunk_size": "1000000",
         });

@@ -65,6 +65,12 @@ async fn results_follow_the_rules_of_the_language() {
         ("def main(a, c=9):\n  return [a, c]", json!({"a": 1, "b": 2}), json!([1, 9])),
         ("def main(**all):\n  return all", json!({"a": 1, "b": 2}), json!({"a": 1, "b": 2})),
         ("async def main(a):\n  return a", json!({"a": 1}), json!(1)),
+        // A parameter may also name what code finds ready-made; an argument of that name, or a default, wins.
+        ("def main(input_data):\n  return input_data", json!({"a": 1}), json!({"a": 1})),
+        ("def main(args, **rest):\n  return [args, rest]", json!({"a": 1}), json!([{"a": 1}, {"a": 1}])),
+        ("def main(context):\n  return context['args']", json!({"a": 1}), json!({"a": 1})),
+        ("def main(input_data):\n  return input_data", json!({"input_data": 2}), json!(2)),
+        ("def main(step='mine'):\n  return step", none.clone(), json!("mine")),
         ("def main(result):\n  return result + 1", json!({"result": 1}), json!(2)),
         ("import sys\ndef main():\n  sys.exit()", none.clone(), json!({"stdout": "", "stderr": ""})),
         // Then what was printed.

@@ -95,7 +95,7 @@ async fn an_answer_becomes_rows_of_a_table_with_the_types_of_its_columns() {
     assert_eq!(outcome.error, None);
     let expected = json!({
         "status": "success", "direction": "http_to_postgres", "source_type": "http", "target_type": "postgres", "mode": "append",
-        "rows_transferred": 3, "chunks_processed": 2, "target_table": "\"s\".\"posts\"",
+        "rows_transferred": 3, "chunks_processed": 2, "target_table": "S.posts",
         "columns": ["id", "userId", "title", "tags", "doc", "at", "ok", "price"]
     });
     assert_eq!(outcome.data, expected);

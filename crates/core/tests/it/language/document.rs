@@ -171,10 +171,27 @@ fn configuration_under_spec_counts_and_what_stands_further_out_wins() {
 fn the_kinds_of_tools_are_these_and_a_refusal_lists_them() {
     let kinds = "artifact duckdb http noop playbook postgres python result_fetch secrets shell transfer workbook";
     assert_eq!(TOOL_KINDS.join(" "), kinds);
-    for kind in ["snowflake", "container", "ducklake", "gcs", "rhai", "subscription", "agent", "mcp", "nonsense"] {
-        let found = refused(&format!("workflow: [{{step: a, tool: {{kind: {kind}}}}}]"));
-        assert_eq!(found.len(), 1, "{kind}");
-        assert!(found[0].to_string().contains("artifact, duckdb, http"), "{kind}: {}", found[0]);
+    let found = refused("workflow: [{step: a, tool: {kind: nonsense}}]");
+    assert_eq!(found.len(), 1);
+    assert!(found[0].to_string().contains("artifact, duckdb, http"), "{}", found[0]);
+}
+
+#[test]
+fn a_kind_of_the_language_that_is_not_run_matters_only_where_it_is_reached() {
+    for kind in ["agent", "container", "ducklake", "gcs", "mcp", "nats", "rhai", "script", "snowflake", "subscription"]
+    {
+        let playbook = format!(
+            "workload: {{optional: []}}\n\
+             workflow:\n\
+             - step: start\n  tool: {{kind: noop}}\n  \
+               next: {{arcs: [{{step: far, when: '{{{{ optional }}}}'}}, {{step: end}}]}}\n\
+             - {{step: far, tool: {{kind: {kind}, auth: far_away, command: SELECT 1}}, next: {{arcs: [{{step: end}}]}}}}\n\
+             - {{step: end, tool: {{kind: noop}}}}\n"
+        );
+        let warnings = compiled(&format!("{HEAD}{playbook}")).warnings;
+        assert_eq!(warnings.len(), 1, "{kind}: {warnings:?}");
+        assert!(warnings[0].to_string().contains(&format!("`{kind}`")), "{kind}: {}", warnings[0]);
+        assert_eq!(run(&playbook).status(), Status::Completed, "{kind}");
     }
 }
 
@@ -240,6 +257,7 @@ fn next_is_a_router_a_name_a_list_of_names_or_of_arcs() {
         ("{spec: {mode: inclusive, on_no_match: quiet}, arcs: [{step: b}, {step: c}]}", "a b c"),
         ("{spec: {mode: exclusive}, arcs: [{step: b, when: '{{ false }}'}, {step: c}]}", "a c"),
         ("~", "a"),
+        ("{}", "a"),
     ] {
         let ran = run(&format!(
             "

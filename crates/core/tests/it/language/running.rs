@@ -473,6 +473,34 @@ fn a_result_beyond_64_kib_is_stored_and_is_called_kv_or_disk_by_its_size() {
 }
 
 #[test]
+fn inline_max_bytes_says_from_what_size_on_a_result_is_stored() {
+    for (output, bytes, store) in [
+        ("{inline_max_bytes: 0}", 1, Some("kv")),
+        ("{store: {kind: gcs}, inline_max_bytes: '100'}", 101, Some("gcs")),
+        ("{store: {kind: gcs}, inline_max_bytes: 100}", 50, None),
+        ("{inline_max_bytes: 1000000}", INLINE_BYTES_MAX + 1, Some("kv")),
+        ("{store: {kind: kv}}", 1, None),
+    ] {
+        let text = "x".repeat(bytes);
+        let ran = run_with(
+            &format!(
+                "
+            workflow:
+              - {{step: start, tool: {{kind: python, code: x, output: {output}}}, next: {{arcs: [{{step: end}}]}}}}
+              - {{step: end, tool: {{kind: python, code: x, input: {{store: '{{{{ start._store }}}}', size: '{{{{ start.text | length }}}}'}}}}}}
+            "
+            ),
+            json!({}),
+            move |call| match &*call.step {
+                "start" => ToolOutcome::ok(json!({"text": text.clone()})),
+                _ => echo(call),
+            },
+        );
+        assert_eq!(ran.result("end"), json!({"store": store, "size": bytes}), "{output} {bytes}");
+    }
+}
+
+#[test]
 fn a_child_gets_its_input_and_gives_its_return_step_and_its_end() {
     let child = "
         workload: {n: 0}
