@@ -141,7 +141,7 @@ async fn under_lock(
         return Ok(Some(Verdict::Landed { version }));
     };
     landing::decided_under_lock(&append, id)?;
-    let ready = ready(append)?;
+    let ready = ready(append, &inner.numbers)?;
     let mut stage = staged(inner, client, vec![locked.view], std::slice::from_ref(&ready)).await?;
     let verdict = stage.append(&ready, true)?;
     let Verdict::Landed { .. } = verdict else {
@@ -256,7 +256,7 @@ async fn step(
         let locked = LockedView { now, view, tail: Vec::new() };
         if let Some(append) = decided(|| decide(&locked))? {
             landing::decided_under_lock(&append, id)?;
-            appends.push(ready(append)?);
+            appends.push(ready(append, &inner.numbers)?);
         }
         fenced.push(locked.view);
     }
