@@ -162,6 +162,11 @@ impl Postgres {
         self.inner.numbers.current()
     }
 
+    /// Returns how many other servers use the database now.
+    pub async fn others(&self) -> Result<u64, StoreError> {
+        Ok(node::held(&*self.reader().await?).await?.saturating_sub(1))
+    }
+
     async fn reader(&self) -> Result<Client, StoreError> {
         Ok(self.inner.readers.get().await?)
     }

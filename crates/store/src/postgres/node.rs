@@ -99,6 +99,14 @@ fn own_ids(append: &Append) -> Box<dyn Iterator<Item = i64> + '_> {
     Box::new(born.into_iter().chain(events).chain(append.children.iter().flat_map(own_ids)))
 }
 
+/// Returns how many numbers are held in this database.
+pub(super) async fn held(client: &Client) -> Result<u64, StoreError> {
+    let query = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND classid = $1::int4::oid AND granted \
+                 AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+    let count: i64 = client.query_one(query, &[&CLASS]).await?.try_get(0)?;
+    Ok(u64::try_from(count).unwrap_or(0))
+}
+
 /// A number, for as long as its session lives.
 #[derive(Debug)]
 struct Held {

@@ -9,8 +9,8 @@ use tokio::sync::watch;
 
 use super::Chance;
 
-/// How long a server may take to answer before another one is asked.
-const ANSWER_MAX: Duration = Duration::from_secs(5);
+/// How long a server may take to answer in the storm before another one is asked.
+pub(crate) const ANSWER_MAX: Duration = Duration::from_secs(5);
 /// Between two tries of one request.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -100,6 +100,8 @@ pub(crate) struct Told {
 #[derive(Clone)]
 pub(crate) struct Client {
     pub(crate) http: reqwest::Client,
+    /// How long a server may take to answer before another one is asked.
+    pub(crate) answer_max: Duration,
     pub(crate) doors: Vec<u16>,
     pub(crate) told: Arc<Mutex<Told>>,
     /// Where the lines go.
@@ -123,7 +125,7 @@ impl Client {
                 let status = answer.status().as_u16();
                 Ok::<_, reqwest::Error>((status, answer.json::<Value>().await?))
             };
-            if let Ok(Ok((status, body))) = tokio::time::timeout(ANSWER_MAX, answered).await
+            if let Ok(Ok((status, body))) = tokio::time::timeout(self.answer_max, answered).await
                 && status < 500
             {
                 return (status, body);
