@@ -152,6 +152,11 @@ impl IdSource {
         ms << TIME_SHIFT | self.node << 12 | sequence
     }
 
+    /// Makes ids for another node from now on.
+    pub fn renumber(&mut self, node: u16) {
+        self.node = i64::from(node & 0x3ff);
+    }
+
     /// Never gives an id at or below `id` again (after a restart of the same node).
     pub fn advance_past(&mut self, id: i64) {
         self.last = self.last.max((id >> TIME_SHIFT) << 12 | id & 0xfff);
@@ -161,6 +166,11 @@ impl IdSource {
 /// Returns when an id was made, to the millisecond.
 pub fn made_at(id: i64) -> Timestamp {
     Timestamp((id >> TIME_SHIFT) + EPOCH_MS)
+}
+
+/// Returns the node that an id was made for.
+pub fn made_by(id: i64) -> u16 {
+    u16::try_from(id >> 12 & 0x3ff).unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -107,6 +107,13 @@ impl Engine {
         drop(driving);
         let touched = decided.iter().any(|one| one.what != What::AlreadyEnded);
         if complete && !touched {
+            // As it stood under the lock: before the walk it may still have run, and another request was faster.
+            let named = decided.into_iter().map(|one| one.head).find(|head| head.execution_id == request.execution_id);
+            let head = match named {
+                Some(head) => head,
+                // Another server has walked there.
+                None => self.store.head(request.execution_id).await?.unwrap_or(head),
+            };
             return Err(CancelError::AlreadyEnded { head: Box::new(head) });
         }
         let mut answer = cancel::answer(request, decided);

@@ -158,6 +158,11 @@ impl Engine {
         })
     }
 
+    /// Makes ids for another node from now on: somebody else may have the number that this one had.
+    pub fn renumber(&self, node: u16) {
+        hold(&self.ids).renumber(node);
+    }
+
     /// Begins driving: inputs, timers, leases, cascades. Call it once; an engine that was stopped stays so.
     pub fn spawn(self: &Arc<Self>) -> Running {
         let mut tasks = JoinSet::new();

@@ -19,6 +19,8 @@ const INSTALLED: &str = "/usr/lib/postgresql";
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// Time between two looks at whether it answers.
 const START_POLL: Duration = Duration::from_millis(20);
+/// How long a client may take to say who it is, in seconds.
+const GUEST_SECONDS_MAX: u32 = 5;
 /// How often a port that somebody took meanwhile is exchanged for another.
 const PORTS_TRIED: u32 = 5;
 
@@ -152,7 +154,9 @@ impl Cluster {
         command.args(["-h", "127.0.0.1", "-p", &self.port.to_string()]);
         // Nothing here outlives the machine, so nothing has to reach the disk. What was committed does outlive the
         // server: `synchronous_commit` stays on.
-        for setting in ["fsync=off", "full_page_writes=off", "max_connections=200"] {
+        // A server that dies waits so long for guests who have come and not said who they are.
+        let patience = format!("authentication_timeout={GUEST_SECONDS_MAX}");
+        for setting in ["fsync=off", "full_page_writes=off", "max_connections=200", &patience] {
             command.args(["-c", setting]);
         }
         let started = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(log).spawn();

@@ -373,7 +373,7 @@ impl Draft {
             iteration: run.iteration,
             kind: kind(&step.body),
             pool,
-            priority: step.spec.priority,
+            priority: step.spec.priority.unwrap_or(playbook.executor.priority),
             enters,
             at_most_once: step.spec.at_most_once,
             losses,

@@ -13,7 +13,7 @@ use super::names;
 use super::policy::Place;
 use super::reader::{Reader, Unreadable};
 use super::routing::Outline;
-use super::step::step;
+use super::step::{priority, step};
 use super::suggest::nearest;
 use super::task::workbook_task;
 use super::tree::{Node, Yaml};
@@ -356,6 +356,7 @@ fn executor(reader: &mut Reader<'_>, outline: &Outline<'_>, root: &Node) -> (Exe
         no_next_is_error: false,
         strict: false,
         pool: Arc::from("default"),
+        priority: 0,
         task_timeout_ms: None,
         timeout_ms: None,
         cancel_mode: None,
@@ -382,6 +383,7 @@ fn executor(reader: &mut Reader<'_>, outline: &Outline<'_>, root: &Node) -> (Exe
         "no_next_is_error",
         "strict",
         "pool",
+        "priority",
         "policy",
         "timeout",
         "cancel",
@@ -403,6 +405,7 @@ fn executor(reader: &mut Reader<'_>, outline: &Outline<'_>, root: &Node) -> (Exe
     if let Some(pool) = spec.get("pool").filter(|pool| !pool.is_null()).and_then(|pool| reader.text(pool, "`pool`")) {
         executor.pool = Arc::from(pool);
     }
+    executor.priority = priority(reader, spec).unwrap_or(0);
     executor.timeout_ms = spec.get("timeout").and_then(|timeout| reader.duration(timeout, "`timeout`"));
     let default_timeout = spec.get("policy").and_then(|policy| policy.get("defaults")?.get("timeout_s"));
     executor.task_timeout_ms = default_timeout.and_then(|timeout| reader.duration(timeout, "`timeout_s`"));

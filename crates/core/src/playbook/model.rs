@@ -76,6 +76,8 @@ pub struct Executor {
     pub strict: bool,
     /// Pool of workers for steps that name none.
     pub pool: Arc<str>,
+    /// Priority of steps that name none; higher is claimed first.
+    pub priority: i32,
     /// Time limit of tasks that name none, in milliseconds (`policy.defaults.timeout_s`).
     pub task_timeout_ms: Option<u64>,
     /// Time limit of the whole run, in milliseconds (`spec.timeout`).
@@ -187,8 +189,8 @@ pub struct StepSpec {
     pub cancel_grace_ms: Option<u64>,
     /// `spec.cancel.boundary: task`: a cancel stops between the tasks of the pipeline.
     pub cancel_between_tasks: bool,
-    /// `spec.priority`; higher is claimed first.
-    pub priority: i32,
+    /// `spec.priority`; higher is claimed first. `None` = the executor's.
+    pub priority: Option<i32>,
 }
 
 /// One admission rule; the first that matches decides.

@@ -152,18 +152,7 @@ fn read_spec(reader: &mut Reader<'_>, node: &Node) -> (StepSpec, Vec<AdmitRule>)
     spec.at_most_once = node.get("at_most_once").and_then(|flag| reader.flag(flag, "`at_most_once`")).unwrap_or(false);
     let timeout = node.get("timeout").or_else(|| node.get("timeout_s"));
     spec.timeout_ms = timeout.and_then(|timeout| reader.duration(timeout, "`timeout`"));
-    if let Some(priority) = node.get("priority").filter(|priority| !priority.is_null()) {
-        let number = priority.to_json().as_i64().and_then(|number| i32::try_from(number).ok());
-        if number.is_none() {
-            reader.error(
-                codes::OUT_OF_RANGE,
-                priority.span,
-                "`priority` has to be a whole number",
-                "higher is claimed first",
-            );
-        }
-        spec.priority = number.unwrap_or(0);
-    }
+    spec.priority = priority(reader, node);
     if let Some(cancel) = node.get("cancel").filter(|cancel| !cancel.is_null()) {
         reader.unknown_keys(cancel, "`spec.cancel` of a step", &["boundary", "grace_seconds"]);
         if let Some(word) = cancel.get("boundary") {
@@ -396,4 +385,19 @@ fn claim(kind: &str, config: IndexMap<Arc<str>, ValueTemplate>) -> Step {
         reads,
         claims: true,
     }
+}
+
+/// Reads the `priority` of a step or an executor, if it has one.
+pub(super) fn priority(reader: &mut Reader<'_>, spec: &Node) -> Option<i32> {
+    let priority = spec.get("priority").filter(|priority| !priority.is_null())?;
+    let number = priority.to_json().as_i64().and_then(|number| i32::try_from(number).ok());
+    if number.is_none() {
+        reader.error(
+            codes::OUT_OF_RANGE,
+            priority.span,
+            "`priority` has to be a whole number",
+            "higher is claimed first",
+        );
+    }
+    number
 }

@@ -55,6 +55,7 @@ executor:
     no_next_is_error: true
     strict: true
     pool: big
+    priority: 3
     timeout: 2h
     policy: {defaults: {timeout_s: 30}, results: {reference_first: true}}
     cancel: {mode: interrupt, grace_seconds: 2.5}
@@ -130,7 +131,7 @@ workflow:
     let executor = &playbook.executor;
     assert_eq!((executor.final_step, executor.on_cancel), (Some(StepIx(2)), Some(StepIx(1))));
     assert!(executor.no_next_is_error && executor.strict);
-    assert_eq!(&*executor.pool, "big");
+    assert_eq!((&*executor.pool, executor.priority), ("big", 3));
     assert_eq!((executor.timeout_ms, executor.task_timeout_ms), (Some(7_200_000), Some(30_000)));
     assert_eq!((executor.cancel_mode, executor.cancel_grace_ms), (Some(CancelMode::Interrupt), Some(2_500)));
     assert_eq!((executor.max_steps, executor.max_losses), (50, 7));
@@ -145,7 +146,7 @@ workflow:
     );
     assert_eq!(
         (first.spec.pool.as_deref(), first.spec.priority, first.spec.timeout_ms),
-        (Some("small"), 5, Some(90_000))
+        (Some("small"), Some(5), Some(90_000))
     );
     assert!(first.spec.on_worker && first.spec.at_most_once && first.spec.cancel_between_tasks);
     assert_eq!(first.spec.cancel_grace_ms, Some(1_000));

@@ -13,7 +13,7 @@ use noetl_testkit::TestDatabase;
 use tempfile::TempDir;
 use tokio::time::{Duration, sleep};
 
-use crate::world::{World, cancel, chain, tally};
+use crate::world::{Server, World, cancel, chain, tally};
 
 /// Where a store is kept, which is opened once or several times.
 enum Place {
@@ -63,6 +63,7 @@ macro_rules! in_each_place {
 in_each_place! {
     many_chains_run_at_once_in_few_transactions,
     cancels_race_with_everything_and_nothing_starts_after_them,
+    of_two_cascades_at_once_one_wins_and_the_other_is_told_the_truth,
     a_place_that_was_closed_in_the_middle_is_gone_on_with,
 }
 
@@ -109,6 +110,30 @@ async fn cancels_race_with_everything_and_nothing_starts_after_them(place: Place
     assert_eq!(tally(&world.heads().await), [("CANCELLED", 60)].into());
     for worker in workers {
         worker.leave().await;
+    }
+    one.stop().await;
+    two.stop().await;
+    world.check([]).await;
+}
+
+/// The race: both have seen it run before either of them holds its lock.
+async fn of_two_cascades_at_once_one_wins_and_the_other_is_told_the_truth(place: Place) {
+    let world = place.world().await;
+    let (one, two) = (world.server(), world.server());
+    one.register(&chain("chain", &[("a", "sleep 600000")])).await;
+    for _ in 0..40 {
+        let id = one.start("chain").await.execution_id;
+        let ask = |server: &Server| {
+            let engine = Arc::clone(&server.engine);
+            let request = CancelRequest { cascade: true, ..cancel(id) };
+            tokio::spawn(async move { engine.cancel(request).await })
+        };
+        let (here, there) = (ask(&one), ask(&two));
+        let (here, there) = (here.await.unwrap(), there.await.unwrap());
+        assert_eq!(u8::from(here.is_ok()) + u8::from(there.is_ok()), 1, "{here:?} {there:?}");
+        for refused in [here, there].into_iter().filter_map(Result::err) {
+            assert_eq!(refused.to_string(), format!("Execution {id} is already CANCELLED"));
+        }
     }
     one.stop().await;
     two.stop().await;

@@ -453,18 +453,25 @@ async fn what_is_urgent_is_claimed_first_and_only_by_its_pool() {
     server.register(&step("plain", "priority: 0")).await;
     server.register(&step("urgent", "priority: 5")).await;
     server.register(&step("elsewhere", "priority: 9, pool: gpu")).await;
+    // The playbook says it for steps that do not.
+    let all = |path: &str, spec: &str| {
+        let step = format!("workflow: [{{step: {path}, spec: {{{spec}}}, tool: {{kind: python, code: ok}}}}]\n");
+        playbook(path, &format!("executor: {{spec: {{priority: 7}}}}\n{step}"))
+    };
+    server.register(&all("first", "")).await;
+    server.register(&all("last", "priority: -2")).await;
     let mut ids = Vec::new();
-    for path in ["low", "plain", "urgent", "plain", "elsewhere"] {
+    for path in ["last", "low", "plain", "urgent", "plain", "first", "elsewhere"] {
         ids.push(server.start(path).await.execution_id);
     }
     world.hire(&server, "one", 1);
-    for id in &ids[..4] {
+    for id in &ids[..6] {
         assert_eq!(server.ended(*id).await, Status::Completed);
     }
-    assert_eq!(world.scripts.started(), ["urgent", "plain", "plain", "low"]);
-    assert_eq!(world.head(ids[4]).await.status, Status::Running);
+    assert_eq!(world.scripts.started(), ["first", "urgent", "plain", "plain", "low", "last"]);
+    assert_eq!(world.head(ids[6]).await.status, Status::Running);
     world.hire_for(&server, "two", "gpu");
-    assert_eq!(server.ended(ids[4]).await, Status::Completed);
+    assert_eq!(server.ended(ids[6]).await, Status::Completed);
     world.check([]).await;
 }
 

@@ -2,7 +2,10 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use noetl_store::postgres::{Postgres, PostgresOptions};
+use noetl_store::{Store, StoreError};
 use serde_json::Value;
 
 use super::catalog::{FileOrDirectory, files_below, read};
@@ -13,6 +16,7 @@ use super::{console, refusal};
 use crate::clock;
 use crate::embed::{EmbedError, Role};
 use crate::render::{clean, document, json as text, table};
+use crate::server::background::DATABASE_VARIABLE;
 use crate::server::node;
 use crate::vault::key::KeySource;
 use crate::vault::rekey::{self, NEXT_KEY_VARIABLE};
@@ -42,10 +46,14 @@ pub enum Credential {
         /// Its name, or its id
         name: String,
     },
-    /// Seal everything anew with another key. Nobody else may use the data directory meanwhile
+    /// Seal everything anew with another key. Nobody else may use the data directory, or the database, meanwhile
     ///
     /// A key file gets a new key. Where NOETL_ENCRYPTION_KEY gives the key, NOETL_NEW_ENCRYPTION_KEY gives the next.
-    Rekey,
+    Rekey {
+        /// PostgreSQL database that servers share, instead of the file in the data directory
+        #[arg(long, value_name = "URL", env = DATABASE_VARIABLE, hide_env_values = true)]
+        database_url: Option<String>,
+    },
 }
 
 impl Credential {
@@ -56,7 +64,8 @@ impl Credential {
             Credential::List { kind, json } => list(globals, kind.as_deref(), *json).await,
             Credential::Get { name } => show(globals, name).await,
             Credential::Delete { name } => delete(globals, name).await,
-            Credential::Rekey => rekey(globals).await,
+            Credential::Rekey { database_url: None } => rekey(globals).await,
+            Credential::Rekey { database_url: Some(url) } => rekey_database(url).await,
         }
     }
 }
@@ -183,24 +192,49 @@ async fn rekey(globals: &Globals) -> Result<Exit, Stop> {
     if !dir.exists() {
         return Err(bad_directory(&EmbedError::Missing(dir.path().to_path_buf())));
     }
-    let next = match std::env::var(NEXT_KEY_VARIABLE) {
-        Ok(text) if !text.is_empty() => match MasterKey::parse(&text) {
-            Ok(key) => Some(key),
-            Err(bad) => return Err(Stop::usage(format!("{NEXT_KEY_VARIABLE} holds no key: {bad}"))),
-        },
-        Ok(_) | Err(_) => None,
-    };
+    let next = next_key()?;
     let source = KeySource::of_environment(dir.key_file()).map_err(|error| bad_vault(&error))?;
     let Some(owned) = dir.try_take(Role::Visit, clock::now()).map_err(|error| bad_directory(&error))? else {
         let message = format!("{} is in use, and its key can not change meanwhile", dir.path().display());
         return Err(Stop::new(Exit::Failed, message).hint("`noetl server stop` stops a server"));
     };
     let store = node::open_directory(&owned).await.map_err(|error| bad_node(&error))?;
-    let changed = rekey::rekey(std::sync::Arc::clone(&store), source, next).await;
+    let done = reseal(store, source, next).await;
+    drop(owned);
+    done
+}
+
+/// The same for a database that servers share: its key is given to each of them, so it is no file's.
+async fn rekey_database(url: &str) -> Result<Exit, Stop> {
+    let failed = |error: &StoreError| Stop::new(Exit::Failed, error.to_string());
+    let address = url.parse().map_err(|error: StoreError| Stop::usage(error.to_string()))?;
+    let next = next_key()?;
+    let source = KeySource::of_environment_alone().map_err(|error| bad_vault(&error))?;
+    let store = Postgres::open(PostgresOptions::new(address)).await.map_err(|error| failed(&error))?;
+    let others = store.others().await.map_err(|error| failed(&error))?;
+    if others > 0 {
+        store.close().await.ok();
+        let message = format!("{others} server(s) use the database, and its key can not change meanwhile");
+        return Err(Stop::new(Exit::Failed, message).hint("stop them, and start them again with the new key"));
+    }
+    reseal(Arc::new(store), source, next).await
+}
+
+fn next_key() -> Result<Option<MasterKey>, Stop> {
+    match std::env::var(NEXT_KEY_VARIABLE) {
+        Ok(text) if !text.is_empty() => match MasterKey::parse(&text) {
+            Ok(key) => Ok(Some(key)),
+            Err(bad) => Err(Stop::usage(format!("{NEXT_KEY_VARIABLE} holds no key: {bad}"))),
+        },
+        Ok(_) | Err(_) => Ok(None),
+    }
+}
+
+async fn reseal(store: Arc<dyn Store>, source: KeySource, next: Option<MasterKey>) -> Result<Exit, Stop> {
+    let changed = rekey::rekey(Arc::clone(&store), source, next).await;
     if let Err(error) = store.close().await {
         console::note(&format!("the store did not close: {error}"));
     }
-    drop(owned);
     let count = changed.map_err(|error| bad_vault(&error))?;
     console::print(&format!("{count} credential(s) are sealed with the new key\n"))?;
     Ok(Exit::Done)

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::num::NonZero;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use axum::Router;
@@ -21,6 +21,7 @@ use noetl_store::sqlite::{SqliteOptions, SqliteStore};
 use noetl_store::{Store, StoreError};
 use noetl_tools::{ALWAYS_EXPOSED, SupervisorCommand, TIMEOUT_GRACE, Toolbox, ToolboxConfig};
 use serde_json::{Value, json};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -177,9 +178,11 @@ impl Node {
     /// Opens the store, begins to work, and answers on the directory's socket.
     pub async fn start(owned: Owned, options: NodeOptions) -> Result<Node, NodeError> {
         // The socket is bound last of all that can fail, so that a guest never meets an owner that gives up.
-        let (store, number) = open(&owned, &options).await?;
+        let (store, numbers) = open(&owned, &options).await?;
+        let number = *numbers.borrow();
         let vault = open_vault(&owned, &store, number, &options).await?;
         let engine = Engine::new(Arc::clone(&store), engine_options(&options, number, &vault));
+        tokio::spawn(renumber(numbers, Arc::downgrade(&engine), Arc::downgrade(&vault)));
         let (stopping, leaving) = (CancellationToken::new(), CancellationToken::new());
         let worker = match &options.worker {
             Some(settings) => Some(prepare(&engine, settings, &options)?),
@@ -240,15 +243,29 @@ impl Node {
     }
 }
 
-/// Opens the store; returns it with the number that ids of this node hold.
-async fn open(owned: &Owned, options: &NodeOptions) -> Result<(Arc<dyn Store>, u16), NodeError> {
+/// Opens the store; returns it with the number that ids of this node hold, which may change.
+async fn open(owned: &Owned, options: &NodeOptions) -> Result<(Arc<dyn Store>, watch::Receiver<u16>), NodeError> {
     if let Some(address) = &options.database {
         let store = Postgres::open(PostgresOptions::new(address.clone())).await?;
-        let number = store.node();
+        let numbers = store.node();
+        let number = *numbers.borrow();
         tracing::info!(database = %address.shown(), number, "this server shares a database");
-        return Ok((Arc::new(store), number));
+        return Ok((Arc::new(store), numbers));
     }
-    Ok((open_directory(owned).await?, random_node()))
+    Ok((open_directory(owned).await?, watch::channel(random_node()).1))
+}
+
+/// Tells whoever makes ids of another number, for as long as there is a store that may have to take one.
+async fn renumber(mut numbers: watch::Receiver<u16>, engine: Weak<Engine>, vault: Weak<Vault>) {
+    while numbers.changed().await.is_ok() {
+        let number = *numbers.borrow_and_update();
+        if let Some(engine) = engine.upgrade() {
+            engine.renumber(number);
+        }
+        if let Some(vault) = vault.upgrade() {
+            vault.renumber(number);
+        }
+    }
 }
 
 /// Opens the store of a directory.

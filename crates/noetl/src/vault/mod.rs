@@ -147,6 +147,11 @@ impl Vault {
         Vault { store, source, ids: Mutex::new(IdSource::new(node)), key: OnceCell::new(), allow_read }
     }
 
+    /// Makes ids for another node from now on.
+    pub fn renumber(&self, node: u16) {
+        self.ids.lock().unwrap_or_else(PoisonError::into_inner).renumber(node);
+    }
+
     /// Returns whether credentials are shown as they are.
     pub fn allows_read(&self) -> bool {
         self.allow_read

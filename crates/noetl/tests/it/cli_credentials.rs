@@ -127,6 +127,32 @@ fn rekey_changes_the_key_and_needs_the_directory_for_itself() {
     assert_eq!(home.run(&["get", "credential", "pg"]).done().json()["data"]["db_password"], SECRET);
 }
 
+#[test]
+fn the_key_of_a_shared_database_changes_when_no_server_uses_it() {
+    let Some(home) = Home::on_postgres() else { return };
+    write(&home);
+    let next = "fedcba9876543210".repeat(4);
+    let rekey = |given: &[(&str, &str)]| {
+        let mut command = home.command(&["credential", "rekey"]);
+        crate::support::Said::of(command.envs(given.iter().copied()).output().unwrap())
+    };
+    let server = Server::start(&home, &["--no-worker", "--allow-secret-read"]);
+    home.run(&["register", "credential", "-f", "pg.json"]).done();
+    let said = rekey(&[("NOETL_NEW_ENCRYPTION_KEY", &next)]);
+    assert!(said.exit == 1 && said.stderr.contains("1 server(s) use the database"), "{said:?}");
+    assert_eq!(server.stop(), Some(0));
+    let said = rekey(&[]);
+    assert!(said.exit != 0 && said.stderr.contains("NOETL_NEW_ENCRYPTION_KEY"), "{said:?}");
+    let said = rekey(&[("NOETL_NEW_ENCRYPTION_KEY", &next)]).done();
+    assert_eq!(said.stdout, "1 credential(s) are sealed with the new key\n");
+    // The old key opens nothing any more, and starts no server.
+    let old = home.run(&["server", "run", "--port", "0"]);
+    assert!(old.exit != 0 && old.stderr.contains("sealed with key"), "{old:?}");
+    let given = [("NOETL_ENCRYPTION_KEY", next.as_str())];
+    let _server = Server::start_with(&home, &["--no-worker", "--allow-secret-read"], &given);
+    assert_eq!(home.run(&["get", "credential", "pg"]).done().json()["data"]["db_password"], SECRET);
+}
+
 const TAKES_SECRETS: &str = r#"
 apiVersion: noetl.io/v2
 kind: Playbook

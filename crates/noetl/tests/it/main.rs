@@ -12,6 +12,7 @@ mod api_sql;
 mod api_worker;
 mod api_worker_samples;
 mod api_world;
+mod chaos;
 mod cli_answers;
 mod cli_cancel;
 mod cli_context;

@@ -31,7 +31,7 @@ pub(super) async fn append(inner: &Arc<Inner>, batch: Vec<Append>) -> Vec<Answer
     let mut groups: Vec<Vec<Ready>> = Vec::new();
     let mut bytes = 0;
     for append in batch {
-        match ready(append) {
+        match ready(append, &inner.numbers) {
             Ok(ready) => {
                 bytes += ready.bytes;
                 match groups.last_mut().filter(|group| group.len() < GROUP_APPENDS_MAX && bytes <= GROUP_BYTES_MAX) {

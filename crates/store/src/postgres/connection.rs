@@ -168,6 +168,15 @@ impl Address {
         &self,
         hear: impl FnMut(tokio_postgres::AsyncMessage) + Send + 'static,
     ) -> Result<(Client, JoinHandle<()>), StoreError> {
+        // The driver's own limit ends with the handshake of TCP; a peer that then says nothing is no better.
+        let made = tokio::time::timeout(CONNECT_TIMEOUT, self.connect_patiently(hear)).await;
+        made.unwrap_or_else(|_| Err(StoreError::Unavailable("the database does not answer".into())))
+    }
+
+    async fn connect_patiently(
+        &self,
+        hear: impl FnMut(tokio_postgres::AsyncMessage) + Send + 'static,
+    ) -> Result<(Client, JoinHandle<()>), StoreError> {
         let (client, task) = match self.tls()? {
             None => {
                 let (client, connection) = self.config.connect(NoTls).await?;
@@ -200,7 +209,8 @@ impl Address {
         let set_up = Hook::async_fn(move |client: &mut deadpool_postgres::ClientWrapper, _| {
             Box::pin(async move { client.batch_execute(session).await.map_err(HookError::Backend) })
         });
-        let timeouts = Timeouts { wait: Some(POOL_WAIT), create: Some(POOL_WAIT), recycle: Some(POOL_WAIT) };
+        let timeouts =
+            Timeouts { wait: Some(POOL_WAIT), create: Some(CONNECT_TIMEOUT), recycle: Some(CONNECT_TIMEOUT) };
         Pool::builder(manager)
             .max_size(size.max(1))
             .timeouts(timeouts)

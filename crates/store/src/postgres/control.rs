@@ -138,7 +138,7 @@ async fn under_lock(
         return Ok(Some(Verdict::Landed { version }));
     };
     landing::decided_under_lock(&append, id)?;
-    let ready = ready(append)?;
+    let ready = ready(append, &inner.numbers)?;
     let mut stage = staged(inner, client, vec![locked.view], std::slice::from_ref(&ready)).await?;
     let verdict = stage.append(&ready, true)?;
     let Verdict::Landed { .. } = verdict else {

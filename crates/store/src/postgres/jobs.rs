@@ -113,7 +113,7 @@ async fn step(
             None => visited.spared += u64::from(!walks_on),
             Some(append) => {
                 landing::decided_under_lock(&append, member)?;
-                appends.push(ready(append)?);
+                appends.push(ready(append, &inner.numbers)?);
             }
         }
         fenced.push(locked.view);

@@ -52,7 +52,7 @@ use self::clock::StoreClock;
 pub use self::connection::Address;
 use self::hints::Hints;
 pub use self::migrate::SCHEMA_LATEST;
-use self::node::NodeNumber;
+use self::node::{First, Numbers};
 use self::partition::Partitions;
 use crate::catalog::{NewResource, Resource, ResourceKey};
 use crate::secret::{CredentialRow, KeychainRow, Resealed};
@@ -105,6 +105,7 @@ struct Inner {
     clock: StoreClock,
     partitions: Partitions,
     hints: Arc<Hints>,
+    numbers: Numbers,
     /// There is a role for people's queries.
     reader: bool,
 }
@@ -112,7 +113,6 @@ struct Inner {
 /// The store in a database.
 pub struct Postgres {
     inner: Arc<Inner>,
-    node: NodeNumber,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -133,6 +133,7 @@ impl Postgres {
         let client = slow.get().await?;
         let reader = sql::has_role(&client).await?;
         drop(client);
+        let (node, numbers) = First::take(&address).await?;
         let inner = Arc::new(Inner {
             address: address.clone(),
             writers,
@@ -141,20 +142,30 @@ impl Postgres {
             clock: StoreClock::new(clock),
             partitions: Partitions::default(),
             hints: Arc::clone(&hints),
+            numbers,
             reader,
         });
         let client = inner.readers.get().await?;
         let now = transaction::now(&inner, &client).await?;
         inner.partitions.ahead(&client, now).await?;
         drop(client);
-        let node = NodeNumber::take(&address).await?;
-        let tasks = vec![tokio::spawn(hints::run(address, hints)), tokio::spawn(ahead(Arc::clone(&inner)))];
-        Ok(Postgres { inner, node, tasks: Mutex::new(tasks) })
+        let tasks = vec![
+            tokio::spawn(hints::run(address, hints)),
+            tokio::spawn(ahead(Arc::clone(&inner))),
+            tokio::spawn(node.keep(Arc::clone(&inner))),
+        ];
+        Ok(Postgres { inner, tasks: Mutex::new(tasks) })
     }
 
-    /// Returns a number that no other server of the database has, for ids.
-    pub fn node(&self) -> u16 {
-        self.node.number()
+    /// Returns a number that no other server of the database has, for ids. It changes when the session that holds it
+    /// is lost; what was made under the one before is refused then.
+    pub fn node(&self) -> watch::Receiver<u16> {
+        self.inner.numbers.current()
+    }
+
+    /// Returns how many other servers use the database now.
+    pub async fn others(&self) -> Result<u64, StoreError> {
+        Ok(node::held(&*self.reader().await?).await?.saturating_sub(1))
     }
 
     async fn reader(&self) -> Result<Client, StoreError> {
@@ -486,7 +497,6 @@ impl Store for Postgres {
         self.inner.writers.close();
         self.inner.readers.close();
         self.inner.slow.close();
-        self.node.give_back();
         Ok(())
     }
 

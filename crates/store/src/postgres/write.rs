@@ -14,6 +14,7 @@ use serde::Serialize;
 
 use super::columns::Outcome;
 use super::document::Document;
+use super::node::Numbers;
 use super::schedule::TickAfter;
 use crate::landing::{self, Check, Landing, Rows};
 use crate::{StoreError, payload};
@@ -46,7 +47,8 @@ struct Texts {
 }
 
 /// Makes an append ready to be written.
-pub(super) fn ready(mut append: Append) -> Result<Ready, StoreError> {
+pub(super) fn ready(mut append: Append, numbers: &Numbers) -> Result<Ready, StoreError> {
+    numbers.check(&append)?;
     let bytes = payload::scrub(&mut append)?;
     let texts = texts(&append);
     Ok(Ready { append, texts, bytes })

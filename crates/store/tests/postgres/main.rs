@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a suite of tests")]
 
+mod encryption;
 mod promises;
 mod protocol;
 mod proxy;

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use noetl_core::append::{RefusedBy, Verdict};
+use noetl_core::append::{Append, Guard, RefusedBy, Verdict};
 use noetl_core::head::{CommandState, Status};
-use noetl_core::id::{ExecutionId, SessionId};
+use noetl_core::id::{EventId, ExecutionId, IdSource, SessionId};
+use noetl_core::time::Timestamp;
 use noetl_store::conformance::{ManualClock, Script};
 use noetl_store::postgres::Postgres;
 use noetl_store::{EventQuery, Store, StoreError};
@@ -201,7 +202,7 @@ async fn servers_that_start_at_once_take_turns() {
     let clock = ManualClock::new(START);
     let opened = futures_util::future::join_all((0..4).map(|_| open(&address, &clock))).await;
     // And no two of them make the same ids.
-    let numbers: std::collections::BTreeSet<u16> = opened.iter().map(|store| store.node()).collect();
+    let numbers: std::collections::BTreeSet<u16> = opened.iter().map(|store| *store.node().borrow()).collect();
     assert_eq!(numbers.len(), 4);
     let script = Script::new(&clock);
     for store in &opened {
@@ -210,4 +211,44 @@ async fn servers_that_start_at_once_take_turns() {
     for store in &opened {
         store.close().await.unwrap();
     }
+}
+
+/// An execution whose ids are made by a node, at a time.
+fn born_by(script: &Script, number: u16, at: Timestamp) -> Append {
+    let mut ids = IdSource::new(number);
+    let mut birth = script.birth(None);
+    birth.execution_id = ExecutionId(ids.next(at));
+    let Guard::New(head) = &mut birth.guard else { panic!() };
+    (head.execution_id, head.root_execution_id) = (birth.execution_id, birth.execution_id);
+    for new in &mut birth.events {
+        new.event_id = EventId(ids.next(at));
+    }
+    birth
+}
+
+/// The race: the session that holds a server's number ends, and the number is somebody else's before it notices.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_lost_its_number_takes_another_and_writes_nothing_made_under_the_old_one() {
+    let Some(cluster) = TestCluster::start(&["numbers"]).await.unwrap() else { return };
+    let clock = ManualClock::new(START);
+    let store = open(&address(&cluster, "numbers"), &clock).await;
+    let mut numbers = store.node();
+    let first = *numbers.borrow_and_update();
+    let other = Database::connect(&cluster.address("numbers")).await.unwrap();
+    let end = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND classid = 1852793957";
+    other.execute(end).await.unwrap();
+    other.execute(&format!("SELECT pg_advisory_lock(1852793957, {first})")).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(20), numbers.changed()).await.unwrap().unwrap();
+    let second = *numbers.borrow_and_update();
+    assert_ne!(first, second);
+    let script = Script::new(&clock);
+    let batch = vec![
+        born_by(&script, first, Timestamp(START.0 - 1_000)),
+        born_by(&script, first, START),
+        born_by(&script, second, START),
+    ];
+    let answers = store.append(batch).await;
+    assert_eq!((&answers[0], &answers[2]), (&Ok(Verdict::Landed { version: 1 }), &Ok(Verdict::Landed { version: 1 })));
+    assert!(matches!(&answers[1], Err(StoreError::Unavailable(why)) if why.contains("had lost")), "{:?}", answers[1]);
+    store.close().await.unwrap();
 }
