@@ -9,7 +9,7 @@ use std::path::Path;
 
 use noetl_core::control::cancel::{self, Answer, BY_TIMEOUT, Request};
 use noetl_core::control::stop::{self, Wish};
-use noetl_core::control::{lease, settle};
+use noetl_core::control::{lease, pause, settle};
 use noetl_core::event::{Event, StopCause, row};
 use noetl_core::execution::Input;
 use noetl_core::head::Status;
@@ -107,6 +107,24 @@ const STATES: &[State] = &[
         },
     },
     State { name: "running; its command was stopped before anybody had it", playbook: PLAIN, reach: stop },
+    State { name: "paused; its command is set aside", playbook: PLAIN, reach: |desk, id| pause(desk, id, true) },
+    State {
+        name: "paused; a worker holds its command",
+        playbook: PLAIN,
+        reach: |desk, id| {
+            claim(desk, id);
+            pause(desk, id, true);
+        },
+    },
+    State {
+        name: "paused; its command waits for a time",
+        playbook: PLAIN,
+        reach: |desk, id| {
+            claim(desk, id);
+            report(desk, id, delay());
+            pause(desk, id, true);
+        },
+    },
     State {
         name: "cancelled (`finish`); a worker holds its command",
         playbook: PLAIN,
@@ -230,6 +248,8 @@ const INPUTS: &[Said] = &[
         say: |desk, id| ask(desk, id, &Request { cancelled_by: BY_TIMEOUT.into(), ..request(id) }),
     },
     Said { name: "stop the step", needs_attempt: false, say: stop },
+    Said { name: "pause", needs_attempt: false, say: |desk, id| pause(desk, id, true) },
+    Said { name: "resume", needs_attempt: false, say: |desk, id| pause(desk, id, false) },
     Said { name: "the lease of the worker runs out", needs_attempt: false, say: lose },
     Said {
         name: "the lost attempt is forgotten",
@@ -333,6 +353,7 @@ fn stop(desk: &mut Desk, id: ExecutionId) {
 fn request(id: ExecutionId) -> Request {
     Request {
         requested_execution_id: id,
+        job_id: None,
         reason: None,
         cancelled_by: "api".into(),
         requested_by: None,
@@ -343,6 +364,27 @@ fn request(id: ExecutionId) -> Request {
         grace_ms: None,
         idempotency_key: None,
     }
+}
+
+/// Pauses it, or lets it go on.
+fn pause(desk: &mut Desk, id: ExecutionId, paused: bool) {
+    let request = pause::Request {
+        requested_execution_id: id,
+        reason: None,
+        by: "api".into(),
+        requested_by: None,
+        cascade: false,
+    };
+    desk.control(id, |view, now, ids| {
+        let answer = match paused {
+            true => pause::pause(view, &request, now, ids),
+            false => pause::resume(view, &request, now, ids),
+        };
+        match answer {
+            pause::Answer::Changed { append, .. } => Some(*append),
+            pause::Answer::Already { .. } | pause::Answer::Ended => None,
+        }
+    });
 }
 
 fn ask(desk: &mut Desk, id: ExecutionId, request: &Request) {

@@ -16,7 +16,7 @@ terminals only, and `NO_COLOR` turns them off. `--json` prints documents with so
 ";
 
 /// Every command.
-const COMMANDS: [&str; 69] = [
+const COMMANDS: [&str; 76] = [
     "",
     "run",
     "cancel",

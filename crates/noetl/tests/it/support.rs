@@ -75,7 +75,7 @@ impl Home {
 
     /// Returns where the database of this home's servers is, if they have one.
     pub(crate) fn database_url(&self) -> Option<String> {
-        self.database.as_ref().map(|own| own.address.url())
+        self.database.as_ref().map(|own| own.database.address().url())
     }
 
     /// Changes the log of a server that is not running, by a statement for SQLite and one for PostgreSQL.

@@ -10,7 +10,7 @@ use noetl_core::append::{Append, CommandChange, DueChange, DueKind, Guard, HeadC
 use noetl_core::control::{cancel, lease, settle};
 use noetl_core::event::Event;
 use noetl_core::execution::draft::{Draft as Decision, start};
-use noetl_core::execution::{Book, Books, Env, Input, Refusal, Start};
+use noetl_core::execution::{Book, BookKey, Books, Env, Input, Refusal, Start};
 use noetl_core::expr::Library;
 use noetl_core::head::{CommandRow, CommandState, HeadView, Holder};
 use noetl_core::id::{CatalogId, CommandId, EventId, ExecutionId, IdSource, SessionId};
@@ -55,7 +55,7 @@ impl Shell {
             let playbook = Arc::new(compiled.playbook);
             let catalog_id = CatalogId(number);
             let book = Book { catalog_id, version: 1, playbook: Arc::clone(&playbook) };
-            shell.books.known.insert((Arc::clone(&playbook.path), None), Some(book));
+            shell.books.known.insert(BookKey::Newest(Arc::clone(&playbook.path)), Some(book));
             shell.playbooks.insert(catalog_id, playbook);
         }
         Ok(shell)
@@ -212,7 +212,7 @@ impl Shell {
                 let follows = head.decided;
                 state.drafts.push(Draft { cause: DraftCause::Decision(cause), append, follows });
             }
-            Ok(()) | Err(Refusal::Stale | Refusal::Ended(_)) => self.late(state, execution, cause)?,
+            Ok(()) | Err(Refusal::Stale | Refusal::Ended(_) | Refusal::Paused) => self.late(state, execution, cause)?,
             Err(Refusal::Needs(needs)) => return Err(format!("a small world has no large results: {needs:?}")),
         }
         Ok(())
@@ -417,8 +417,8 @@ impl Shell {
             DueKind::Timer => Input::Timer(command),
             DueKind::Continue => Input::Continue,
             DueKind::ChildDone => Input::ChildEnded(command, Box::new(outcome_of(state, due.child?)?)),
-            // Nothing in the small world has a time limit.
-            DueKind::GraceEnd | DueKind::Timeout | DueKind::StepTimeout => return None,
+            // Nothing in the small world has a time limit, and no arc of it cancels a region.
+            DueKind::GraceEnd | DueKind::Timeout | DueKind::StepTimeout | DueKind::CancelChild => return None,
         };
         Some((input, due.at))
     }
@@ -479,6 +479,7 @@ impl Shell {
 fn request(requested: ExecutionId, cascade: bool) -> cancel::Request {
     cancel::Request {
         requested_execution_id: requested,
+        job_id: None,
         reason: None,
         cancelled_by: "explorer".to_owned(),
         requested_by: None,

@@ -191,6 +191,15 @@ impl Seat {
                         holder.started = true;
                     }
                 }
+                CommandChange::Withdraw { command_id, epoch } => {
+                    let withdrawn = |row: &&mut CommandRow| row.command_id == *command_id && row.epoch == *epoch;
+                    if let Some(row) = rows.iter_mut().find(withdrawn) {
+                        row.at_most_once = true;
+                        if matches!(row.state, CommandState::Pending | CommandState::Paused) {
+                            row.state = CommandState::Suspended;
+                        }
+                    }
+                }
             }
         }
         self.member.head = head;
