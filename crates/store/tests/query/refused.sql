@@ -70,10 +70,10 @@ SELECT path::int FROM execution
 --! invalid input syntax for type bigint: "jobs/parent"
 
 SELECT * FROM nowhere
---! relation "nowhere" does not exist; the tables are event, execution, command, due, cancellation, cancellation_front, snapshot, catalog, credential, keychain, runtime, schedule, result, log, log_size (line 1, column 15)
+--! relation "nowhere" does not exist; the tables are event, execution, command, due, cancellation, cancellation_front, cancellation_trail, snapshot, catalog, credential, keychain, runtime, schedule, result, log, log_size (line 1, column 15)
 
 SELECT * FROM pg_catalog.pg_tables
---! relation "pg_catalog.pg_tables" does not exist; the tables are event, execution, command, due, cancellation, cancellation_front, snapshot, catalog, credential, keychain, runtime, schedule, result, log, log_size (line 1, column 15)
+--! relation "pg_catalog.pg_tables" does not exist; the tables are event, execution, command, due, cancellation, cancellation_front, cancellation_trail, snapshot, catalog, credential, keychain, runtime, schedule, result, log, log_size (line 1, column 15)
 
 SELECT * FROM event e, catalog e
 --! table name "e" is given more than once (line 1, column 24)
@@ -254,13 +254,13 @@ SELECT rowid FROM event
 --! column "rowid" does not exist (line 1, column 8)
 
 SELECT * FROM sqlite_master
---! relation "sqlite_master" does not exist; the tables are event, execution, command, due, cancellation, cancellation_front, snapshot, catalog, credential, keychain, runtime, schedule, result, log, log_size (line 1, column 15)
+--! relation "sqlite_master" does not exist; the tables are event, execution, command, due, cancellation, cancellation_front, cancellation_trail, snapshot, catalog, credential, keychain, runtime, schedule, result, log, log_size (line 1, column 15)
 
 SELECT * FROM noetl.sqlite_schema
---! relation "noetl.sqlite_schema" does not exist; the tables are event, execution, command, due, cancellation, cancellation_front, snapshot, catalog, credential, keychain, runtime, schedule, result, log, log_size (line 1, column 15)
+--! relation "noetl.sqlite_schema" does not exist; the tables are event, execution, command, due, cancellation, cancellation_front, cancellation_trail, snapshot, catalog, credential, keychain, runtime, schedule, result, log, log_size (line 1, column 15)
 
 SELECT * FROM main.event
---! relation "main.event" does not exist; the tables are event, execution, command, due, cancellation, cancellation_front, snapshot, catalog, credential, keychain, runtime, schedule, result, log, log_size (line 1, column 15)
+--! relation "main.event" does not exist; the tables are event, execution, command, due, cancellation, cancellation_front, cancellation_trail, snapshot, catalog, credential, keychain, runtime, schedule, result, log, log_size (line 1, column 15)
 
 SELECT * FROM pragma_table_info('event')
 --! function pragma_table_info in FROM is not supported on the embedded store
@@ -383,7 +383,7 @@ SELECT GROUPING(status) FROM event
 --! function grouping(text) is not supported on the embedded store (line 1, column 8)
 
 SELECT event_id FROM ONLY event LIMIT 1
---! relation "only" does not exist; the tables are event, execution, command, due, cancellation, cancellation_front, snapshot, catalog, credential, keychain, runtime, schedule, result, log, log_size (line 1, column 22)
+--! relation "only" does not exist; the tables are event, execution, command, due, cancellation, cancellation_front, cancellation_trail, snapshot, catalog, credential, keychain, runtime, schedule, result, log, log_size (line 1, column 22)
 
 SELECT execution_id FROM event ORDER BY execution_id USING >
 --! ORDER BY … USING is not supported on the embedded store

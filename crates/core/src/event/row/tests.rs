@@ -309,7 +309,7 @@ fn samples() -> Vec<Event> {
             grace_ms: 10_000,
             root_execution_id: CONTEXT.root_execution_id,
             requested_execution_id: ExecutionId(700),
-            job_id: Some(CancellationId(900)),
+            job_id: None,
             in_flight: vec![command_id],
         })),
         Event::ExecutionCancelled(Box::new(Cancelled {
@@ -404,6 +404,19 @@ fn samples() -> Vec<Event> {
             visits: vec![],
             arrivals: 0,
             commands: vec![],
+        })),
+        Event::ExecutionCancelled(Box::new(Cancelled {
+            reason: Some("stale".into()),
+            cancelled_by: "ann".into(),
+            requested_by: None,
+            remote: None,
+            cascade: true,
+            mode: CancelMode::Finish,
+            grace_ms: 10_000,
+            root_execution_id: CONTEXT.root_execution_id,
+            requested_execution_id: ExecutionId(700),
+            job_id: Some(CancellationId(900)),
+            in_flight: vec![],
         })),
     ]
 }
