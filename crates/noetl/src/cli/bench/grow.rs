@@ -7,6 +7,7 @@ use clap::Args;
 use noetl_core::head::Status;
 use noetl_engine::{Engine, StartRequest, WaitFor};
 use noetl_store::catalog::ResourceKey;
+use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 use serde_json::{Map, json};
 
@@ -57,8 +58,10 @@ struct Figures {
     on: &'static str,
     at_once: u32,
     runs: Vec<Run>,
-    /// Cost of a round in the longest run, over that in the shortest.
+    /// What a round of the longest run took, over that of the shortest.
     growth: f64,
+    /// The same of the processors' time.
+    cpu_growth: f64,
 }
 
 #[derive(Debug, Serialize)]
@@ -66,6 +69,8 @@ struct Run {
     rounds: u32,
     seconds: f64,
     microseconds_per_round: f64,
+    /// Of all processors, for this process; much less noisy than what the clock on the wall says.
+    cpu_microseconds_per_round: f64,
     /// Memory of this process after it, in MiB.
     resident_mib: u64,
 }
@@ -88,15 +93,25 @@ impl Grow {
         let mut runs = Vec::new();
         for tenths in TENTHS {
             let rounds = self.rounds / 10 * tenths;
-            let began = Instant::now();
+            let (began, worked) = (Instant::now(), cpu_seconds());
             once(engine, rounds).await?;
-            let seconds = began.elapsed().as_secs_f64();
-            let microseconds_per_round = seconds * 1e6 / f64::from(rounds);
-            runs.push(Run { rounds, seconds, microseconds_per_round, resident_mib: resident_mib() });
+            let (seconds, worked) = (began.elapsed().as_secs_f64(), cpu_seconds() - worked);
+            let per_round = |seconds: f64| seconds * 1e6 / f64::from(rounds);
+            runs.push(Run {
+                rounds,
+                seconds,
+                microseconds_per_round: per_round(seconds),
+                cpu_microseconds_per_round: per_round(worked),
+                resident_mib: resident_mib(),
+            });
         }
-        let cost = |run: Option<&Run>| run.map_or(0.0, |run| run.microseconds_per_round);
-        let growth = cost(runs.last()) / cost(runs.first());
-        Ok(Figures { scenario: what, on: self.on.word(), at_once: self.at_once, runs, growth })
+        let growth = |cost: fn(&Run) -> f64| match (runs.first(), runs.last()) {
+            (Some(first), Some(last)) => cost(last) / cost(first),
+            (Some(_) | None, _) => 1.0,
+        };
+        let (growth, cpu_growth) =
+            (growth(|run| run.microseconds_per_round), growth(|run| run.cpu_microseconds_per_round));
+        Ok(Figures { scenario: what, on: self.on.word(), at_once: self.at_once, runs, growth, cpu_growth })
     }
 
     fn playbook(&self, what: What) -> String {
@@ -150,13 +165,22 @@ impl Figures {
         let mut lines = vec![format!("{what}, on the {}, embedded store, synchronous=FULL", self.on)];
         for run in &self.runs {
             lines.push(format!(
-                "  {:>8} rounds {:>8.2} s   {:>8.1} µs a round   {:>6} MiB resident",
-                run.rounds, run.seconds, run.microseconds_per_round, run.resident_mib
+                "  {:>8} rounds {:>8.2} s   {:>8.1} µs a round, {:>6.1} of them processor   {:>6} MiB resident",
+                run.rounds, run.seconds, run.microseconds_per_round, run.cpu_microseconds_per_round, run.resident_mib
             ));
         }
-        lines.push(format!("  a round of the longest run costs {:.2} of one of the shortest", self.growth));
+        lines.push(format!(
+            "  a round of the longest run takes {:.2} of one of the shortest, and {:.2} of its processor time",
+            self.growth, self.cpu_growth
+        ));
         lines.join("\n")
     }
+}
+
+/// Returns how long processors have worked for this process.
+fn cpu_seconds() -> f64 {
+    let worked = clock_gettime(ClockId::ProcessCPUTime);
+    worked.tv_sec as f64 + worked.tv_nsec as f64 / 1e9
 }
 
 /// Returns the memory that this process has now, as the kernel counts it.

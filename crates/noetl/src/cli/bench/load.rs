@@ -135,7 +135,7 @@ impl Load {
             let mut link = Link::to_server(globals)?;
             let place = link.place();
             let client = link.client().await?;
-            let measured = self.drive(scenario, &Target::Server(client), place, None).await;
+            let measured = self.drive(scenario, &Target::Server(Arc::new(client)), place, None).await;
             link.close().await;
             measured.map_err(defect)?
         } else {

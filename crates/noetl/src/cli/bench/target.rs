@@ -21,7 +21,7 @@ pub(super) enum Target {
     /// An engine in this process.
     Engine(Arc<Engine>),
     /// A server.
-    Server(Client),
+    Server(Arc<Client>),
 }
 
 impl Target {
@@ -34,7 +34,7 @@ impl Target {
             Target::Server(client) => {
                 let body = json!({ "content": source, "resource_type": "playbook" });
                 let answer = client.post(&["catalog", "register"]).body(body).send().await;
-                answered(answer.map_err(|error| error.to_string())?).map(drop)
+                answered(&answer.map_err(|error| error.to_string())?).map(drop)
             }
         }
     }
@@ -59,14 +59,14 @@ impl Target {
             Target::Server(client) => {
                 let body = json!({ "path": path, "strict": true });
                 let answer = client.post(&["execute"]).body(body).send().await.map_err(|error| error.to_string())?;
-                let started = answered(answer)?;
+                let started = answered(&answer)?;
                 let id = document::text(&started, "execution_id").unwrap_or_default().to_owned();
                 let deadline = Instant::now() + Duration::from_millis(EXECUTION_MS_MAX);
                 loop {
                     let left = deadline.saturating_duration_since(Instant::now()).min(HANG);
                     let request = client.get(&["executions", &id, "status"]).patience(left);
                     let request = request.query("wait_seconds", left.as_secs_f64()).query("until", "terminal");
-                    let body = answered(request.send().await.map_err(|error| error.to_string())?)?;
+                    let body = answered(&request.send().await.map_err(|error| error.to_string())?)?;
                     let status = document::status(&body);
                     if document::is_terminal(&status) || left.is_zero() {
                         return completed(&id, &status);
@@ -84,7 +84,7 @@ fn completed(id: &str, status: &str) -> Result<(), String> {
     }
 }
 
-fn answered(answer: Answer) -> Result<Value, String> {
+fn answered(answer: &Answer) -> Result<Value, String> {
     match answer.json() {
         Some(body) if answer.is_success() => Ok(body),
         Some(_) | None => Err(format!("{}: {}", answer.status, answer.message())),
