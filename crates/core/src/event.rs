@@ -249,6 +249,9 @@ pub struct Initialized {
     pub cancel_mode: Option<CancelMode>,
     /// Grace of an interrupt, when the request does not say, in milliseconds.
     pub cancel_grace_ms: Option<u64>,
+    /// The concurrency key that it has until nothing of it runs any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrency_key: Option<Arc<str>>,
     /// Identity of who started it.
     pub started_by: Option<String>,
     /// Fails the run on every error that nothing handled, whatever the playbook says.

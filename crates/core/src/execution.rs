@@ -22,6 +22,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use crate::concurrency::KeyHolder;
 use crate::expr::Library;
 use crate::head::{Holder, Status};
 use crate::id::{CatalogId, CommandId, ExecutionId, IdSource};
@@ -85,11 +86,13 @@ pub struct Hand {
     pub free: u32,
 }
 
-/// Playbooks at hand, and those that turned out to be missing.
-#[derive(Debug, Default)]
+/// Playbooks at hand, and those that turned out to be missing; and who has the concurrency keys that starts ask for.
+#[derive(Debug, Clone, Default)]
 pub struct Books {
     /// By path and version (`None` = the newest): the entry, or `None` when the catalog has none.
     pub known: std::collections::BTreeMap<(Arc<str>, Option<i64>), Option<Book>>,
+    /// By concurrency key: who has it.
+    pub holders: std::collections::BTreeMap<Arc<str>, Vec<KeyHolder>>,
 }
 
 /// A playbook version in the catalog.
@@ -123,6 +126,8 @@ pub struct Needs {
     pub results: Vec<String>,
     /// Playbooks, by path and version.
     pub playbooks: Vec<(Arc<str>, Option<i64>)>,
+    /// Concurrency keys: who has them.
+    pub keys: Vec<Arc<str>>,
 }
 
 /// A request to start an execution.

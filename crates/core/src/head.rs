@@ -89,6 +89,8 @@ pub struct Head {
     pub cancel_mode: Option<CancelMode>,
     /// From the playbook: grace of an interrupt, in milliseconds.
     pub cancel_grace_ms: Option<u64>,
+    /// The concurrency key that it has until nothing of it runs any more.
+    pub concurrency_key: Option<Arc<str>>,
     /// When it began.
     pub started_at: Timestamp,
     /// Time of the last event.

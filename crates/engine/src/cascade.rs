@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use noetl_core::append::{Append, Due};
+use noetl_core::concurrency::BY_CONCURRENCY;
 use noetl_core::control::cancel::{self as cancel_core, BY_TIMEOUT, Request};
 use noetl_core::head::Head;
 use noetl_core::id::{CancellationId, ExecutionId};
@@ -194,6 +195,23 @@ impl Engine {
         let limit_ms = due.at.since_ms(head.started_at);
         let reason = format!("it took longer than {} s (executor.spec.timeout)", limit_ms as f64 / 1000.0);
         self.begin_cascade(due.execution_id, reason, BY_TIMEOUT).await
+    }
+
+    /// Begins the end of an execution whose place another one has taken. `None` when it has ended.
+    pub(crate) async fn displace(&self, due: &Due) -> Result<Option<(Cancellation, Driving)>, StoreError> {
+        let Some(head) = self.store.head(due.execution_id).await?.filter(Head::is_active) else { return Ok(None) };
+        // The obligation is deleted when the execution has ended, which the cascade sees to.
+        let begun = |known: &Cancellation| {
+            known.requested_execution_id == due.execution_id && known.cancelled_by == BY_CONCURRENCY
+        };
+        if self.store.open_cancellations().await?.iter().any(begun) {
+            return Ok(None);
+        }
+        let reason = match &head.concurrency_key {
+            Some(key) => format!("execution {} has taken its concurrency key `{key}`", due.key),
+            None => format!("execution {} has taken its place", due.key),
+        };
+        self.begin_cascade(due.execution_id, reason, BY_CONCURRENCY).await
     }
 
     /// Records a cascade that interrupts. Whoever drops what it returns leaves it to the sweep.

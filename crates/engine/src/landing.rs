@@ -112,7 +112,7 @@ impl Landing {
         for change in &append.due {
             match change {
                 DueChange::Set(due) => landing.due.push(due.clone()),
-                DueChange::Clear { .. } | DueChange::Tick(_) => {}
+                DueChange::Clear { .. } | DueChange::Tick(_) | DueChange::Enter(_) => {}
             }
         }
         for change in &append.commands {
@@ -306,7 +306,7 @@ impl Engine {
                     self.mailboxes.post(due.execution_id, Letter::of(input));
                 }
             }
-            DueKind::Timer | DueKind::GraceEnd | DueKind::Timeout | DueKind::StepTimeout => {
+            DueKind::Timer | DueKind::GraceEnd | DueKind::Timeout | DueKind::StepTimeout | DueKind::Displaced => {
                 // One more, so that the store's clock has passed it whatever was rounded on the way.
                 self.alarms.set_in(due.at.since_ms(now) + 1);
             }

@@ -98,8 +98,8 @@ impl Engine {
         let kept = rerun.kept.as_ref();
         let names = kept.map(|kept| kept.steps.keys().cloned().collect()).unwrap_or_default();
         let begins_at = kept.map(|kept| kept.tokens.iter().map(|token| Arc::clone(&token.step)).collect());
-        let extra = Extra { tick: None, rerun: Some(rerun.clone()), results };
-        started.commands_generated = self.begin(&started, &playbook, &start, &extra).await?;
+        let extra = Extra { rerun: Some(rerun.clone()), results, ..Extra::default() };
+        started.take(self.begin(&started, &playbook, &start, &extra).await?);
         Ok(Rerunning { started, kept: names, begins_at: begins_at.unwrap_or_default() })
     }
 

@@ -95,6 +95,7 @@ fn start(ids: &Ids) -> (Run, Append) {
         error: None,
         cancel: None,
         pause: None,
+        concurrency_key: None,
     };
     let event = Event::PlaybookInitialized(Box::new(Initialized {
         catalog_id: CatalogId(1),
@@ -107,6 +108,7 @@ fn start(ids: &Ids) -> (Run, Append) {
         workload: Arc::new(json!({"n": 3})),
         cancel_mode: None,
         cancel_grace_ms: None,
+        concurrency_key: None,
         started_by: None,
         strict: false,
         rerun: None,

@@ -255,6 +255,8 @@ impl Scrub {
             workload,
             cancel_mode: _,
             cancel_grace_ms: _,
+            // Without control characters: checked where it was rendered.
+            concurrency_key: _,
             started_by,
             strict: _,
             // Read from a log, where it was cleaned.

@@ -149,6 +149,11 @@ impl Draft {
             }
             self.emit(env, Event::ExecutionQuiesced { commands });
         }
+        self.tell_parent(env);
+    }
+
+    /// Tells a parent that waits, in the terminal append and without locking the parent.
+    pub(super) fn tell_parent(&mut self, env: &Env<'_>) {
         if let Some(parent) = &self.execution.init.parent
             && let Some(command_id) = parent.command_id
         {

@@ -4,6 +4,7 @@
 
 mod bulk;
 mod cancel;
+mod concurrency;
 mod embedded;
 mod pausing;
 mod reruns;

@@ -4,6 +4,7 @@
 mod api_bad_input;
 mod api_cancel;
 mod api_catalog;
+mod api_concurrency;
 mod api_credentials;
 mod api_executions;
 mod api_logs;

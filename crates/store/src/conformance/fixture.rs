@@ -198,6 +198,7 @@ impl Script {
             error: None,
             cancel: None,
             pause: None,
+            concurrency_key: None,
         };
         let first = Event::PlaybookInitialized(Box::new(Initialized {
             catalog_id: head.catalog_id,
@@ -214,6 +215,7 @@ impl Script {
             workload: Arc::new(json!({"n": 1})),
             cancel_mode: None,
             cancel_grace_ms: None,
+            concurrency_key: None,
             started_by: None,
             strict: false,
             rerun: None,

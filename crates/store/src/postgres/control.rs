@@ -1,5 +1,6 @@
 //! What is written besides batches: decisions under a lock, cascades, sessions, the catalog, kept answers.
 
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use deadpool_postgres::ClientWrapper;
@@ -15,7 +16,7 @@ use tokio_postgres::Row;
 use super::transaction::{self, Patience, Pauses, Trouble, all};
 use super::types::Moment;
 use super::write::{Ready, Stage, Wanted, integer, json, ready};
-use super::{Inner, batch, read, rows};
+use super::{Inner, batch, key, read, rows};
 use crate::catalog::{NewResource, Resource};
 use crate::landing;
 use crate::{Cancellation, Chunk, ChunkDecide, LockedDecide, LockedView, Session, StoreError};
@@ -208,7 +209,8 @@ async fn staged<'a>(
         let there = client.prepare_cached(&transaction::heads()).await?;
         heads.extend(all(&client.query(&there, &[&ids]).await?, rows::head)?);
     }
-    Ok(Stage::new(heads, held, states))
+    let keys = if wanted.keys.is_empty() { BTreeMap::new() } else { key::hold(client, &wanted.keys).await? };
+    Ok(Stage::new(heads, held, states).with_keys(keys))
 }
 
 /// One step of a cascade: fence, then look.

@@ -94,6 +94,8 @@ pub(super) struct InitializedContext {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) cancel_grace_ms: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) concurrency_key: Option<Arc<str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) started_by: Option<Cow<'static, str>>,
     #[serde(default, skip_serializing_if = "is_false")]
     pub(super) strict: bool,

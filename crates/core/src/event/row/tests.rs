@@ -47,6 +47,10 @@ fn kept() -> Kept {
     }
 }
 
+fn keyed() -> Initialized {
+    Initialized { concurrency_key: Some("customer-7".into()), ..rerun(None) }
+}
+
 fn rerun(kept: Option<Kept>) -> Initialized {
     Initialized {
         catalog_id: CONTEXT.catalog_id,
@@ -59,6 +63,7 @@ fn rerun(kept: Option<Kept>) -> Initialized {
         workload: Arc::new(json!({})),
         cancel_mode: None,
         cancel_grace_ms: None,
+        concurrency_key: None,
         started_by: None,
         strict: false,
         rerun: Some(Box::new(Rerun { of: ExecutionId(600), kept })),
@@ -82,6 +87,7 @@ fn samples() -> Vec<Event> {
             workload: Arc::new(json!({"z": 1, "a": [null, "é\"\\", 1e300]})),
             cancel_mode: None,
             cancel_grace_ms: None,
+            concurrency_key: None,
             started_by: None,
             strict: false,
             rerun: None,
@@ -101,6 +107,7 @@ fn samples() -> Vec<Event> {
             workload: Arc::new(Value::Null),
             cancel_mode: Some(CancelMode::Interrupt),
             cancel_grace_ms: Some(2_500),
+            concurrency_key: None,
             started_by: Some("ann".into()),
             strict: true,
             rerun: None,
@@ -116,6 +123,7 @@ fn samples() -> Vec<Event> {
             workload: Arc::new(json!({})),
             cancel_mode: Some(CancelMode::Finish),
             cancel_grace_ms: Some(0),
+            concurrency_key: None,
             started_by: None,
             strict: false,
             rerun: None,
@@ -372,6 +380,7 @@ fn samples() -> Vec<Event> {
             cascade: false,
             requested_execution_id: ExecutionId(701),
         })),
+        Event::PlaybookInitialized(Box::new(Initialized { rerun: None, ..keyed() })),
     ]
 }
 
