@@ -2,6 +2,7 @@
 //!
 //! [`evolve`](state::Execution::evolve) applies facts, [`Draft::decide`](draft::Draft) makes them. One file per input.
 
+pub mod cleanup;
 pub mod cursor;
 pub mod draft;
 pub mod evolve;
@@ -91,6 +92,8 @@ pub struct Hand {
 pub struct Books {
     /// By path and version (`None` = the newest): the entry, or `None` when the catalog has none.
     pub known: std::collections::BTreeMap<(Arc<str>, Option<i64>), Option<Book>>,
+    /// Cancelled executions that cleanups ask for, as they stand; `None`: it has been removed.
+    pub origins: std::collections::BTreeMap<ExecutionId, Option<Arc<state::Execution>>>,
     /// By concurrency key: who has it.
     pub holders: std::collections::BTreeMap<Arc<str>, Vec<KeyHolder>>,
 }
@@ -128,6 +131,8 @@ pub struct Needs {
     pub playbooks: Vec<(Arc<str>, Option<i64>)>,
     /// Concurrency keys: who has them.
     pub keys: Vec<Arc<str>>,
+    /// Executions that a cleanup comes after.
+    pub origins: Vec<ExecutionId>,
 }
 
 /// A request to start an execution.

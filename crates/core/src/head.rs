@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::event::Wait;
+use crate::execution::cleanup::CleanupPlan;
 use crate::id::{CatalogId, CommandId, ExecutionId, SessionId};
 use crate::playbook::CancelMode;
 use crate::time::Timestamp;
@@ -113,6 +114,10 @@ pub struct Head {
     pub cancel: Option<CancelInfo>,
     /// Nothing more begins until somebody resumes it. An execution that has ended is not paused.
     pub pause: Option<PauseInfo>,
+    /// From the playbook: what its cancel leaves to be done.
+    pub cleanup: Option<CleanupPlan>,
+    /// The cancelled execution that it cleans up after.
+    pub cleanup_of: Option<ExecutionId>,
 }
 
 /// Most names in [`Head::failed_steps`].
@@ -158,6 +163,9 @@ pub struct CancelInfo {
     /// The request asked for descendants too.
     #[serde(default)]
     pub cascade: bool,
+    /// The execution that cleans up after it; born with the proof.
+    #[serde(default)]
+    pub cleanup: Option<ExecutionId>,
     /// How the attempts that were in flight at the end came to rest, so far: the certificate in the making.
     #[serde(default)]
     pub ended: Vec<crate::event::Ended>,

@@ -152,6 +152,10 @@ fn whole_log(member: &Member, found: &mut Found) {
     found.unless(fold.status == head.status, Property::HeadIsFold, || {
         format!("the log says {}, the head {}", fold.status.as_str(), head.status.as_str())
     });
+    let cleans = fold.init.cleanup.as_ref().map(|of| of.execution_id);
+    found.unless(cleans == head.cleanup_of, Property::HeadIsFold, || {
+        format!("the log cleans up after {cleans:?}, the head after {:?}", head.cleanup_of)
+    });
     found.unless(fold.init.concurrency_key == head.concurrency_key, Property::HeadIsFold, || {
         "the head has another concurrency key than the log".into()
     });
@@ -249,6 +253,7 @@ fn after_the_end(member: &Member, found: &mut Found) {
             | Event::LoopDone { .. }
             | Event::ExecutionPaused(_)
             | Event::ExecutionResumed(_)
+            | Event::CleanupPrepared(_)
             | Event::StepExit(_) => {
                 found.add(Property::LateIsHarmless, format!("{name} at version {}", recorded.version));
             }
@@ -367,6 +372,7 @@ fn paused(member: &Member, found: &mut Found) {
             | Event::LoopDone { .. }
             | Event::StepExit(_)
             | Event::ExecutionCancelEscalated(_)
+            | Event::CleanupPrepared(_)
             | Event::ExecutionQuiesced { .. } => false,
         };
         found.unless(!(paused && begins), Property::PausedIsStill, || {

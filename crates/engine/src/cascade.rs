@@ -193,7 +193,8 @@ impl Engine {
             return Ok(None);
         }
         let limit_ms = due.at.since_ms(head.started_at);
-        let reason = format!("it took longer than {} s (executor.spec.timeout)", limit_ms as f64 / 1000.0);
+        let key = if head.cleanup_of.is_some() { "cleanup_timeout" } else { "timeout" };
+        let reason = format!("it took longer than {} s (executor.spec.{key})", limit_ms as f64 / 1000.0);
         self.begin_cascade(due.execution_id, reason, BY_TIMEOUT).await
     }
 
@@ -308,6 +309,8 @@ impl Engine {
             execution_id: request.execution_id,
             cancelled_executions: Vec::new(),
             escalated: false,
+            cleanup: None,
+            cleaned_up: false,
             reason: request.reason.clone(),
             mode: own,
             in_flight,

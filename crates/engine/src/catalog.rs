@@ -160,13 +160,16 @@ impl Engine {
             };
             stock.library.insert(&reference, data);
         }
-        if needs.playbooks.is_empty() && needs.keys.is_empty() {
+        if needs.playbooks.is_empty() && needs.keys.is_empty() && needs.origins.is_empty() {
             return Ok(());
         }
         let mut books = Books::clone(&stock.books);
         for key in needs.keys {
             let holders = self.store.key_holders(&key).await?;
             books.holders.insert(key, holders);
+        }
+        for origin in needs.origins {
+            books.origins.insert(origin, self.load(origin).await?);
         }
         for (path, version) in needs.playbooks {
             let key = match version {

@@ -224,6 +224,7 @@ pub(crate) fn child_outcome(execution_id: ExecutionId, event: &Event) -> Option<
         | Event::ExecutionCancelEscalated(_)
         | Event::ExecutionPaused(_)
         | Event::ExecutionResumed(_)
+        | Event::CleanupPrepared(_)
         | Event::ExecutionQuiesced { .. } => return None,
     };
     Some(ChildOutcome { execution_id, status, result, error })

@@ -51,6 +51,9 @@ pub enum RerunError {
     /// 409.
     #[error("Execution {0} is still RUNNING")]
     Running(ExecutionId),
+    /// 409.
+    #[error("execution {0} is the cleanup of another one: rerun that one")]
+    Cleanup(ExecutionId),
     /// 409 or 422.
     #[error(transparent)]
     Nothing(#[from] NothingKept),
@@ -73,6 +76,9 @@ impl Engine {
         match head.status {
             Status::Running => return Err(RerunError::Running(of)),
             Status::Completed | Status::Failed | Status::Cancelled => {}
+        }
+        if head.cleanup_of.is_some() {
+            return Err(RerunError::Cleanup(of));
         }
         let init = self.init_of(&head).await?;
         let target =

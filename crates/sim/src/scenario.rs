@@ -59,6 +59,7 @@ impl Scenario {
         ("sim/branch", BRANCH),
         ("sim/family", FAMILY),
         ("sim/limited", LIMITED),
+        ("sim/undone", UNDONE),
     ];
 }
 
@@ -170,6 +171,20 @@ workflow:
   - {step: start, spec: {timeout: 2}, tool: {kind: playbook, path: sim/branch}, next: {arcs: [{step: one}]}}
   - {step: one, spec: {timeout: 1}, tool: {kind: shell, cmds: [work]}, next: {arcs: [{step: end}]}}
   - {step: end, tool: {kind: shell, cmds: [work]}}
+";
+
+const UNDONE: &str = "
+apiVersion: noetl.io/v2
+kind: Playbook
+metadata: {name: undone, path: sim/undone}
+executor: {spec: {on_cancel: tell}}
+workflow:
+  - {step: start, tool: {kind: shell, cmds: [work]}, spec: {compensate: undo_start}, next: {arcs: [{step: two}]}}
+  - {step: two, tool: {kind: playbook, path: sim/leaf}, spec: {compensate: undo_two}, next: {arcs: [{step: end}]}}
+  - {step: end, tool: {kind: shell, cmds: [work]}}
+  - {step: undo_start, tool: {kind: shell, cmds: [work]}}
+  - {step: undo_two, tool: {kind: playbook, path: sim/leaf}}
+  - {step: tell, tool: {kind: shell, cmds: [work]}}
 ";
 
 const FAMILY: &str = "

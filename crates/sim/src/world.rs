@@ -258,6 +258,7 @@ impl World {
         }
         broken.extend(self.no_start_after_the_answer(memory));
         broken.extend(no_id_in_two_answers(memory));
+        broken.extend(one_cleanup_each(&members));
         Outcome {
             broken,
             executions: members.len(),
@@ -291,6 +292,29 @@ impl World {
         }
         broken
     }
+}
+
+/// A cancelled execution whose playbook wants it has one cleanup, the one that its cancel named; no other has any.
+fn one_cleanup_each(members: &[Member]) -> Vec<String> {
+    let mut found: BTreeMap<ExecutionId, Vec<ExecutionId>> = BTreeMap::new();
+    for head in members.iter().map(|member| &member.head) {
+        if let Some(of) = head.cleanup_of {
+            found.entry(of).or_default().push(head.execution_id);
+        }
+    }
+    let mut broken = Vec::new();
+    for head in members.iter().map(|member| &member.head) {
+        let named: Vec<_> = head.cancel.iter().filter_map(|cancel| cancel.cleanup).collect();
+        let born = found.remove(&head.execution_id).unwrap_or_default();
+        if named != born {
+            broken.push(format!(
+                "the cancel of {} named the cleanups {named:?}, and {born:?} are there",
+                head.execution_id
+            ));
+        }
+    }
+    broken.extend(found.keys().map(|of| format!("a cleanup of {of}, which is not there")));
+    broken
 }
 
 /// C10: no id is in two answers, unless one is the repeat of the other.

@@ -95,6 +95,8 @@ fn start(ids: &Ids) -> (Run, Append) {
         error: None,
         cancel: None,
         pause: None,
+        cleanup: None,
+        cleanup_of: None,
         concurrency_key: None,
     };
     let event = Event::PlaybookInitialized(Box::new(Initialized {
@@ -112,6 +114,7 @@ fn start(ids: &Ids) -> (Run, Append) {
         started_by: None,
         strict: false,
         rerun: None,
+        cleanup: None,
     }));
     let append = Append {
         execution_id,
@@ -154,6 +157,7 @@ fn step(run: &mut Run, ids: &Ids) -> Append {
             ctx: vec![],
         })),
         Event::CommandDone(Box::new(CommandDone {
+            late_result: None,
             command_id: old,
             epoch: 1,
             step: step.clone(),

@@ -301,6 +301,7 @@ fn after_the_end(append: &Append, head: &Head) -> Result<(), StoreError> {
             | Event::LoopDone { .. }
             | Event::ExecutionPaused(_)
             | Event::ExecutionResumed(_)
+            | Event::CleanupPrepared(_)
             | Event::StepExit(_) => !ended,
         };
         if !allowed {
@@ -343,6 +344,7 @@ fn well_formed(append: &Append) -> Result<(), StoreError> {
         | Event::ExecutionCancelEscalated(_)
         | Event::ExecutionPaused(_)
         | Event::ExecutionResumed(_)
+        | Event::CleanupPrepared(_)
         | Event::ExecutionQuiesced { .. } => None,
     });
     if ending != append.head.status.filter(|status| status.is_terminal()) {

@@ -236,6 +236,8 @@ impl Scrub {
                 self.maybe_text(order.requested_by.as_mut());
                 Ok(())
             }
+            // Read from a log, where it was cleaned.
+            Event::CleanupPrepared(_) => Ok(()),
             Event::ExecutionQuiesced { commands } => {
                 self.certificate(commands);
                 Ok(())
@@ -261,6 +263,7 @@ impl Scrub {
             strict: _,
             // Read from a log, where it was cleaned.
             rerun: _,
+            cleanup,
         } = initialized;
         self.shared_text(path);
         self.shared_text(entry);
@@ -268,6 +271,11 @@ impl Scrub {
             self.maybe_shared_text(return_step.as_mut());
         }
         self.maybe_text(started_by.as_mut());
+        if let Some(of) = cleanup {
+            self.text(&mut of.cancelled_by);
+            self.maybe_text(of.requested_by.as_mut());
+            self.maybe_text(of.reason.as_mut());
+        }
         self.value(workload)
     }
 
@@ -288,6 +296,7 @@ impl Scrub {
             visit: _,
             iteration: _,
             error,
+            late_result,
             ctx,
             started_at: _,
             worker_id,
@@ -295,6 +304,9 @@ impl Scrub {
             late: _,
         } = done;
         self.shared_text(step);
+        if let Some(result) = late_result {
+            self.bound(result)?;
+        }
         self.maybe_shared_text(worker_id.as_mut());
         self.writes(ctx)?;
         self.maybe_value(error.as_mut())
@@ -312,6 +324,7 @@ impl Scrub {
             root_execution_id: _,
             requested_execution_id: _,
             in_flight: _,
+            cleanup: _,
         } = cancelled;
         self.maybe_text(reason.as_mut());
         self.text(cancelled_by);

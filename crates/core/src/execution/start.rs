@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use crate::append::{Append, Due, DueChange, DueKind, Guard};
 use crate::concurrency::{self, BY_CONCURRENCY, Entry, KEY_BYTES_MAX, KeyHolder, Wish};
 use crate::event::{Cancelled, Event, Initialized};
+use crate::execution::cleanup::CleanupPlan;
 use crate::execution::draft::{Draft, Halt};
 use crate::execution::state::Execution;
 use crate::execution::{DEPTH_MAX, Env, Needs, Start};
@@ -116,8 +117,9 @@ fn begin(
         started_by: start.started_by.clone(),
         strict: start.strict,
         rerun: start.rerun.clone().map(Box::new),
+        cleanup: None,
     };
-    let head = head(start, &init, env.now);
+    let head = head(start, &init, playbook, env.now);
     let mut execution = Execution::begin(start.execution_id, Arc::new(init.clone()), env.now);
     (execution.version, execution.decided) = (0, 0);
     let mut draft = Draft::new(execution);
@@ -140,7 +142,7 @@ fn begin(
     Ok((draft, head))
 }
 
-fn head(start: &Start, init: &Initialized, now: Timestamp) -> Head {
+fn head(start: &Start, init: &Initialized, playbook: &Playbook, now: Timestamp) -> Head {
     Head {
         execution_id: start.execution_id,
         catalog_id: init.catalog_id,
@@ -170,6 +172,8 @@ fn head(start: &Start, init: &Initialized, now: Timestamp) -> Head {
         error: None,
         cancel: None,
         pause: None,
+        cleanup: CleanupPlan::of(playbook),
+        cleanup_of: None,
     }
 }
 
@@ -254,6 +258,8 @@ impl Draft {
                 root_execution_id: init.root_execution_id,
                 requested_execution_id: start.execution_id,
                 in_flight: Vec::new(),
+                // It has begun nothing, and others have its key: there is nothing to clean up.
+                cleanup: None,
             })),
         );
         self.emit(env, Event::ExecutionQuiesced { commands: Vec::new() });
@@ -269,6 +275,7 @@ impl Draft {
             requested_execution_id: start.execution_id,
             idempotency_key: None,
             cascade: false,
+            cleanup: None,
             ended: Vec::new(),
         });
         self.tell_parent(env);

@@ -363,6 +363,7 @@ fn executor(reader: &mut Reader<'_>, outline: &Outline<'_>, root: &Node) -> (Exe
         cancel_grace_ms: None,
         concurrency: None,
         on_cancel: None,
+        cleanup_timeout_ms: None,
         max_steps: MAX_STEPS_DEFAULT,
         max_losses: MAX_LOSSES_DEFAULT,
     };
@@ -389,6 +390,7 @@ fn executor(reader: &mut Reader<'_>, outline: &Outline<'_>, root: &Node) -> (Exe
         "cancel",
         "concurrency",
         "on_cancel",
+        "cleanup_timeout",
         "limits",
     ];
     reader.unknown_keys(spec, "`executor.spec`", &known);
@@ -406,6 +408,8 @@ fn executor(reader: &mut Reader<'_>, outline: &Outline<'_>, root: &Node) -> (Exe
     if let Some(pool) = spec.get("pool").filter(|pool| !pool.is_null()).and_then(|pool| reader.text(pool, "`pool`")) {
         executor.pool = Arc::from(pool);
     }
+    executor.cleanup_timeout_ms =
+        spec.get("cleanup_timeout").and_then(|timeout| reader.duration(timeout, "`cleanup_timeout`"));
     executor.timeout_ms = spec.get("timeout").and_then(|timeout| reader.duration(timeout, "`timeout`"));
     let default_timeout = spec.get("policy").and_then(|policy| policy.get("defaults")?.get("timeout_s"));
     executor.task_timeout_ms = default_timeout.and_then(|timeout| reader.duration(timeout, "`timeout_s`"));
@@ -474,12 +478,14 @@ fn unreachable_steps(
     on_cancel: Option<StepIx>,
 ) {
     let mut reached = graph::reached(steps, entry);
-    if let Some(cleanup) = on_cancel {
+    // No arc need lead to what a cleanup runs.
+    for cleanup in steps.iter().filter_map(|step| step.spec.compensate).chain(on_cancel) {
         let also = graph::reached(steps, cleanup);
         reached.iter_mut().zip(also).for_each(|(known, also)| *known |= also);
+        reached[cleanup.0] = true;
     }
     for (at, step) in steps.iter().enumerate() {
-        if !reached[at] && StepIx(at) != entry && Some(StepIx(at)) != on_cancel {
+        if !reached[at] && StepIx(at) != entry {
             let span = nodes[at].get("step").map_or(nodes[at].span, |name| name.span);
             let message = format!("no arc leads to step `{}`, so it never runs", step.name);
             reader.warn(codes::UNREACHABLE_STEP, span, message, "add an arc to it, or remove it");

@@ -89,6 +89,8 @@ pub struct Executor {
     pub concurrency: Option<ConcurrencySpec>,
     /// `spec.on_cancel`: the step that a cleanup execution starts with.
     pub on_cancel: Option<StepIx>,
+    /// `spec.cleanup_timeout`: how long a cleanup may take, in milliseconds.
+    pub cleanup_timeout_ms: Option<u64>,
     /// `spec.limits.max_steps`: steps entered before the run is cut off.
     pub max_steps: u64,
     /// `spec.limits.losses`: lost attempts of one command before its step fails.
@@ -189,6 +191,8 @@ impl Reads {
 /// `step.spec` without admission.
 #[derive(Debug, Clone, Default)]
 pub struct StepSpec {
+    /// `compensate`: the step that undoes it, in the cleanup of a cancelled execution.
+    pub compensate: Option<StepIx>,
     /// Pool of workers.
     pub pool: Option<Arc<str>>,
     /// `run_on: worker`: a tool that needs no worker is sent to one all the same.

@@ -341,7 +341,11 @@ impl Desk {
             })
             .collect();
         for answer in &answers {
-            if let Err(Refusal::Needs(Needs { playbooks, keys, .. })) = answer {
+            if let Err(Refusal::Needs(Needs { playbooks, keys, origins, .. })) = answer {
+                for origin in origins {
+                    let state = self.members.get(origin).map(|seat| Arc::new(seat.execution.clone()));
+                    self.books.origins.insert(*origin, state);
+                }
                 self.look_at_keys(keys.iter().cloned());
                 for key in playbooks {
                     self.books.known.insert(key.clone(), None);

@@ -4,6 +4,7 @@
 
 mod bulk;
 mod cancel;
+mod cleanups;
 mod concurrency;
 mod embedded;
 mod pausing;

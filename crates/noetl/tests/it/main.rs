@@ -15,6 +15,7 @@ mod api_worker_samples;
 mod api_world;
 mod cli_answers;
 mod cli_cancel;
+mod cli_cleanup;
 mod cli_context;
 mod cli_credentials;
 mod cli_help;

@@ -198,6 +198,8 @@ impl Script {
             error: None,
             cancel: None,
             pause: None,
+            cleanup: None,
+            cleanup_of: None,
             concurrency_key: None,
         };
         let first = Event::PlaybookInitialized(Box::new(Initialized {
@@ -219,6 +221,7 @@ impl Script {
             started_by: None,
             strict: false,
             rerun: None,
+            cleanup: None,
         }));
         Append { events: vec![self.event(first)], ..self.empty(execution_id, Guard::New(Box::new(head))) }
     }
@@ -305,6 +308,7 @@ impl Script {
     /// Returns the report of a command that completed.
     pub fn done(&self, command_id: CommandId, epoch: u32, late: bool) -> NewEvent {
         self.event(Event::CommandDone(Box::new(CommandDone {
+            late_result: None,
             command_id,
             epoch,
             step: "fetch".into(),
@@ -359,6 +363,7 @@ impl Script {
             root_execution_id: head.root_execution_id,
             requested_execution_id: head.root_execution_id,
             in_flight,
+            cleanup: None,
         }))));
         for row in commands.iter().filter(|row| !row.state.in_flight()) {
             append.events.push(self.event(Event::CommandCancelled {
@@ -389,6 +394,7 @@ impl Script {
                 since: locked.now,
                 requested_execution_id: head.root_execution_id,
                 idempotency_key: None,
+                cleanup: None,
                 cascade: true,
                 ended: vec![],
             }),

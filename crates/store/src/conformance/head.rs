@@ -85,6 +85,7 @@ pub async fn the_head_survives_every_field(stage: Stage) {
         since: stage.clock.now(),
         requested_execution_id: parent,
         idempotency_key: Some("k".into()),
+        cleanup: Some(ExecutionId(77)),
         cascade: false,
         ended: vec![Ended {
             command_id: CommandId(5),

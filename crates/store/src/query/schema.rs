@@ -43,6 +43,7 @@ const DOCUMENTS: &[&str] = &[
     "state",
     "cancel",
     "pause",
+    "cleanup",
     "failed_steps",
     "pools",
     "tags",

@@ -181,8 +181,9 @@ impl Tables {
             "INSERT INTO noetl.execution (execution_id, catalog_id, path, playbook_version, parent_execution_id, \
              parent_command_id, root_execution_id, depth, status, version, decided, in_flight, runnable, engine, \
              cancel_mode, cancel_grace_ms, started_at, updated_at, ended_at, quiesced_at, current_step, \
-             steps_entered, commands_issued, failed_steps, error_detail, cancel, pause, concurrency_key) VALUES (?1, ?2, ?3, ?4, ?5, \
-             ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28)",
+             steps_entered, commands_issued, failed_steps, error_detail, cancel, pause, concurrency_key, cleanup, \
+             cleanup_of) VALUES (?1, ?2, ?3, ?4, ?5, \
+             ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30)",
         )?;
         statement.execute(params![
             head.execution_id.0,
@@ -213,6 +214,8 @@ impl Tables {
             head.cancel.as_ref().map(json),
             head.pause.as_ref().map(json),
             head.concurrency_key.as_deref(),
+            head.cleanup.as_ref().map(json),
+            head.cleanup_of.map(|id| id.0),
         ])?;
         Ok(())
     }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
 use crate::event::{AttemptEnd, CursorPlan, Ended, StopCause, Wait, Write};
+use crate::execution::cleanup::CleanupOf;
 use crate::execution::rerun::Kept;
 use crate::id::{CommandId, ExecutionId, SessionId};
 use crate::playbook::CancelMode;
@@ -103,6 +104,8 @@ pub(super) struct InitializedContext {
     pub(super) rerun_of: Option<ExecutionId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) kept: Option<Kept>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) cleanup: Option<CleanupOf>,
 }
 
 /// `context` of `command.issued`.
@@ -236,6 +239,8 @@ pub(super) struct CancelContext<'a> {
     pub(super) requested_execution_id: Option<ExecutionId>,
     #[serde(default, skip_serializing_if = "is_empty")]
     pub(super) in_flight: Cow<'a, [CommandId]>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) cleanup: Option<ExecutionId>,
 }
 
 /// `context` of `execution.paused` and `execution.resumed`.

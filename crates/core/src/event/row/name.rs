@@ -32,6 +32,7 @@ pub fn wire_name(event: &Event) -> &'static str {
         Event::ExecutionCancelEscalated(_) => "execution.cancel_escalated",
         Event::ExecutionPaused(_) => "execution.paused",
         Event::ExecutionResumed(_) => "execution.resumed",
+        Event::CleanupPrepared(_) => "cleanup.prepared",
         Event::ExecutionQuiesced { .. } => "execution.quiesced",
     }
 }
@@ -45,7 +46,8 @@ pub fn status(event: &Event) -> &'static str {
         | Event::CommandStarted { .. }
         | Event::LoopStarted { .. }
         | Event::LoopClaimed { .. }
-        | Event::ExecutionResumed(_) => "RUNNING",
+        | Event::ExecutionResumed(_)
+        | Event::CleanupPrepared(_) => "RUNNING",
         Event::StepSkipped { .. } => "SKIPPED",
         // Whoever may claim it next finds it pending.
         Event::CommandIssued(_) | Event::CommandResumed { .. } | Event::CommandReleased { .. } => "PENDING",

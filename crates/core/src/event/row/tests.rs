@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::*;
 use crate::event::*;
+use crate::execution::cleanup::{CleanupOf, Prepared};
 use crate::execution::rerun::{Kept, Rerun};
 use crate::execution::state::{StepState, Token};
 use crate::id::SessionId;
@@ -38,7 +39,7 @@ fn writes() -> Vec<Write> {
 
 fn kept() -> Kept {
     let result = Some(Bound::inline(json!({"n": 1})));
-    let state = StepState { visits: 2, result, error: None };
+    let state = StepState { visits: 2, result, error: None, finished: 0 };
     Kept {
         ctx: Arc::new([("k".into(), Arc::new(json!([1])))].into_iter().collect()),
         steps: [("start".into(), state)].into(),
@@ -67,6 +68,7 @@ fn rerun(kept: Option<Kept>) -> Initialized {
         started_by: None,
         strict: false,
         rerun: Some(Box::new(Rerun { of: ExecutionId(600), kept })),
+        cleanup: None,
     }
 }
 
@@ -91,6 +93,7 @@ fn samples() -> Vec<Event> {
             started_by: None,
             strict: false,
             rerun: None,
+            cleanup: None,
         })),
         Event::PlaybookInitialized(Box::new(Initialized {
             catalog_id: CONTEXT.catalog_id,
@@ -111,6 +114,7 @@ fn samples() -> Vec<Event> {
             started_by: Some("ann".into()),
             strict: true,
             rerun: None,
+            cleanup: None,
         })),
         Event::PlaybookInitialized(Box::new(Initialized {
             catalog_id: CONTEXT.catalog_id,
@@ -127,6 +131,7 @@ fn samples() -> Vec<Event> {
             started_by: None,
             strict: false,
             rerun: None,
+            cleanup: None,
         })),
         Event::StepEnter { step: step.clone(), visit: 1, kind: "http".into() },
         Event::StepEnter { step: step.clone(), visit: 2, kind: "http".into() },
@@ -202,6 +207,7 @@ fn samples() -> Vec<Event> {
             ctx: Vec::new(),
         })),
         Event::CommandDone(Box::new(CommandDone {
+            late_result: None,
             command_id,
             epoch: 1,
             step: step.clone(),
@@ -215,6 +221,7 @@ fn samples() -> Vec<Event> {
             late: false,
         })),
         Event::CommandDone(Box::new(CommandDone {
+            late_result: None,
             command_id,
             epoch: 3,
             step: step.clone(),
@@ -318,6 +325,7 @@ fn samples() -> Vec<Event> {
             root_execution_id: CONTEXT.root_execution_id,
             requested_execution_id: ExecutionId(700),
             in_flight: vec![command_id],
+            cleanup: None,
         })),
         Event::ExecutionCancelled(Box::new(Cancelled {
             reason: None,
@@ -330,6 +338,7 @@ fn samples() -> Vec<Event> {
             root_execution_id: ExecutionId(701),
             requested_execution_id: ExecutionId(701),
             in_flight: vec![],
+            cleanup: None,
         })),
         Event::ExecutionCancelEscalated(Box::new(Escalated {
             reason: Some("still running".into()),
@@ -380,7 +389,48 @@ fn samples() -> Vec<Event> {
             cascade: false,
             requested_execution_id: ExecutionId(701),
         })),
-        Event::PlaybookInitialized(Box::new(Initialized { rerun: None, ..keyed() })),
+        Event::PlaybookInitialized(Box::new(keyed())),
+        Event::PlaybookInitialized(Box::new(Initialized {
+            cleanup: Some(Box::new(CleanupOf {
+                execution_id: ExecutionId(600),
+                cancelled_by: "cli".into(),
+                requested_by: None,
+                reason: Some("enough".into()),
+                timeout_ms: 600_000,
+            })),
+            ..rerun(None)
+        })),
+        Event::CleanupPrepared(Box::new(Prepared {
+            workload: Arc::new(json!({"n": 1})),
+            kept: Kept {
+                steps: kept()
+                    .steps
+                    .into_iter()
+                    .map(|(name, state)| (name, StepState { finished: 3, ..state }))
+                    .collect(),
+                ..kept()
+            },
+            late: vec![LateResult {
+                step: "pay".into(),
+                iteration: None,
+                result: Bound::inline(json!({"receipt": 7})),
+                error: None,
+            }],
+        })),
+        Event::CommandDone(Box::new(CommandDone {
+            late_result: Some(Bound::inline(json!({"receipt": 7}))),
+            command_id,
+            epoch: 1,
+            step: "pay".into(),
+            visit: 1,
+            iteration: None,
+            error: None,
+            ctx: vec![],
+            started_at: None,
+            worker_id: Some("worker-1".into()),
+            duration_ms: Some(12),
+            late: true,
+        })),
     ]
 }
 
@@ -494,7 +544,7 @@ fn every_event_comes_back_from_its_row_as_it_was() {
 #[test]
 fn the_samples_hold_every_event_type() {
     let names: BTreeSet<&str> = samples().iter().map(wire_name).collect();
-    assert_eq!(names.len(), 28, "{names:?}");
+    assert_eq!(names.len(), 29, "{names:?}");
 }
 
 #[test]

@@ -136,6 +136,7 @@ pub fn columns<J: WriteJson>(event: &Event) -> Columns<J> {
                 strict: init.strict,
                 rerun_of: init.rerun.as_ref().map(|rerun| rerun.of),
                 kept: init.rerun.as_ref().and_then(|rerun| rerun.kept.clone()),
+                cleanup: init.cleanup.as_deref().cloned(),
             })),
             ..row
         },
@@ -188,7 +189,7 @@ pub fn columns<J: WriteJson>(event: &Event) -> Columns<J> {
         Event::CommandDone(done) => Columns {
             node_name: Some(Arc::clone(&done.step)),
             context: writes_context(&done.ctx),
-            result: done.error.as_ref().and_then(|error| result(row.status, None, Some(error))),
+            result: result(row.status, done.late_result.as_ref(), done.error.as_ref()),
             meta: meta(&Meta { started_at: done.started_at, late: done.late, ..Meta::of_visit(done.visit) }),
             error: done.error.as_deref().map(error_text),
             worker_id: done.worker_id.clone(),
@@ -318,6 +319,7 @@ pub fn columns<J: WriteJson>(event: &Event) -> Columns<J> {
                 root_execution_id: Some(cancelled.root_execution_id),
                 requested_execution_id: Some(cancelled.requested_execution_id),
                 in_flight: Cow::Borrowed(&cancelled.in_flight),
+                cleanup: cancelled.cleanup,
             })),
             ..row
         },
@@ -349,6 +351,9 @@ pub fn columns<J: WriteJson>(event: &Event) -> Columns<J> {
                 })),
                 ..row
             }
+        }
+        Event::CleanupPrepared(prepared) => {
+            Columns { node_name: Some("cleanup".into()), context: Some(J::write(&**prepared)), ..row }
         }
         Event::ExecutionQuiesced { commands } => Columns {
             node_name: Some("cancel".into()),

@@ -75,6 +75,8 @@ CREATE TABLE noetl.execution (
     cancel              json,
     pause               json,
     concurrency_key     text,
+    cleanup             json,
+    cleanup_of          bigint,
     active              boolean GENERATED ALWAYS AS (status = 'RUNNING') STORED,
     unquiesced          boolean GENERATED ALWAYS AS (ended_at IS NOT NULL AND in_flight > 0) STORED,
     error               text GENERATED ALWAYS AS (coalesce(error_detail ->> 'message', error_detail #>> '{}')) STORED,

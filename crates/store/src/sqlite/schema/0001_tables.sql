@@ -70,6 +70,8 @@ CREATE TABLE noetl.execution (
     cancel              TEXT,
     pause               TEXT,
     concurrency_key     TEXT,
+    cleanup             TEXT,
+    cleanup_of          INTEGER,
     active              INTEGER GENERATED ALWAYS AS (status = 'RUNNING') VIRTUAL,
     error               TEXT GENERATED ALWAYS AS (coalesce(error_detail ->> '$.message', error_detail ->> '$')) VIRTUAL,
     reason              TEXT GENERATED ALWAYS AS (cancel ->> '$.reason') VIRTUAL,
