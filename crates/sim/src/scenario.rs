@@ -60,6 +60,8 @@ impl Scenario {
         ("sim/family", FAMILY),
         ("sim/limited", LIMITED),
         ("sim/undone", UNDONE),
+        ("sim/strict", STRICT),
+        ("sim/newest", NEWEST),
     ];
 }
 
@@ -186,6 +188,30 @@ workflow:
   - {step: undo_two, tool: {kind: playbook, path: sim/leaf}}
   - {step: tell, tool: {kind: shell, cmds: [work]}}
 ";
+
+const STRICT: &str = "
+apiVersion: noetl.io/v2
+kind: Playbook
+metadata: {name: strict, path: sim/strict}
+executor: {spec: {concurrency: {key: strict, limit: 2, on_conflict: reject}}}
+workflow:
+  - {step: start, tool: {kind: shell, cmds: [work]}, next: {arcs: [{step: end}]}}
+  - {step: end, tool: {kind: shell, cmds: [work]}}
+";
+
+const NEWEST: &str = "
+apiVersion: noetl.io/v2
+kind: Playbook
+metadata: {name: newest, path: sim/newest}
+executor: {spec: {concurrency: {key: newest, on_conflict: cancel_running}, on_cancel: tell}}
+workflow:
+  - {step: start, tool: {kind: playbook, path: sim/branch}, next: {arcs: [{step: end}]}}
+  - {step: end, tool: {kind: shell, cmds: [work]}}
+  - {step: tell, tool: {kind: shell, cmds: [work]}}
+";
+
+/// How many executions of `sim/strict` may be there at a time.
+pub(crate) const STRICT_LIMIT: usize = 2;
 
 const FAMILY: &str = "
 apiVersion: noetl.io/v2

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::chance::Chance;
 use crate::flaky::{Flaky, Servers};
 use crate::people::{self, Memory};
-use crate::scenario::Scenario;
+use crate::scenario::{STRICT_LIMIT, Scenario};
 use crate::shaky::Shaky;
 use crate::tools::{SimTools, Witness};
 
@@ -259,6 +259,7 @@ impl World {
         broken.extend(self.no_start_after_the_answer(memory));
         broken.extend(no_id_in_two_answers(memory));
         broken.extend(one_cleanup_each(&members));
+        broken.extend(no_overlap(&members));
         Outcome {
             broken,
             executions: members.len(),
@@ -292,6 +293,17 @@ impl World {
         }
         broken
     }
+}
+
+/// Never more than may have a key have it at a time, from the start of each until nothing of it runs any more.
+fn no_overlap(members: &[Member]) -> Vec<String> {
+    let keyed = members.iter().map(|member| &member.head).filter(|head| &*head.path == "sim/strict");
+    let held: Vec<_> =
+        keyed.filter(|head| head.cleanup_of.is_none()).map(|head| (head.started_at, head.quiesced_at)).collect();
+    let at =
+        |moment| held.iter().filter(move |(from, until)| *from <= moment && until.is_none_or(|until| until > moment));
+    let crowded = held.iter().filter(|(from, _)| at(*from).count() > STRICT_LIMIT);
+    crowded.map(|(from, _)| format!("too many executions have their concurrency key at {}", from.to_iso())).collect()
 }
 
 /// A cancelled execution whose playbook wants it has one cleanup, the one that its cancel named; no other has any.

@@ -167,6 +167,13 @@ impl Desk {
         }
     }
 
+    /// Returns an execution that has to give way: at once, before it does anything more.
+    fn displaced(&self) -> Option<(ExecutionId, i64)> {
+        let mut all =
+            self.members.iter().flat_map(|(id, seat)| seat.timers.keys().map(|(kind, key)| (*id, *kind, *key)));
+        all.find(|(_, kind, _)| *kind == DueKind::Displaced).map(|(id, _, key)| (id, key))
+    }
+
     /// Another execution has taken the place of this one.
     fn displace(&mut self, id: ExecutionId) {
         let request = Request {
@@ -199,6 +206,11 @@ impl Desk {
 
     /// Does one thing; `false` when there is nothing to do.
     pub(crate) fn step(&mut self) -> bool {
+        if let Some((id, key)) = self.displaced() {
+            self.seat(id).timers.remove(&(DueKind::Displaced, key));
+            self.displace(id);
+            return true;
+        }
         // What would begin something waits while its execution is paused, as the stores let it wait.
         let place = self.inbox.iter().position(|(id, _)| self.members[id].head.pause.is_none());
         if let Some((id, input)) = place.and_then(|place| self.inbox.remove(place)) {
@@ -230,11 +242,9 @@ impl Desk {
         let input = match kind {
             DueKind::Timer => Input::Timer(CommandId(key)),
             DueKind::Continue => Input::Continue,
-            DueKind::Displaced => {
-                self.displace(id);
+            DueKind::ChildDone | DueKind::GraceEnd | DueKind::Timeout | DueKind::StepTimeout | DueKind::Displaced => {
                 return true;
             }
-            DueKind::ChildDone | DueKind::GraceEnd | DueKind::Timeout | DueKind::StepTimeout => return true,
         };
         self.decide(id, &[input]);
         true

@@ -138,7 +138,6 @@ async fn a_cleanup_that_takes_too_long_fails_like_any_run() {
         "- {step: tell, tool: {kind: python, code: 'sleep 600000'}}",
     );
     server.register(&yaml).await;
-    // Cancelled before a worker could take anything.
     let id = server.start("trip").await.execution_id;
     let answer = server.cancel(cancel(id)).await.unwrap();
     let cleanup = answer.cleanup.unwrap();

@@ -49,7 +49,7 @@ fn kept() -> Kept {
 }
 
 fn keyed() -> Initialized {
-    Initialized { concurrency_key: Some("customer-7".into()), ..rerun(None) }
+    Initialized { concurrency_key: Some("customer-7".into()), rerun: None, ..rerun(None) }
 }
 
 fn rerun(kept: Option<Kept>) -> Initialized {
@@ -398,6 +398,7 @@ fn samples() -> Vec<Event> {
                 reason: Some("enough".into()),
                 timeout_ms: 600_000,
             })),
+            rerun: None,
             ..rerun(None)
         })),
         Event::CleanupPrepared(Box::new(Prepared {
