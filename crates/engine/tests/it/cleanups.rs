@@ -133,13 +133,13 @@ async fn a_cleanup_that_takes_too_long_fails_like_any_run() {
     let world = World::new();
     let server = world.server();
     world.hire(&server, "one", 1);
-    let yaml = undone("trip", "ok", "ok").replace(
-        "- {step: tell, tool: {kind: python, code: ok}}",
-        "- {step: tell, tool: {kind: python, code: 'sleep 600000'}}",
-    );
+    let tell = |code: &str| format!("- {{step: tell, tool: {{kind: python, code: {code}}}}}");
+    let yaml = undone("trip", "ok", "sleep 600000").replace(&tell("ok"), &tell("'sleep 600000'"));
     server.register(&yaml).await;
     let id = server.start("trip").await.execution_id;
-    let answer = server.cancel(cancel(id)).await.unwrap();
+    world.until_started("pay", 1).await;
+    let request = CancelRequest { mode: Some(CancelMode::Interrupt), grace_ms: Some(100), ..cancel(id) };
+    let answer = server.cancel(request).await.unwrap();
     let cleanup = answer.cleanup.unwrap();
     assert_eq!(server.ended(cleanup).await, Status::Failed);
     let error = world.head(cleanup).await.error.unwrap();

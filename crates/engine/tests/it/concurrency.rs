@@ -53,6 +53,7 @@ workflow:
     world.until_started("deep", 2).await;
     let heads = world.heads().await;
     let child = heads.iter().find(|head| head.parent_execution_id == Some(first)).unwrap();
+    let child = server.quiesced(child.execution_id).await;
     assert_eq!(
         (child.status, cancelled_by(&world, child.execution_id).await.as_str()),
         (Status::Cancelled, "concurrency")
