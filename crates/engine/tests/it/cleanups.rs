@@ -141,6 +141,7 @@ async fn a_cleanup_that_takes_too_long_fails_like_any_run() {
     let request = CancelRequest { mode: Some(CancelMode::Interrupt), grace_ms: Some(100), ..cancel(id) };
     let answer = server.cancel(request).await.unwrap();
     let cleanup = answer.cleanup.unwrap();
+    server.quiesced(id).await;
     assert_eq!(server.ended(cleanup).await, Status::Failed);
     let error = world.head(cleanup).await.error.unwrap();
     assert_eq!(error["message"], "it took longer than 30 s (executor.spec.cleanup_timeout)");
