@@ -8,6 +8,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::concurrency::Admission;
 use crate::event::{Ended, Event};
 use crate::head::{CancelInfo, CommandRow, CommandState, FAILED_STEPS_MAX, Head, Holder, PauseInfo, Status};
 use crate::id::{CommandId, EventId, ExecutionId};
@@ -109,7 +110,7 @@ pub struct Due {
     pub execution_id: ExecutionId,
     /// What.
     pub kind: DueKind,
-    /// Which of that kind: a command id, or 0.
+    /// Which of that kind: a command id, an execution, or 0.
     pub key: i64,
     /// When.
     pub at: Timestamp,
@@ -136,11 +137,13 @@ pub enum DueKind {
     /// The step of its parent that waited for it was cancelled: it is to be cancelled with its descendants. Written
     /// for the child by its parent, without locking the child.
     CancelChild,
+    /// Another execution takes its place: it is cancelled, with its descendants. Key: that execution.
+    Displaced,
 }
 
 impl DueKind {
     /// Every kind.
-    pub const ALL: [DueKind; 7] = [
+    pub const ALL: [DueKind; 8] = [
         DueKind::Timer,
         DueKind::ChildDone,
         DueKind::Continue,
@@ -148,13 +151,16 @@ impl DueKind {
         DueKind::Timeout,
         DueKind::StepTimeout,
         DueKind::CancelChild,
+        DueKind::Displaced,
     ];
 
     /// Returns whether it would begin something, so that it waits while its execution is paused. Time limits do not.
     pub fn waits_while_paused(self) -> bool {
         match self {
             DueKind::Timer | DueKind::ChildDone | DueKind::Continue => true,
-            DueKind::GraceEnd | DueKind::Timeout | DueKind::StepTimeout | DueKind::CancelChild => false,
+            DueKind::GraceEnd | DueKind::Timeout | DueKind::StepTimeout | DueKind::CancelChild | DueKind::Displaced => {
+                false
+            }
         }
     }
 
@@ -168,6 +174,7 @@ impl DueKind {
             DueKind::Timeout => "timeout",
             DueKind::StepTimeout => "step_timeout",
             DueKind::CancelChild => "cancel_child",
+            DueKind::Displaced => "displaced",
         }
     }
 
@@ -195,6 +202,8 @@ pub enum DueChange {
     /// The clock's own obligation: this start is a schedule's tick, and the schedule goes on to the next one. The
     /// start lands only while the schedule waits for this very tick, so each tick starts once.
     Tick(Tick),
+    /// This start takes a concurrency key. It lands only while that still holds, so no two starts take the same place.
+    Enter(Admission),
 }
 
 /// What changes in the head besides what the store derives. `None` and empty leave things as they are.
@@ -257,9 +266,19 @@ pub enum RefusedBy {
     ParentEnded,
     /// The schedule does not wait for this tick (any more): another server has started it, or it is paused.
     TickTaken,
+    /// Its concurrency key is taken, or not by those (any more) that it was decided on.
+    KeyHeld,
 }
 
 impl Append {
+    /// Returns the concurrency key that this start takes.
+    pub fn admission(&self) -> Option<&Admission> {
+        self.due.iter().find_map(|change| match change {
+            DueChange::Enter(admission) => Some(admission),
+            DueChange::Set(_) | DueChange::Clear { .. } | DueChange::Tick(_) => None,
+        })
+    }
+
     /// Returns by how much this append changes the number of attempts in flight.
     pub fn in_flight_delta(&self) -> i64 {
         let claim = match self.guard {

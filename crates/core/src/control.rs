@@ -4,6 +4,7 @@
 //! head, so it can not conflict and can not be starved by a busy execution. No playbook, no history.
 
 pub mod cancel;
+mod cleanup;
 pub mod lease;
 pub mod pause;
 pub mod selection;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::execution::cleanup::{CleanupOf, Prepared};
 use crate::execution::rerun::Rerun;
 use crate::id::{CancellationId, CatalogId, CommandId, EventId, ExecutionId, SessionId};
 use crate::playbook::CancelMode;
@@ -225,6 +226,8 @@ pub enum Event {
     ExecutionPaused(Box<PauseOrder>),
     /// `execution.resumed`: it goes on.
     ExecutionResumed(Box<PauseOrder>),
+    /// `cleanup.prepared`: what the cancelled execution leaves to its cleanup.
+    CleanupPrepared(Box<Prepared>),
     /// `execution.quiesced`: the proof; nothing of this execution runs any more.
     ExecutionQuiesced {
         /// How each command that was in flight ended.
@@ -255,6 +258,9 @@ pub struct Initialized {
     pub cancel_mode: Option<CancelMode>,
     /// Grace of an interrupt, when the request does not say, in milliseconds.
     pub cancel_grace_ms: Option<u64>,
+    /// The concurrency key that it has until nothing of it runs any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrency_key: Option<Arc<str>>,
     /// Identity of who started it.
     pub started_by: Option<String>,
     /// Fails the run on every error that nothing handled, whatever the playbook says.
@@ -263,6 +269,9 @@ pub struct Initialized {
     /// The execution that it runs again, and what it has from it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rerun: Option<Box<Rerun>>,
+    /// The cancelled execution that it cleans up after.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cleanup: Option<Box<CleanupOf>>,
 }
 
 /// The upward edge of a child.
@@ -348,6 +357,8 @@ pub struct CommandDone {
     pub iteration: Option<u32>,
     /// `None` = `command.completed`.
     pub error: Option<Arc<Value>>,
+    /// What a late one gave: evidence, and what its cleanup sees. Else `call.done` holds the result.
+    pub late_result: Option<Bound>,
     /// `ctx.` writes of the pipeline, in order.
     pub ctx: Vec<Write>,
     /// When the worker started it.
@@ -358,6 +369,21 @@ pub struct CommandDone {
     pub duration_ms: Option<u64>,
     /// Recorded after the execution had ended: evidence, of no effect.
     pub late: bool,
+}
+
+/// What a command gave after its execution had been cancelled.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LateResult {
+    /// Step name.
+    pub step: Arc<str>,
+    /// Which iteration of a loop, from 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub iteration: Option<u32>,
+    /// What.
+    pub result: Bound,
+    /// It failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<Arc<Value>>,
 }
 
 /// One write to `ctx`.
@@ -455,6 +481,8 @@ pub struct Cancelled {
     pub job_id: Option<CancellationId>,
     /// The commands held by workers at this moment.
     pub in_flight: Vec<CommandId>,
+    /// The execution that will clean up after it, once nothing of it runs any more.
+    pub cleanup: Option<ExecutionId>,
 }
 
 /// `execution.cancel_escalated`.
@@ -611,6 +639,7 @@ impl Event {
             | Event::ExecutionCancelEscalated(_)
             | Event::ExecutionPaused(_)
             | Event::ExecutionResumed(_)
+            | Event::CleanupPrepared(_)
             | Event::ExecutionQuiesced { .. } => false,
         }
     }

@@ -2,6 +2,7 @@
 //!
 //! [`evolve`](state::Execution::evolve) applies facts, [`Draft::decide`](draft::Draft) makes them. One file per input.
 
+pub mod cleanup;
 pub mod cursor;
 pub mod draft;
 pub mod evolve;
@@ -24,6 +25,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use crate::concurrency::KeyHolder;
 use crate::expr::Library;
 use crate::head::{Holder, Status};
 use crate::id::{CatalogId, CommandId, ExecutionId, IdSource};
@@ -102,11 +104,15 @@ pub struct Hand {
     pub free: u32,
 }
 
-/// Playbooks at hand, and those that turned out to be missing.
-#[derive(Debug, Default)]
+/// Playbooks at hand, and those that turned out to be missing; and who has the concurrency keys that starts ask for.
+#[derive(Debug, Clone, Default)]
 pub struct Books {
     /// The entry, or `None` when the catalog has none.
     pub known: std::collections::BTreeMap<BookKey, Option<Book>>,
+    /// Cancelled executions that cleanups ask for, as they stand; `None`: it has been removed.
+    pub origins: std::collections::BTreeMap<ExecutionId, Option<Arc<state::Execution>>>,
+    /// By concurrency key: who has it.
+    pub holders: std::collections::BTreeMap<Arc<str>, Vec<KeyHolder>>,
 }
 
 /// How a playbook task names a playbook.
@@ -151,6 +157,10 @@ pub struct Needs {
     pub results: Vec<String>,
     /// Playbooks, as they are named.
     pub playbooks: Vec<BookKey>,
+    /// Concurrency keys: who has them.
+    pub keys: Vec<Arc<str>>,
+    /// Executions that a cleanup comes after.
+    pub origins: Vec<ExecutionId>,
 }
 
 /// A request to start an execution.

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::event::Wait;
+use crate::execution::cleanup::CleanupPlan;
 use crate::id::{CancellationId, CatalogId, CommandId, ExecutionId, SessionId};
 use crate::playbook::CancelMode;
 use crate::time::Timestamp;
@@ -89,6 +90,8 @@ pub struct Head {
     pub cancel_mode: Option<CancelMode>,
     /// From the playbook: grace of an interrupt, in milliseconds.
     pub cancel_grace_ms: Option<u64>,
+    /// The concurrency key that it has until nothing of it runs any more.
+    pub concurrency_key: Option<Arc<str>>,
     /// When it began.
     pub started_at: Timestamp,
     /// Time of the last event.
@@ -111,6 +114,10 @@ pub struct Head {
     pub cancel: Option<CancelInfo>,
     /// Nothing more begins until somebody resumes it. An execution that has ended is not paused.
     pub pause: Option<PauseInfo>,
+    /// From the playbook: what its cancel leaves to be done.
+    pub cleanup: Option<CleanupPlan>,
+    /// The cancelled execution that it cleans up after.
+    pub cleanup_of: Option<ExecutionId>,
 }
 
 /// Most names in [`Head::failed_steps`].
@@ -162,6 +169,9 @@ pub struct CancelInfo {
     /// The request asked for descendants too.
     #[serde(default)]
     pub cascade: bool,
+    /// The execution that cleans up after it; born with the proof.
+    #[serde(default)]
+    pub cleanup: Option<ExecutionId>,
     /// How the attempts that were in flight at the end came to rest, so far: the certificate in the making.
     #[serde(default)]
     pub ended: Vec<crate::event::Ended>,

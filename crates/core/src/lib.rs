@@ -4,6 +4,7 @@
 //! the simulator, every store and production run the same decisions.
 
 pub mod append;
+pub mod concurrency;
 pub mod control;
 pub mod diag;
 pub mod event;

@@ -220,6 +220,13 @@ fn whole_log(member: &Member, found: &mut Found) {
     found.unless(fold.status == head.status, Property::HeadIsFold, || {
         format!("the log says {}, the head {}", fold.status.as_str(), head.status.as_str())
     });
+    let cleans = fold.init.cleanup.as_ref().map(|of| of.execution_id);
+    found.unless(cleans == head.cleanup_of, Property::HeadIsFold, || {
+        format!("the log cleans up after {cleans:?}, the head after {:?}", head.cleanup_of)
+    });
+    found.unless(fold.init.concurrency_key == head.concurrency_key, Property::HeadIsFold, || {
+        "the head has another concurrency key than the log".into()
+    });
     found.unless(head.is_active() || head.ended_at.is_some(), Property::HeadIsFold, || "ended at no time".into());
     let held = member.commands.iter().filter(|row| row.state.in_flight()).count();
     found.unless(head.in_flight as usize == held, Property::HeadIsFold, || {
@@ -321,6 +328,7 @@ fn after_the_end(member: &Member, found: &mut Found) {
             | Event::ExecutionPaused(_)
             | Event::ExecutionResumed(_)
             | Event::StepCancelled(_)
+            | Event::CleanupPrepared(_)
             | Event::StepExit(_) => {
                 let versions = vec![end.version, recorded.version];
                 found.add_at(Property::LateIsHarmless, versions, format!("{name} after the end"));
@@ -475,6 +483,7 @@ fn paused(member: &Member, found: &mut Found) {
             | Event::StepCancelled(_)
             | Event::StepExit(_)
             | Event::ExecutionCancelEscalated(_)
+            | Event::CleanupPrepared(_)
             | Event::ExecutionQuiesced { .. } => false,
         };
         found.unless(!(paused && begins), Property::PausedIsStill, || {
@@ -583,6 +592,7 @@ fn withdrawn(member: &Member, found: &mut Found) {
             | Event::StepExit(_)
             | Event::PlaybookCompleted { .. }
             | Event::PlaybookFailed { .. }
+            | Event::CleanupPrepared(_)
             | Event::ExecutionPaused(_)
             | Event::ExecutionResumed(_)
             | Event::ExecutionCancelled(_)

@@ -237,7 +237,8 @@ impl Engine {
                 | RefusedBy::Exists
                 | RefusedBy::ParentUnknown
                 | RefusedBy::ParentEnded
-                | RefusedBy::TickTaken,
+                | RefusedBy::TickTaken
+                | RefusedBy::KeyHeld,
             ) => Ok(None),
         }
     }

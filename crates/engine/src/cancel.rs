@@ -40,6 +40,8 @@ pub struct CancelRequest {
     pub grace_ms: Option<u64>,
     /// How long to wait until everything cancelled has quiesced, in milliseconds.
     pub wait_ms: u64,
+    /// Wait for the ends of the cleanups, too.
+    pub wait_for_cleanup: bool,
     /// Only say what would be cancelled.
     pub dry_run: bool,
     /// The authenticated identity, else `api`, `cli`, …
@@ -75,6 +77,12 @@ pub struct CancelAnswer {
     pub active_descendants: u64,
     /// Nothing of what was cancelled runs any more.
     pub quiesced: bool,
+    /// The execution that cleans up after the named one; it begins when that has quiesced.
+    #[serde(default)]
+    pub cleanup: Option<ExecutionId>,
+    /// Every cleanup has ended; known only when it was waited for.
+    #[serde(default)]
+    pub cleaned_up: bool,
     /// Everything asked for has been decided.
     pub complete: bool,
     /// The cascade, to be asked about later.
@@ -232,6 +240,9 @@ impl Engine {
         if request.wait_ms > 0 && answer.complete && !answer.quiesced {
             answer.quiesced = self.wait_all_quiesced(&answer, asked, request.wait_ms).await?;
         }
+        if request.wait_for_cleanup && answer.quiesced {
+            answer.cleaned_up = self.wait_all_cleaned_up(&answer, asked, request.wait_ms).await?;
+        }
         if let Some(key) = &key {
             let kept = serde_json::to_value(&answer).unwrap_or(Value::Null);
             self.store.keep_answer(key, kept).await?;
@@ -312,6 +323,29 @@ impl Engine {
     }
 }
 
+impl Engine {
+    /// Waits for the ends of the cleanups of what was cancelled; `false` when the time is over before.
+    async fn wait_all_cleaned_up(
+        &self,
+        answer: &CancelAnswer,
+        asked: Instant,
+        wait_ms: u64,
+    ) -> Result<bool, StoreError> {
+        let deadline = asked + Duration::from_millis(wait_ms);
+        for execution_id in &answer.cancelled_executions {
+            let head = self.store.head(*execution_id).await?;
+            let Some(cleanup) = head.and_then(|head| head.cancel).and_then(|cancel| cancel.cleanup) else { continue };
+            let left = deadline.saturating_duration_since(Instant::now());
+            let left = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+            let head = self.wait(cleanup, WaitFor::Quiesced, left).await?;
+            if head.is_none_or(|head| !WaitFor::Quiesced.reached(&head)) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
 /// Returns the answer to a request that decided all this.
 pub(crate) fn answer(request: &CancelRequest, decided: Vec<Decided>) -> CancelAnswer {
     let mut answer = CancelAnswer {
@@ -324,6 +358,8 @@ pub(crate) fn answer(request: &CancelRequest, decided: Vec<Decided>) -> CancelAn
         mode: request.mode.unwrap_or(CancelMode::Finish),
         in_flight: Vec::new(),
         active_descendants: 0,
+        cleanup: None,
+        cleaned_up: false,
         quiesced: true,
         complete: true,
         job_id: None,
@@ -331,6 +367,9 @@ pub(crate) fn answer(request: &CancelRequest, decided: Vec<Decided>) -> CancelAn
     };
     for one in decided {
         let named = one.head.execution_id == request.execution_id;
+        if named {
+            answer.cleanup = one.cancel.as_ref().or(one.head.cancel.as_ref()).and_then(|cancel| cancel.cleanup);
+        }
         match one.what {
             What::Cancelled { mode, quiesced } => {
                 answer.cancelled_executions.push(one.head.execution_id);

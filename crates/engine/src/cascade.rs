@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use noetl_core::append::Due;
+use noetl_core::concurrency::BY_CONCURRENCY;
 use noetl_core::control::cancel::{self as cancel_core, BY_TIMEOUT};
 use noetl_core::head::Head;
 use noetl_core::id::{CancellationId, ExecutionId};
@@ -139,7 +140,8 @@ impl Engine {
             return Ok(None);
         }
         let limit_ms = due.at.since_ms(head.started_at);
-        let reason = format!("it took longer than {} s (executor.spec.timeout)", limit_ms as f64 / 1000.0);
+        let key = if head.cleanup_of.is_some() { "cleanup_timeout" } else { "timeout" };
+        let reason = format!("it took longer than {} s (executor.spec.{key})", limit_ms as f64 / 1000.0);
         self.begin_cascade(due.execution_id, reason, BY_TIMEOUT).await
     }
 
@@ -157,6 +159,23 @@ impl Engine {
         let parent = head.parent_execution_id.map_or_else(String::new, |parent| format!(" {parent}"));
         let reason = format!("the step of its parent{parent} that waited for it was cancelled");
         self.begin_cascade(due.execution_id, reason, BY_PARENT).await
+    }
+
+    /// Begins the end of an execution whose place another one has taken. `None` when it has ended.
+    pub(crate) async fn displace(&self, due: &Due) -> Result<Option<(Cancellation, Driving)>, StoreError> {
+        let Some(head) = self.store.head(due.execution_id).await?.filter(Head::is_active) else { return Ok(None) };
+        // The obligation is deleted when the execution has ended, which the cascade sees to.
+        let begun = |known: &Cancellation| {
+            known.requested_execution_id == Some(due.execution_id) && known.cancelled_by == BY_CONCURRENCY
+        };
+        if self.store.open_cancellations().await?.iter().any(begun) {
+            return Ok(None);
+        }
+        let reason = match &head.concurrency_key {
+            Some(key) => format!("execution {} has taken its concurrency key `{key}`", due.key),
+            None => format!("execution {} has taken its place", due.key),
+        };
+        self.begin_cascade(due.execution_id, reason, BY_CONCURRENCY).await
     }
 
     /// Records a cascade that interrupts. Whoever drops what it returns leaves it to the sweep.
@@ -211,6 +230,8 @@ impl Engine {
             execution_id: request.execution_id,
             cancelled_executions: Vec::new(),
             escalated: false,
+            cleanup: None,
+            cleaned_up: false,
             reason: request.reason.clone(),
             mode: own,
             in_flight,

@@ -63,6 +63,13 @@ impl Default for Stock {
     }
 }
 
+impl Stock {
+    /// Forgets who has concurrency keys: somebody else has changed that.
+    pub(crate) fn forget_holders(&mut self) {
+        self.books = Arc::new(Books { known: self.books.known.clone(), ..Books::default() });
+    }
+}
+
 impl Shelf {
     pub(crate) fn new(playbooks_max: usize, result_bytes_max: u64) -> Self {
         Shelf { entries: Mutex::new(Lru::new(playbooks_max as u64)), results: Mutex::new(Lru::new(result_bytes_max)) }
@@ -153,10 +160,17 @@ impl Engine {
             };
             stock.library.insert(&reference, data);
         }
-        if needs.playbooks.is_empty() {
+        if needs.playbooks.is_empty() && needs.keys.is_empty() && needs.origins.is_empty() {
             return Ok(());
         }
-        let mut books = Books { known: stock.books.known.clone() };
+        let mut books = Books::clone(&stock.books);
+        for key in needs.keys {
+            let holders = self.store.key_holders(&key).await?;
+            books.holders.insert(key, holders);
+        }
+        for origin in needs.origins {
+            books.origins.insert(origin, self.load(origin).await?);
+        }
         for key in needs.playbooks {
             let entry = self
                 .entry_named(match &key {

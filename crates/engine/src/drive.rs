@@ -202,6 +202,8 @@ impl Engine {
             let reading = Reading { playbook, stock, environment: Arc::clone(&self.options.environment) };
             if conflicts > CONFLICTS_MAX {
                 drop(slots);
+                let mut reading = reading;
+                reading.stock.forget_holders();
                 return self.decide_locked(state, letters, reading).await;
             }
             let now = self.now().await?;
@@ -242,6 +244,15 @@ impl Engine {
                             conflicts += 1;
                             at_hand = self.refresh(state).await?;
                             fresh = true;
+                        }
+                        // A child's concurrency key has changed hands: who has it is looked at anew.
+                        Verdict::Refused(RefusedBy::KeyHeld) => {
+                            needed += 1;
+                            if needed > NEEDS_MAX {
+                                return Err(StoreError::Unavailable("a concurrency key changes hands too fast".into()));
+                            }
+                            stock.forget_holders();
+                            at_hand = Some(state);
                         }
                         Verdict::Busy => {
                             conflicts += 1;

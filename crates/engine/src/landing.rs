@@ -137,7 +137,7 @@ impl Landing {
         for change in &append.due {
             match change {
                 DueChange::Set(due) => landing.due.push(due.clone()),
-                DueChange::Clear { .. } | DueChange::Tick(_) => {}
+                DueChange::Clear { .. } | DueChange::Tick(_) | DueChange::Enter(_) => {}
             }
         }
         // Written anew in the same state: neither settled nor handed out.
@@ -257,6 +257,7 @@ pub(crate) fn child_outcome(execution_id: ExecutionId, event: &Event) -> Option<
         | Event::ExecutionCancelEscalated(_)
         | Event::ExecutionPaused(_)
         | Event::ExecutionResumed(_)
+        | Event::CleanupPrepared(_)
         | Event::ExecutionQuiesced { .. } => return None,
     };
     Some(ChildOutcome { execution_id, status, result, error })
@@ -339,7 +340,12 @@ impl Engine {
                     self.mailboxes.post(due.execution_id, Letter::of(input));
                 }
             }
-            DueKind::Timer | DueKind::GraceEnd | DueKind::Timeout | DueKind::StepTimeout | DueKind::CancelChild => {
+            DueKind::Timer
+            | DueKind::GraceEnd
+            | DueKind::Timeout
+            | DueKind::StepTimeout
+            | DueKind::CancelChild
+            | DueKind::Displaced => {
                 // One more, so that the store's clock has passed it whatever was rounded on the way.
                 self.alarms.set_in(due.at.since_ms(now) + 1);
             }

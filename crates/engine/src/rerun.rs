@@ -54,6 +54,9 @@ pub enum RerunError {
     /// 409.
     #[error("Execution {0} is still RUNNING")]
     Running(ExecutionId),
+    /// 409.
+    #[error("execution {0} is the cleanup of another one: rerun that one")]
+    Cleanup(ExecutionId),
     /// 409 or 422.
     #[error(transparent)]
     Nothing(#[from] NothingKept),
@@ -76,6 +79,9 @@ impl Engine {
         match head.status {
             Status::Running => return Err(RerunError::Running(of)),
             Status::Completed | Status::Failed | Status::Cancelled => {}
+        }
+        if head.cleanup_of.is_some() {
+            return Err(RerunError::Cleanup(of));
         }
         let init = self.init_of(&head).await?;
         let target =
@@ -144,8 +150,9 @@ impl Engine {
             results = self.adopted(&mut kept, started.execution_id).await?;
             rerun.kept = Some(kept);
         }
-        let extra = Extra { tick: None, rerun: Some(rerun), results };
-        started.commands_generated = self.begin(started, &playbook, start, &extra).await?;
+        let extra = Extra { rerun: Some(rerun), results, ..Extra::default() };
+        let begun = self.begin(started, &playbook, start, &extra).await?;
+        started.take(begun);
         Ok(())
     }
 

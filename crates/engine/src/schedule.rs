@@ -6,7 +6,6 @@ use std::fmt;
 use std::sync::Arc;
 
 use noetl_core::id::ScheduleId;
-use noetl_core::playbook::CancelMode;
 pub use noetl_core::schedule::{BadSchedule, Missed, NAME_BYTES_MAX, Overlap, Rhythm, Schedule, TimeZone};
 use noetl_core::schedule::{Due, Tick};
 use noetl_core::time::Timestamp;
@@ -15,7 +14,6 @@ use noetl_store::catalog::ResourceKey;
 use serde_json::{Map, Value};
 use tokio::task::JoinHandle;
 
-use crate::cancel::CancelRequest;
 use crate::engine::Engine;
 use crate::start::{StartError, StartRequest};
 
@@ -235,27 +233,23 @@ impl Engine {
             strict: false,
             idempotency_key: None,
         };
-        match self.start_tick(&request, &tick).await {
+        // The run before is displaced by the append that starts this one, so a crash in between loses nothing.
+        match self.start_tick(&request, &tick, cancel).await {
             Ok(started) => {
                 tracing::info!(schedule = %name, execution = %started.execution_id, "started by the clock");
-                if let Some(before) = cancel {
-                    // Only the server whose start has landed comes here. One that has ended meanwhile is no error.
-                    let cancelled = self.cancel(newest_wins(before, name)).await;
-                    if let Err(error) = cancelled {
-                        tracing::info!(schedule = %name, execution = %before, %error, "the run before was not cancelled");
-                    }
-                }
                 Ok(())
             }
             // Another server was faster.
             Err(StartError::TickTaken) => Ok(()),
             Err(StartError::Store(error)) => Err(error),
+            Err(StartError::KeyHeld { message }) => self.pass(schedule, tick, &format!("skipped: {message}")).await,
             Err(
                 error @ (StartError::UnknownPlaybook(_)
                 | StartError::ParentUnknown(_)
                 | StartError::ParentEnded(..)
                 | StartError::TooDeep { .. }
                 | StartError::Workload { .. }
+                | StartError::Key { .. }
                 | StartError::Broken { .. }),
             ) => {
                 tracing::warn!(schedule = %name, %error, "a tick started nothing");
@@ -270,22 +264,6 @@ impl Engine {
             tracing::info!(schedule = %schedule.name, status, "a tick passed");
         }
         Ok(())
-    }
-}
-
-fn newest_wins(before: noetl_core::id::ExecutionId, name: &str) -> CancelRequest {
-    CancelRequest {
-        execution_id: before,
-        reason: Some(format!("schedule `{name}` has started a newer run")),
-        cascade: true,
-        mode: Some(CancelMode::Interrupt),
-        grace_ms: None,
-        wait_ms: 0,
-        dry_run: false,
-        cancelled_by: "concurrency".to_owned(),
-        requested_by: Some(format!("schedule:{name}")),
-        remote: None,
-        idempotency_key: None,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use noetl_core::append::{DueChange, RefusedBy, Verdict};
+use noetl_core::append::{Due, DueChange, DueKind, RefusedBy, Verdict};
 use noetl_core::diag::Diagnostic;
 use noetl_core::event::Parent;
 use noetl_core::execution::draft::{self, StartRefusal};
@@ -53,6 +53,9 @@ pub struct Started {
     pub catalog_id: CatalogId,
     /// How many commands its start issued.
     pub commands_generated: u64,
+    /// It was cancelled where it began: others have its concurrency key.
+    #[serde(default)]
+    pub cancelled: bool,
     /// An earlier request with the same key started it.
     #[serde(default)]
     pub repeated: bool,
@@ -84,6 +87,18 @@ pub enum StartError {
         /// Why.
         message: String,
     },
+    /// 422.
+    #[error("executor.spec.concurrency.key: {message}")]
+    Key {
+        /// Why there is none.
+        message: String,
+    },
+    /// 409.
+    #[error("{message}")]
+    KeyHeld {
+        /// Which key, who has it, and how many may.
+        message: String,
+    },
     /// 422: what is in the catalog is refused by this version.
     #[error("playbook {path} in the catalog can not be run: {}", diagnostics.first().map_or("it is no playbook", |d| d.message.as_str()))]
     Broken {
@@ -105,6 +120,8 @@ pub enum StartError {
 pub(crate) struct Extra {
     /// The tick of a schedule.
     pub(crate) tick: Option<Tick>,
+    /// The execution whose place it takes: it is cancelled.
+    pub(crate) displaces: Option<ExecutionId>,
     /// The execution that is run again.
     pub(crate) rerun: Option<Rerun>,
     /// Large results that it has from that one.
@@ -112,11 +129,16 @@ pub(crate) struct Extra {
 }
 
 impl Engine {
-    /// Starts the run of a schedule's tick, once among all servers.
-    pub(crate) async fn start_tick(&self, request: &StartRequest, tick: &Tick) -> Result<Started, StartError> {
+    /// Starts the run of a schedule's tick, once among all servers, in place of another execution if it says so.
+    pub(crate) async fn start_tick(
+        &self,
+        request: &StartRequest,
+        tick: &Tick,
+        displaces: Option<ExecutionId>,
+    ) -> Result<Started, StartError> {
         let (mut started, playbook) = self.about_to_start(&request.target).await?;
-        let extra = Extra { tick: Some(tick.clone()), ..Extra::default() };
-        started.commands_generated = self.begin(&started, &playbook, request, &extra).await?;
+        let extra = Extra { tick: Some(tick.clone()), displaces, ..Extra::default() };
+        started.take(self.begin(&started, &playbook, request, &extra).await?);
         Ok(started)
     }
 
@@ -130,6 +152,7 @@ impl Engine {
             version: resource.version,
             catalog_id: resource.catalog_id,
             commands_generated: 0,
+            cancelled: false,
             repeated: false,
         };
         Ok((started, playbook))
@@ -139,7 +162,7 @@ impl Engine {
     pub async fn start(&self, request: StartRequest) -> Result<Started, StartError> {
         let (mut first, playbook) = self.about_to_start(&request.target).await?;
         let Some(key) = request.idempotency_key.as_deref().map(|key| format!("start/{key}")) else {
-            first.commands_generated = self.begin(&first, &playbook, &request, &Extra::default()).await?;
+            first.take(self.begin(&first, &playbook, &request, &Extra::default()).await?);
             return Ok(first);
         };
         // The key is bound to an id before that id exists. Whoever repeats the request, after a crash in between or
@@ -150,12 +173,15 @@ impl Engine {
         if kept.execution_id != first.execution_id
             && let Some(head) = self.store.head(kept.execution_id).await?
         {
-            return Ok(Started { commands_generated: head.commands_issued, repeated: true, ..kept });
+            let mut kept = Started { repeated: true, ..kept };
+            kept.take(Begun::of(&head));
+            return Ok(kept);
         }
         let (_, playbook) = self.target(&ResourceKey::Id(kept.catalog_id)).await?;
         let repeated = kept.execution_id != first.execution_id;
-        let commands_generated = self.begin(&kept, &playbook, &request, &Extra::default()).await?;
-        Ok(Started { commands_generated, repeated, ..kept })
+        let mut kept = Started { repeated, ..kept };
+        kept.take(self.begin(&kept, &playbook, &request, &Extra::default()).await?);
+        Ok(kept)
     }
 
     pub(crate) async fn target(&self, key: &ResourceKey) -> Result<(Arc<Resource>, Arc<Playbook>), StartError> {
@@ -178,14 +204,14 @@ impl Engine {
         }
     }
 
-    /// Starts the execution that `started` describes, unless it exists; returns how many commands that issued.
+    /// Starts the execution that `started` describes, unless it exists.
     pub(crate) async fn begin(
         &self,
         started: &Started,
         playbook: &Arc<Playbook>,
         request: &StartRequest,
         extra: &Extra,
-    ) -> Result<u64, StartError> {
+    ) -> Result<Begun, StartError> {
         let parent = match request.parent_execution_id {
             Some(parent) => Some(self.parent(parent).await?),
             None => None,
@@ -230,24 +256,40 @@ impl Engine {
                 }
                 Err(StartRefusal::Workload { name, message }) => return Err(StartError::Workload { name, message }),
                 Err(StartRefusal::TooDeep { depth }) => return Err(StartError::TooDeep { depth }),
+                Err(StartRefusal::Key { message }) => return Err(StartError::Key { message }),
+                Err(refusal @ StartRefusal::KeyHeld { .. }) => {
+                    let message = refusal.to_string();
+                    // One that is sent again may have started before the key was taken.
+                    return match self.store.head(started.execution_id).await? {
+                        Some(head) => Ok(Begun::of(&head)),
+                        None => Err(StartError::KeyHeld { message }),
+                    };
+                }
             };
             promise.keep_used(&hands);
             append.due.extend(extra.tick.clone().map(DueChange::Tick));
+            append.due.extend(extra.displaces.map(|before| {
+                let (kind, key) = (DueKind::Displaced, started.execution_id.0);
+                DueChange::Set(Due { execution_id: before, kind, key, at: now, child: None })
+            }));
             append.results.extend(extra.results.iter().cloned());
-            let issued = append.head.commands_issued;
+            let begun = Begun {
+                commands_issued: append.head.commands_issued,
+                cancelled: append.head.status == Some(Status::Cancelled),
+            };
             let whose = Whose::of_init(&execution.init);
             let landing = Landing::of(&append, &whose, Fold::State(Box::new(execution))).with(promise);
             match self.batcher.append(append, landing).await.0? {
                 Verdict::Landed { .. } => {
                     self.metrics.started.add_one();
-                    return Ok(issued);
+                    return Ok(begun);
                 }
                 // The parent's head was held by another transaction.
                 Verdict::Busy | Verdict::Conflict => {}
                 // A request with the same key was faster.
                 Verdict::Refused(RefusedBy::Exists) => {
                     let head = self.store.head(started.execution_id).await?;
-                    return Ok(head.map_or(0, |head| head.commands_issued));
+                    return Ok(head.as_ref().map_or(begun, Begun::of));
                 }
                 Verdict::Refused(RefusedBy::ParentUnknown | RefusedBy::ParentEnded) => {
                     if let Some(parent) = request.parent_execution_id {
@@ -255,6 +297,8 @@ impl Engine {
                     }
                 }
                 Verdict::Refused(RefusedBy::TickTaken) => return Err(StartError::TickTaken),
+                // Its concurrency key has changed hands: decided again on who has it now.
+                Verdict::Refused(RefusedBy::KeyHeld) => stock.forget_holders(),
                 Verdict::Refused(by @ (RefusedBy::Unknown | RefusedBy::Ended | RefusedBy::NotPending)) => {
                     return Err(StoreError::BadData(format!("a start was refused: {by:?}")).into());
                 }
@@ -272,6 +316,28 @@ impl Engine {
                 Err(StartError::ParentEnded(execution_id, ended))
             }
         }
+    }
+}
+
+/// What came of a start.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Begun {
+    pub(crate) commands_issued: u64,
+    /// It was cancelled where it began.
+    pub(crate) cancelled: bool,
+}
+
+impl Begun {
+    fn of(head: &Head) -> Self {
+        let cancelled = head.status == Status::Cancelled && head.steps_entered == 0;
+        Begun { commands_issued: head.commands_issued, cancelled }
+    }
+}
+
+impl Started {
+    pub(crate) fn take(&mut self, begun: Begun) {
+        self.commands_generated = begun.commands_issued;
+        self.cancelled = begun.cancelled;
     }
 }
 

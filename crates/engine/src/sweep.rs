@@ -124,6 +124,13 @@ async fn due(engine: &Arc<Engine>, cascades: &mut Cascades) -> Result<(), StoreE
                 moot.push(due);
                 continue;
             }
+            DueKind::Displaced => {
+                if let Some((cancellation, driving)) = engine.displace(&due).await? {
+                    cascades.go_on_with(engine, cancellation, driving);
+                }
+                moot.push(due);
+                continue;
+            }
             // The decision clears or renews the obligation; on an execution that has ended it is deleted here.
             DueKind::StepTimeout => {
                 engine.time_out_step(due.execution_id, CommandId(due.key)).await?;

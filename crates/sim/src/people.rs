@@ -158,6 +158,7 @@ async fn cancel(
         mode: if chance.per_mille(300) { Some(CancelMode::Interrupt) } else { None },
         grace_ms: chance.per_mille(300).then(|| chance.between(0, 3_000)),
         wait_ms: 0,
+        wait_for_cleanup: false,
         dry_run: false,
         cancelled_by: BY.to_owned(),
         requested_by: None,

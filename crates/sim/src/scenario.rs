@@ -66,6 +66,9 @@ impl Scenario {
         ("sim/limited", LIMITED),
         ("sim/race", RACE),
         ("sim/enough", ENOUGH),
+        ("sim/undone", UNDONE),
+        ("sim/strict", STRICT),
+        ("sim/newest", NEWEST),
     ];
 }
 
@@ -218,6 +221,44 @@ workflow:
     next: {arcs: [{step: end}]}
   - {step: end, tool: {kind: shell, cmds: [work]}}
 ";
+
+const UNDONE: &str = "
+apiVersion: noetl.io/v2
+kind: Playbook
+metadata: {name: undone, path: sim/undone}
+executor: {spec: {on_cancel: tell}}
+workflow:
+  - {step: start, tool: {kind: shell, cmds: [work]}, spec: {compensate: undo_start}, next: {arcs: [{step: two}]}}
+  - {step: two, tool: {kind: playbook, path: sim/leaf}, spec: {compensate: undo_two}, next: {arcs: [{step: end}]}}
+  - {step: end, tool: {kind: shell, cmds: [work]}}
+  - {step: undo_start, tool: {kind: shell, cmds: [work]}}
+  - {step: undo_two, tool: {kind: playbook, path: sim/leaf}}
+  - {step: tell, tool: {kind: shell, cmds: [work]}}
+";
+
+const STRICT: &str = "
+apiVersion: noetl.io/v2
+kind: Playbook
+metadata: {name: strict, path: sim/strict}
+executor: {spec: {concurrency: {key: strict, limit: 2, on_conflict: reject}}}
+workflow:
+  - {step: start, tool: {kind: shell, cmds: [work]}, next: {arcs: [{step: end}]}}
+  - {step: end, tool: {kind: shell, cmds: [work]}}
+";
+
+const NEWEST: &str = "
+apiVersion: noetl.io/v2
+kind: Playbook
+metadata: {name: newest, path: sim/newest}
+executor: {spec: {concurrency: {key: newest, on_conflict: cancel_running}, on_cancel: tell}}
+workflow:
+  - {step: start, tool: {kind: playbook, path: sim/branch}, next: {arcs: [{step: end}]}}
+  - {step: end, tool: {kind: shell, cmds: [work]}}
+  - {step: tell, tool: {kind: shell, cmds: [work]}}
+";
+
+/// How many executions of `sim/strict` may be there at a time.
+pub(crate) const STRICT_LIMIT: usize = 2;
 
 const FAMILY: &str = "
 apiVersion: noetl.io/v2

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use noetl_core::append::{Append, Due, Verdict};
+use noetl_core::concurrency::KeyHolder;
 use noetl_core::event::Recorded;
 use noetl_core::head::{CommandRow, Head, HeadView};
 use noetl_core::id::{CancellationId, CredentialId, ExecutionId, ScheduleId, SessionId};
@@ -94,6 +95,10 @@ impl Store for Shaky {
 
     async fn view(&self, execution_id: ExecutionId) -> Result<Option<HeadView>, StoreError> {
         self.inner.view(execution_id).await
+    }
+
+    async fn key_holders(&self, key: &str) -> Result<Vec<KeyHolder>, StoreError> {
+        self.inner.key_holders(key).await
     }
 
     async fn load(&self, execution_id: ExecutionId) -> Result<Option<Loaded>, StoreError> {

@@ -23,7 +23,7 @@ use crate::chance::Chance;
 use crate::flaky::{Flaky, Servers};
 use crate::people::{self, Memory};
 use crate::promises;
-use crate::scenario::Scenario;
+use crate::scenario::{STRICT_LIMIT, Scenario};
 use crate::shaky::Shaky;
 use crate::tools::{SimTools, Witness};
 
@@ -262,6 +262,8 @@ impl World {
         }
         broken.extend(self.no_start_after_the_answer(memory));
         broken.extend(no_id_in_two_answers(memory));
+        broken.extend(one_cleanup_each(&members));
+        broken.extend(no_overlap(&members));
         broken.extend(promises::bounded_stop(&self.scenario, &members));
         broken.extend(promises::only_what_was_asked_for(memory, &members));
         let mut trace = Vec::new();
@@ -304,6 +306,40 @@ impl World {
         }
         broken
     }
+}
+
+/// Never more than may have a key have it at a time, from the start of each until nothing of it runs any more.
+fn no_overlap(members: &[Member]) -> Vec<String> {
+    let keyed = members.iter().map(|member| &member.head).filter(|head| &*head.path == "sim/strict");
+    let held: Vec<_> =
+        keyed.filter(|head| head.cleanup_of.is_none()).map(|head| (head.started_at, head.quiesced_at)).collect();
+    let at =
+        |moment| held.iter().filter(move |(from, until)| *from <= moment && until.is_none_or(|until| until > moment));
+    let crowded = held.iter().filter(|(from, _)| at(*from).count() > STRICT_LIMIT);
+    crowded.map(|(from, _)| format!("too many executions have their concurrency key at {}", from.to_iso())).collect()
+}
+
+/// A cancelled execution whose playbook wants it has one cleanup, the one that its cancel named; no other has any.
+fn one_cleanup_each(members: &[Member]) -> Vec<String> {
+    let mut found: BTreeMap<ExecutionId, Vec<ExecutionId>> = BTreeMap::new();
+    for head in members.iter().map(|member| &member.head) {
+        if let Some(of) = head.cleanup_of {
+            found.entry(of).or_default().push(head.execution_id);
+        }
+    }
+    let mut broken = Vec::new();
+    for head in members.iter().map(|member| &member.head) {
+        let named: Vec<_> = head.cancel.iter().filter_map(|cancel| cancel.cleanup).collect();
+        let born = found.remove(&head.execution_id).unwrap_or_default();
+        if named != born {
+            broken.push(format!(
+                "the cancel of {} named the cleanups {named:?}, and {born:?} are there",
+                head.execution_id
+            ));
+        }
+    }
+    broken.extend(found.keys().map(|of| format!("a cleanup of {of}, which is not there")));
+    broken
 }
 
 /// C10: no id is in two answers, unless one is the repeat of the other.

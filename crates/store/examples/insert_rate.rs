@@ -96,6 +96,9 @@ fn start(ids: &Ids) -> (Run, Append) {
         error: None,
         cancel: None,
         pause: None,
+        cleanup: None,
+        cleanup_of: None,
+        concurrency_key: None,
     };
     let event = Event::PlaybookInitialized(Box::new(Initialized {
         catalog_id: CatalogId(1),
@@ -108,9 +111,11 @@ fn start(ids: &Ids) -> (Run, Append) {
         workload: Arc::new(json!({"n": 3})),
         cancel_mode: None,
         cancel_grace_ms: None,
+        concurrency_key: None,
         started_by: None,
         strict: false,
         rerun: None,
+        cleanup: None,
     }));
     let append = Append {
         execution_id,
@@ -153,6 +158,7 @@ fn step(run: &mut Run, ids: &Ids) -> Append {
             ctx: vec![],
         })),
         Event::CommandDone(Box::new(CommandDone {
+            late_result: None,
             command_id: old,
             epoch: 1,
             step: step.clone(),

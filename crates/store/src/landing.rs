@@ -4,8 +4,10 @@
 //! written before everything has been checked, so an append that does not land leaves nothing behind.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use noetl_core::append::{Append, CommandChange, DueChange, Guard, RefusedBy, Verdict};
+use noetl_core::concurrency::KeyHolder;
 use noetl_core::event::Event;
 use noetl_core::head::{CommandState, Head, Status};
 use noetl_core::id::{CommandId, ExecutionId, ScheduleId};
@@ -29,6 +31,9 @@ pub trait Rows {
 
     /// Returns the tick that a schedule waits for; `None` when it is paused, or gone.
     fn waits_for(&mut self, schedule_id: ScheduleId) -> Result<Option<Timestamp>, StoreError>;
+
+    /// Returns who has a concurrency key; it is held until the transaction has ended.
+    fn key_holders(&mut self, key: &str) -> Result<Vec<KeyHolder>, StoreError>;
 }
 
 /// What the check found.
@@ -70,7 +75,7 @@ pub fn check(rows: &mut impl Rows, append: &Append, locked: bool) -> Result<Chec
                     Some(parent) => Some(parent),
                 },
             };
-            let check = birth(rows, append, first, parent.as_ref(), &mut Vec::new())?;
+            let check = birth(rows, append, first, parent.as_ref(), &mut Family::default())?;
             // Looked at last: a start that is sent again is told that it exists.
             for tick in ticks(append) {
                 if matches!(check, Check::Lands(_)) && rows.waits_for(tick.schedule_id)? != Some(tick.at) {
@@ -128,11 +133,19 @@ pub(crate) fn stayed_under_lock(execution_id: ExecutionId, verdict: &Verdict) ->
     StoreError::BadData(format!("a decision under the lock of execution {execution_id} did not land: {verdict:?}"))
 }
 
+/// What is born in one append.
+#[derive(Debug, Default)]
+struct Family {
+    born: Vec<ExecutionId>,
+    /// With the concurrency keys they take.
+    holders: Vec<(Arc<str>, KeyHolder)>,
+}
+
 /// Returns the ticks that a start is for.
 pub(crate) fn ticks(append: &Append) -> impl Iterator<Item = &Tick> {
     append.due.iter().filter_map(|change| match change {
         DueChange::Tick(tick) => Some(tick),
-        DueChange::Set(_) | DueChange::Clear { .. } => None,
+        DueChange::Set(_) | DueChange::Clear { .. } | DueChange::Enter(_) => None,
     })
 }
 
@@ -145,9 +158,9 @@ fn birth(
     append: &Append,
     first: &Head,
     parent: Option<&Head>,
-    born: &mut Vec<ExecutionId>,
+    family: &mut Family,
 ) -> Result<Check, StoreError> {
-    if rows.head(append.execution_id)?.is_some() || born.contains(&append.execution_id) {
+    if rows.head(append.execution_id)?.is_some() || family.born.contains(&append.execution_id) {
         return refused(RefusedBy::Exists);
     }
     if let Some(parent) = parent {
@@ -162,8 +175,18 @@ fn birth(
     } else if first.root_execution_id != append.execution_id || first.depth != 0 {
         return Err(bad(append, "has no parent, so it must be its own root"));
     }
-    born.push(append.execution_id);
-    land(rows, append, first.clone(), true, born)
+    if let Some(admission) = append.admission() {
+        let mut holders = rows.key_holders(&admission.key)?;
+        holders.extend(family.holders.iter().filter(|(key, _)| *key == admission.key).map(|(_, one)| one.clone()));
+        // Whoever has the lock of the key first takes the place; the other one is decided again.
+        if !admission.holds(&holders) {
+            return refused(RefusedBy::KeyHeld);
+        }
+        let holder = KeyHolder { execution_id: append.execution_id, active: true, started_at: append.at };
+        family.holders.push((Arc::clone(&admission.key), holder));
+    }
+    family.born.push(append.execution_id);
+    land(rows, append, first.clone(), true, family)
 }
 
 fn change(rows: &mut impl Rows, append: &Append, head: Head) -> Result<Check, StoreError> {
@@ -202,7 +225,7 @@ fn change(rows: &mut impl Rows, append: &Append, head: Head) -> Result<Check, St
             }
         }
     }
-    land(rows, append, head, false, &mut Vec::new())
+    land(rows, append, head, false, &mut Family::default())
 }
 
 fn standing(
@@ -223,7 +246,7 @@ fn land(
     append: &Append,
     mut head: Head,
     born: bool,
-    family: &mut Vec<ExecutionId>,
+    family: &mut Family,
 ) -> Result<Check, StoreError> {
     after_the_end(append, &head)?;
     if i64::from(head.in_flight) + append.in_flight_delta() < 0 {
@@ -295,6 +318,7 @@ fn after_the_end(append: &Append, head: &Head) -> Result<(), StoreError> {
             | Event::ExecutionPaused(_)
             | Event::ExecutionResumed(_)
             | Event::StepCancelled(_)
+            | Event::CleanupPrepared(_)
             | Event::StepExit(_) => !ended,
         };
         if !allowed {
@@ -339,6 +363,7 @@ fn well_formed(append: &Append) -> Result<(), StoreError> {
         | Event::ExecutionCancelEscalated(_)
         | Event::ExecutionPaused(_)
         | Event::ExecutionResumed(_)
+        | Event::CleanupPrepared(_)
         | Event::ExecutionQuiesced { .. } => None,
     });
     if ending != append.head.status.filter(|status| status.is_terminal()) {
@@ -369,6 +394,15 @@ fn well_formed(append: &Append) -> Result<(), StoreError> {
     }
     if !matches!(append.guard, Guard::New(_)) && ticks(append).next().is_some() {
         return Err(bad(append, "exists, so no schedule starts it"));
+    }
+    if let Some(admission) = append.admission() {
+        let own = match &append.guard {
+            Guard::New(head) => head.concurrency_key.as_deref() == Some(&*admission.key),
+            Guard::At(_) | Guard::Claim { .. } | Guard::Locked => false,
+        };
+        if !own {
+            return Err(bad(append, "takes a concurrency key that is not its own, or not where it begins"));
+        }
     }
     if !matches!(append.guard, Guard::New(_)) && first_is_birth {
         return Err(bad(append, "exists, `playbook.initialized` cannot follow"));

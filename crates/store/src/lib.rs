@@ -19,6 +19,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use noetl_core::append::{Append, Due, DueKind, Verdict};
+use noetl_core::concurrency::KeyHolder;
 use noetl_core::control::selection::Selection;
 use noetl_core::event::Recorded;
 use noetl_core::head::{CommandRow, Head, HeadView, Status};
@@ -376,6 +377,9 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
 
     /// Returns the head and its live commands, as of one moment.
     async fn view(&self, execution_id: ExecutionId) -> Result<Option<HeadView>, StoreError>;
+
+    /// Returns the executions that have a concurrency key: those with it that have not quiesced, oldest first.
+    async fn key_holders(&self, key: &str) -> Result<Vec<KeyHolder>, StoreError>;
 
     /// Returns what is needed to fold an execution.
     async fn load(&self, execution_id: ExecutionId) -> Result<Option<Loaded>, StoreError>;

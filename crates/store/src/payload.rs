@@ -249,6 +249,8 @@ impl Scrub {
                 self.maybe_text(order.requested_by.as_mut());
                 Ok(())
             }
+            // Read from a log, where it was cleaned.
+            Event::CleanupPrepared(_) => Ok(()),
             Event::ExecutionQuiesced { commands } => {
                 self.certificate(commands);
                 Ok(())
@@ -268,10 +270,13 @@ impl Scrub {
             workload,
             cancel_mode: _,
             cancel_grace_ms: _,
+            // Without control characters: checked where it was rendered.
+            concurrency_key: _,
             started_by,
             strict: _,
             // Read from a log, where it was cleaned.
             rerun: _,
+            cleanup,
         } = initialized;
         self.shared_text(path);
         self.shared_text(entry);
@@ -279,6 +284,11 @@ impl Scrub {
             self.maybe_shared_text(return_step.as_mut());
         }
         self.maybe_text(started_by.as_mut());
+        if let Some(of) = cleanup {
+            self.text(&mut of.cancelled_by);
+            self.maybe_text(of.requested_by.as_mut());
+            self.maybe_text(of.reason.as_mut());
+        }
         self.value(workload)
     }
 
@@ -299,6 +309,7 @@ impl Scrub {
             visit: _,
             iteration: _,
             error,
+            late_result,
             ctx,
             started_at: _,
             worker_id,
@@ -306,6 +317,9 @@ impl Scrub {
             late: _,
         } = done;
         self.shared_text(step);
+        if let Some(result) = late_result {
+            self.bound(result)?;
+        }
         self.maybe_shared_text(worker_id.as_mut());
         self.writes(ctx)?;
         self.maybe_value(error.as_mut())
@@ -324,6 +338,7 @@ impl Scrub {
             requested_execution_id: _,
             job_id: _,
             in_flight: _,
+            cleanup: _,
         } = cancelled;
         self.maybe_text(reason.as_mut());
         self.text(cancelled_by);

@@ -8,9 +8,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use noetl_core::append::{Append, CommandChange, Due, DueChange, DueKind, Guard, HeadChange, Verdict};
+use noetl_core::concurrency::Admission;
+use noetl_core::control::pause;
 use noetl_core::event::Event;
 use noetl_core::head::{CommandState, HeadView, Status};
-use noetl_core::id::{CancellationId, CatalogId, CommandId, ExecutionId, SessionId, made_at};
+use noetl_core::id::{CancellationId, CatalogId, CommandId, ExecutionId, IdSource, SessionId, made_at};
 use noetl_core::log::{LogLine, LogStream};
 use noetl_core::time::Timestamp;
 use noetl_core::turns::Turns;
@@ -26,6 +28,7 @@ use serde_json::json;
 
 const START: Timestamp = Timestamp(1_768_900_080_123);
 const POOLS: [&str; 2] = ["default", "gpu"];
+const KEY: &str = "customer-7";
 
 /// One thing that happens. Numbers pick among what is there at that time.
 #[derive(Debug, Clone)]
@@ -41,6 +44,8 @@ enum Act {
     Complete { of: usize },
     Fail { of: usize },
     Cancel { of: usize },
+    Pause { of: usize, paused: bool },
+    Keyed { limit: u32, displaces: Option<usize> },
     Lose { of: usize },
     Report { command: usize, epoch: u32 },
     Together { acts: Vec<(usize, bool)> },
@@ -95,6 +100,9 @@ fn act() -> impl Strategy<Value = Act> {
         1 => number.clone().prop_map(|of| Act::Complete { of }),
         1 => number.clone().prop_map(|of| Act::Fail { of }),
         2 => number.clone().prop_map(|of| Act::Cancel { of }),
+        2 => (number.clone(), any::<bool>()).prop_map(|(of, paused)| Act::Pause { of, paused }),
+        2 => (1..3u32, proptest::option::of(number.clone()))
+            .prop_map(|(limit, displaces)| Act::Keyed { limit, displaces }),
         2 => number.clone().prop_map(|of| Act::Lose { of }),
         2 => (number.clone(), 1..3u32).prop_map(|(command, epoch)| Act::Report { command, epoch }),
         2 => prop::collection::vec((number.clone(), any::<bool>()), 0..6).prop_map(|acts| Act::Together { acts }),
@@ -321,6 +329,16 @@ impl Stores {
                 let Some(id) = pick(&self.executions, of) else { return };
                 self.locked(id, Script::cancel).await;
             }
+            Act::Pause { of, paused } => {
+                let Some(id) = pick(&self.executions, of) else { return };
+                self.locked(id, move |script, locked| pause(script, locked, paused)).await;
+            }
+            Act::Keyed { limit, displaces } => {
+                let displaced = displaces.map(|n| pick(&self.executions, n).into_iter().collect());
+                let birth = keyed(script.birth(None), limit, displaced);
+                self.executions.push(birth.execution_id);
+                self.append(vec![birth]).await;
+            }
             Act::Lose { of } => {
                 let Some(id) = pick(&self.executions, of) else { return };
                 self.locked(id, lose).await;
@@ -462,6 +480,7 @@ impl Stores {
             all!(self, store => store.held(SessionId(session))).unwrap();
         }
         all!(self, store => store.sessions()).unwrap();
+        all!(self, store => store.key_holders(KEY)).unwrap();
         all!(self, store => store.expired_sessions(9)).unwrap();
         all!(self, store => store.open_cancellations()).unwrap();
         for id in &self.cascades {
@@ -494,6 +513,37 @@ impl Stores {
 }
 
 /// The claimed commands of an execution are lost, and tried again while it goes on.
+fn pause(script: &Script, locked: &LockedView, paused: bool) -> Option<Append> {
+    let request = pause::Request {
+        requested_execution_id: locked.view.head.root_execution_id,
+        reason: Some("wa\0it".into()),
+        by: "api".into(),
+        requested_by: None,
+        cascade: false,
+    };
+    let decide = if paused { pause::pause } else { pause::resume };
+    // Every store gets the same ids, from the script.
+    match decide(&locked.view, &request, locked.now, &mut IdSource::new(1)) {
+        pause::Answer::Changed { mut append, .. } => {
+            append.events = append.events.into_iter().map(|new| script.event(new.event)).collect();
+            Some(*append)
+        }
+        pause::Answer::Already { .. } | pause::Answer::Ended => None,
+    }
+}
+
+/// A start that takes the one key there is.
+fn keyed(mut birth: Append, limit: u32, displaced: Option<Vec<ExecutionId>>) -> Append {
+    if let Guard::New(head) = &mut birth.guard {
+        head.concurrency_key = Some(KEY.into());
+    }
+    if let Event::PlaybookInitialized(init) = &mut birth.events[0].event {
+        init.concurrency_key = Some(KEY.into());
+    }
+    birth.due.push(DueChange::Enter(Admission { key: KEY.into(), limit, displaced }));
+    birth
+}
+
 fn lose(script: &Script, locked: &LockedView) -> Option<Append> {
     let HeadView { head, commands } = &locked.view;
     let row = commands.iter().find(|row| row.state == CommandState::Claimed)?;

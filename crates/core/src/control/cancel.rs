@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::append::{Append, CommandChange, Due, DueChange, DueKind, Guard, HeadChange, NewEvent};
+use crate::control::cleanup;
 use crate::event::{AttemptEnd, Cancelled, Ended, Escalated, Event, error_value};
 use crate::head::{CancelInfo, CommandRow, CommandState, Head, HeadView, Status};
 use crate::id::{CancellationId, CommandId, EventId, ExecutionId, IdSource};
@@ -130,6 +131,7 @@ fn cancel(view: &HeadView, request: &Request, now: Timestamp, ids: &mut IdSource
     let quiesced = view.commands.iter().all(|row| row.state != CommandState::Claimed);
     let mut ended = Vec::new();
     let mut append = locked(view, now);
+    let cleanup = if request.times_out(head.execution_id) { None } else { cleanup::wanted(head, now, ids) };
     let mut emit = |event| append.events.push(NewEvent { event_id: EventId(ids.next(now)), event });
     let (status, error) = if request.times_out(head.execution_id) {
         let error = Arc::new(timed_out(request));
@@ -148,6 +150,7 @@ fn cancel(view: &HeadView, request: &Request, now: Timestamp, ids: &mut IdSource
             requested_execution_id: request.requested_execution_id,
             job_id: request.job_id,
             in_flight: in_flight.iter().map(|held| held.command_id).collect(),
+            cleanup,
         })));
         (Status::Cancelled, None)
     };
@@ -206,10 +209,14 @@ fn cancel(view: &HeadView, request: &Request, now: Timestamp, ids: &mut IdSource
             job_id: request.job_id,
             idempotency_key: request.idempotency_key.clone(),
             cascade: request.cascade,
+            cleanup,
             ended,
         }),
         ..HeadChange::default()
     };
+    if let Some(cancel) = append.head.cancel.clone().filter(|_| quiesced) {
+        cleanup::bear(head, &cancel, &mut append, now, ids);
+    }
     Answer::Cancelled { append: Box::new(append), in_flight, quiesced, mode }
 }
 

@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use crate::append::{Append, CommandChange, NewEvent};
 use crate::control::cancel::locked;
-use crate::control::lease;
+use crate::control::{cleanup, lease};
 use crate::event::{AttemptEnd, CommandDone, Ended, Event, error_value};
 use crate::head::{CommandRow, CommandState, HeadView};
 use crate::id::{EventId, IdSource};
+use crate::playbook::Output;
+use crate::result::{Bound, LargeResult, bind};
 use crate::time::Timestamp;
 use crate::tool::Stopped;
 use crate::work::{Done, Report, Reported};
@@ -58,7 +60,10 @@ pub fn decide(view: &HeadView, report: &Report, worker_id: &str, now: Timestamp,
             if let Some(at) = done.started_at.filter(|_| !known_started) {
                 emit(started(at));
             }
-            emit(late_done(row, done, &worker_id));
+            let (result, large) = late_result(row, done, ids.next(now));
+            append.results.extend(large);
+            let event = late_done(row, done, result, &worker_id);
+            append.events.push(NewEvent { event_id: EventId(ids.next(now)), event });
             match done.stopped {
                 None => AttemptEnd::Finished,
                 Some(stopped) => end_of(stopped),
@@ -116,9 +121,21 @@ pub(super) fn quiesce(view: &HeadView, append: &mut Append, now: Timestamp, ids:
     let commands = earlier.chain(&append.head.ended).cloned().collect();
     append.events.push(NewEvent { event_id: EventId(ids.next(now)), event: Event::ExecutionQuiesced { commands } });
     append.head.quiesced = true;
+    if let Some(cancel) = &view.head.cancel {
+        cleanup::bear(&view.head, cancel, append, now, ids);
+    }
 }
 
-fn late_done(row: &CommandRow, done: &Done, worker_id: &Arc<str>) -> Event {
+/// What it gave is evidence as well, and what a cleanup may need to undo it.
+fn late_result(row: &CommandRow, done: &Done, id: i64) -> (Bound, Option<LargeResult>) {
+    let name = match row.iteration {
+        Some(index) => format!("{}[{index}]", row.step),
+        None => row.step.to_string(),
+    };
+    bind(row.execution_id, &name, id, done.data.clone(), &Output::default())
+}
+
+fn late_done(row: &CommandRow, done: &Done, result: Bound, worker_id: &Arc<str>) -> Event {
     Event::CommandDone(Box::new(CommandDone {
         command_id: row.command_id,
         epoch: row.epoch,
@@ -126,6 +143,7 @@ fn late_done(row: &CommandRow, done: &Done, worker_id: &Arc<str>) -> Event {
         visit: row.visit,
         iteration: row.iteration,
         error: done.error.as_ref().map(|error| Arc::new(error_value(error))),
+        late_result: Some(result),
         ctx: Vec::new(),
         started_at: done.started_at,
         worker_id: Some(Arc::clone(worker_id)),

@@ -50,7 +50,11 @@ impl Draft {
             // of it runs any more.
             let idle = self.execution.visits.is_empty() && self.execution.tokens.is_empty();
             if idle && self.execution.live.is_empty() {
-                self.complete(env)?;
+                // A cleanup that has done what it could, and failed at some of it.
+                match self.execution.cleaning.as_ref().and_then(|cleaning| cleaning.failure.clone()) {
+                    Some(failure) => self.end_failed(env, failure),
+                    None => self.complete(env)?,
+                }
             }
             return Ok(());
         }
@@ -116,7 +120,14 @@ impl Draft {
     /// Ends a run whose failure nothing handled.
     pub(super) fn fail(&mut self, env: &mut Env<'_>) {
         let unknown = || Failure { step: None, error: Arc::new(Value::Null) };
-        let Failure { step, error } = self.execution.failing.clone().unwrap_or_else(unknown);
+        let failed_before = self.execution.cleaning.as_ref().and_then(|cleaning| cleaning.failure.clone());
+        let failure = failed_before.or_else(|| self.execution.failing.clone()).unwrap_or_else(unknown);
+        self.end_failed(env, failure);
+    }
+
+    /// Ends a run with this failure.
+    pub(super) fn end_failed(&mut self, env: &mut Env<'_>, failure: Failure) {
+        let Failure { step, error } = failure;
         let path = Arc::clone(&self.execution.init.path);
         self.out.head.error = Some(Arc::clone(&error));
         let lost = std::mem::take(&mut self.execution.lost);
@@ -139,7 +150,7 @@ impl Draft {
         self.out.head.status = Some(status);
         self.out.head.failed_steps.clone_from(&self.execution.failed_steps);
         self.out.head.quiesced = true;
-        if env.playbook.executor.timeout_ms.is_some() {
+        if env.playbook.executor.timeout_ms.is_some() || self.execution.init.cleanup.is_some() {
             self.clear_due(DueKind::Timeout, 0);
         }
         if !lost.is_empty() {
@@ -152,6 +163,11 @@ impl Draft {
             }
             self.emit(env, Event::ExecutionQuiesced { commands });
         }
+        self.tell_parent(env);
+    }
+
+    /// Tells a parent that waits, in the terminal append and without locking the parent.
+    pub(super) fn tell_parent(&mut self, env: &Env<'_>) {
         if let Some(parent) = &self.execution.init.parent
             && let Some(command_id) = parent.command_id
         {

@@ -53,7 +53,7 @@ impl Draft {
             strict: self.execution.init.strict,
             rerun: None,
         };
-        match bear(&start, &book.playbook, env) {
+        match bear(&start, &book.playbook, env, &self.out.children) {
             Ok(birth) => {
                 self.out.children.push(birth);
                 Ok(Ok((start.execution_id, Arc::clone(&book.playbook.path))))
@@ -62,7 +62,12 @@ impl Draft {
             Err(refusal @ StartRefusal::TooDeep { .. }) => {
                 Ok(Err(ToolError::hard(ErrorKind::Limit, "MAX_DEPTH", refusal.to_string())))
             }
-            Err(refusal @ StartRefusal::Workload { .. }) => {
+            // Whoever has it will let go of it: a rule may try again.
+            Err(refusal @ StartRefusal::KeyHeld { .. }) => {
+                let error = ToolError::soft(ErrorKind::Limit, "CONCURRENCY_KEY_HELD", refusal.to_string()).retryable();
+                Ok(Err(error))
+            }
+            Err(refusal @ (StartRefusal::Workload { .. } | StartRefusal::Key { .. })) => {
                 Ok(Err(ToolError::hard(ErrorKind::Transform, "TEMPLATE", refusal.to_string())))
             }
         }

@@ -216,6 +216,7 @@ impl Draft {
         self.emit(
             env,
             Event::CommandDone(Box::new(CommandDone {
+                late_result: None,
                 command_id,
                 epoch,
                 step: Arc::clone(&step.name),

@@ -8,7 +8,8 @@ use serde_json::Value;
 
 use crate::append::{Append, CommandChange, Due, DueChange, DueKind, Guard, HeadChange, NewEvent};
 use crate::event::Event;
-use crate::execution::state::Execution;
+use crate::execution::cleanup::{self, Prepared};
+use crate::execution::state::{Execution, Failure};
 use crate::execution::{ADVANCE_BYTES_MAX, ADVANCE_STEPS_MAX, Env, Input, Needs, Refusal, SNAPSHOT_EVERY};
 use crate::expr::{ExprError, Names, Scope};
 use crate::id::{CommandId, EventId};
@@ -126,9 +127,29 @@ impl Draft {
         SNAPSHOT_EVERY.max(kept.next_power_of_two())
     }
 
-    fn go_on(&mut self, _env: &mut Env<'_>) -> Result<bool, Halt> {
+    fn go_on(&mut self, env: &mut Env<'_>) -> Result<bool, Halt> {
+        self.prepare_cleanup(env)?;
         self.clear_due(DueKind::Continue, 0);
         Ok(true)
+    }
+
+    /// A cleanup learns what it has to do from the execution that it comes after.
+    fn prepare_cleanup(&mut self, env: &mut Env<'_>) -> Result<(), Halt> {
+        let Some(of) = self.execution.init.cleanup.clone().filter(|_| self.execution.cleaning.is_none()) else {
+            return Ok(());
+        };
+        match env.books.origins.get(&of.execution_id) {
+            None => Err(Halt::Needs(Needs { origins: vec![of.execution_id], ..Needs::default() })),
+            Some(Some(origin)) => {
+                let prepared = Prepared::of(origin, env.playbook);
+                self.emit(env, Event::CleanupPrepared(Box::new(prepared)));
+                Ok(())
+            }
+            Some(None) => {
+                self.end_failed(env, Failure { step: None, error: Arc::new(cleanup::gone(&of)) });
+                Ok(())
+            }
+        }
     }
 
     /// Writes a fact: the state follows it at once.

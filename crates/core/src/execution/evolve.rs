@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use crate::event::{CommandDone, Event, Exit, Initialized, Recorded, StepCancelled, Write};
+use crate::event::{CommandDone, Event, Exit, Initialized, LateResult, Recorded, StepCancelled, Write};
+use crate::execution::cleanup::Prepared;
 use crate::execution::cursor::{CURSOR_RESULTS_MAX, CursorState};
 use crate::execution::rerun::Kept;
 use crate::execution::results::Results;
 use crate::execution::state::{
-    Ctx, Early, Execution, FoldError, Live, LiveState, LoopState, Outcome, Stop, Token, Visit,
+    Cleaning, Ctx, Early, Execution, Failure, FoldError, Live, LiveState, LoopState, Outcome, Stop, Token, Visit,
 };
 use crate::head::{FAILED_STEPS_MAX, Status};
 use crate::id::{CommandId, ExecutionId};
@@ -22,7 +23,10 @@ impl Execution {
         let entry = Token { step: Arc::clone(&init.entry), from: None };
         // A rerun may go on where the execution before stopped.
         let kept = init.rerun.as_ref().and_then(|rerun| rerun.kept.clone());
-        let kept = kept.unwrap_or_else(|| Kept { tokens: vec![entry], ..Kept::default() });
+        // A cleanup learns with its first decision what it has to do.
+        let tokens = if init.cleanup.is_some() { Vec::new() } else { vec![entry] };
+        let kept = kept.unwrap_or_else(|| Kept { tokens, ..Kept::default() });
+        let exits = kept.steps.values().map(|state| state.finished).max().unwrap_or(0);
         Execution {
             execution_id,
             init,
@@ -44,6 +48,9 @@ impl Execution {
             error: None,
             paused: false,
             quiesced: false,
+            exits,
+            late: Vec::new(),
+            cleaning: None,
         }
     }
 
@@ -96,6 +103,7 @@ impl Execution {
             Event::StepSkipped { step, exit } => {
                 self.consume_tokens(step);
                 self.leave(step, exit);
+                self.clean_next();
             }
             Event::CommandIssued(issued) => {
                 self.begin_visit(&issued.step, issued.visit);
@@ -263,19 +271,21 @@ impl Execution {
                 state.result =
                     exited.result.clone().or_else(|| visit.and_then(|visit| visit.call).map(|call| call.result));
                 state.error.clone_from(&exited.error);
+                self.exits += 1;
+                if exited.error.is_none() {
+                    state.finished = self.exits;
+                }
                 self.last_finished = Some(Arc::clone(&exited.step));
                 if let Some(error) = &exited.error {
-                    if exited.fatal && self.failing.is_none() {
-                        self.failing = Some(crate::execution::state::Failure {
-                            step: Some(Arc::clone(&exited.step)),
-                            error: Arc::clone(error),
-                        });
+                    if exited.fatal {
+                        self.note_failure(Failure { step: Some(Arc::clone(&exited.step)), error: Arc::clone(error) });
                     }
                     if !exited.handled {
                         self.note_failed(&exited.step);
                     }
                 }
                 self.leave(&exited.step, &exited.exit);
+                self.clean_next();
             }
             Event::PlaybookCompleted { .. } => self.end(Status::Completed),
             Event::PlaybookFailed { error, .. } => {
@@ -284,6 +294,7 @@ impl Execution {
             }
             Event::ExecutionCancelled(_) => self.end(Status::Cancelled),
             Event::ExecutionCancelEscalated(_) => {}
+            Event::CleanupPrepared(prepared) => self.prepare(prepared),
             Event::ExecutionPaused(_) => self.paused = true,
             Event::ExecutionResumed(_) => self.paused = false,
             Event::ExecutionQuiesced { .. } => self.quiesced = true,
@@ -352,6 +363,10 @@ impl Execution {
             if self.live.get(&done.command_id).is_some_and(over) {
                 self.live.remove(&done.command_id);
             }
+            if let Some(result) = done.late_result.as_ref().filter(|_| self.status == Status::Cancelled) {
+                let (step, iteration) = (Arc::clone(&done.step), done.iteration);
+                self.late.push(LateResult { step, iteration, result: result.clone(), error: done.error.clone() });
+            }
         } else {
             self.live.remove(&done.command_id);
             self.write(&done.ctx);
@@ -367,6 +382,40 @@ impl Execution {
         for command_id in commands {
             if let Some(live) = self.live.get_mut(command_id) {
                 live.withdrawn = true;
+            }
+        }
+    }
+
+    /// Takes over what a cancelled execution leaves.
+    fn prepare(&mut self, prepared: &Prepared) {
+        let Kept { ctx, steps, tokens, last_finished } = prepared.kept.clone();
+        let init = Arc::make_mut(&mut self.init);
+        init.workload = Arc::clone(&prepared.workload);
+        self.exits = steps.values().map(|state| state.finished).max().unwrap_or(0);
+        (self.ctx, self.steps, self.last_finished) = (ctx, steps, last_finished);
+        self.cleaning = Some(Cleaning { plan: tokens.into(), late: prepared.late.clone(), failure: None });
+        self.clean_next();
+    }
+
+    /// Begins the next thing that a cleanup has to do, when the one before and all that followed it are over.
+    fn clean_next(&mut self) {
+        if self.tokens.is_empty()
+            && self.visits.is_empty()
+            && let Some(cleaning) = &mut self.cleaning
+        {
+            self.tokens.extend(cleaning.plan.pop_front());
+        }
+    }
+
+    /// The first failure fails the run. In a cleanup what remains is done first: it undoes something else.
+    fn note_failure(&mut self, failure: Failure) {
+        match &mut self.cleaning {
+            Some(cleaning) if !cleaning.plan.is_empty() => {
+                cleaning.failure.get_or_insert(failure);
+                self.tokens.clear();
+            }
+            Some(_) | None => {
+                self.failing.get_or_insert(failure);
             }
         }
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 use serde_json::Value;
 
+use crate::execution::cleanup;
 use crate::execution::state::{Ctx, Execution, Outcome};
 use crate::expr::{Binding, Names, ResultBinding};
 use crate::playbook::{Playbook, Step};
@@ -80,6 +81,11 @@ impl StateNames<'_> {
             "path" => init.path.to_string().into(),
             "version" => init.version.into(),
             "job" => serde_json::json!({ "uuid": id(), "id": id(), "execution_id": id() }),
+            // Only a cleanup has it; elsewhere the name is free.
+            cleanup::NAME => {
+                let late = self.execution.cleaning.as_ref().map(|cleaning| &*cleaning.late);
+                init.cleanup.as_ref()?.value(late.unwrap_or_default())
+            }
             _ => return None,
         })
     }
@@ -105,7 +111,7 @@ impl StateNames<'_> {
             }
             self.execution.steps.keys().for_each(|name| take(name));
             self.ctx.keys().for_each(|name| take(name));
-            ["ctx", "workload", "execution_id", "job"].into_iter().for_each(take);
+            ["ctx", "workload", "execution_id", "job", cleanup::NAME].into_iter().for_each(take);
         }
         taken
     }

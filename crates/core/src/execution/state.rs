@@ -7,7 +7,7 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::event::{Initialized, StopCause, Wait};
+use crate::event::{Initialized, LateResult, StopCause, Wait};
 use crate::execution::cursor::CursorState;
 use crate::execution::results::Results;
 use crate::head::Status;
@@ -64,6 +64,26 @@ pub struct Execution {
     pub paused: bool,
     /// Nothing of it runs any more, and the log says so.
     pub quiesced: bool,
+    /// Visits that have ended.
+    #[serde(default)]
+    pub exits: u64,
+    /// What commands gave after it had been cancelled. Nothing of this execution reads it; its cleanup does.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub late: Vec<LateResult>,
+    /// Of a cleanup: that it knows what it has to do, and how it stands.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cleaning: Option<Cleaning>,
+}
+
+/// How a cleanup stands.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Cleaning {
+    /// Steps still to be begun, one after the other.
+    pub plan: VecDeque<Token>,
+    /// What the cancelled execution's commands gave after the decision.
+    pub late: Vec<LateResult>,
+    /// The first failure: what remains is done all the same, and then the cleanup fails with it.
+    pub failure: Option<Failure>,
 }
 
 /// What is known of one step.
@@ -75,6 +95,13 @@ pub struct StepState {
     pub result: Option<Bound>,
     /// The last visit failed, with this error.
     pub error: Option<Arc<Value>>,
+    /// The how-manieth visit of the run ended its last one that did well; 0 = none did.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub finished: u64,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// An arrival at a step.

@@ -155,6 +155,8 @@ impl Draft {
                     worker_id: Some(Arc::clone(worker_id)),
                     duration_ms: Some(done.duration_ms),
                     late: true,
+                    // It counts for nothing: a cleanup has no use for it.
+                    late_result: None,
                 };
                 self.emit(env, Event::CommandDone(Box::new(evidence)));
             }

@@ -35,6 +35,8 @@ codes! {
     NO_STEPS = "NE0104";
     /// The workflow has too many steps.
     TOO_MANY_STEPS = "NE0105";
+    /// A concurrency key does not say what it is, or what happens when it is taken.
+    NO_KEY = "NE0106";
 
     /// A step has no name.
     NO_STEP_NAME = "NE0201";

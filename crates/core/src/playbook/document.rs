@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::codes;
 use super::graph;
-use super::model::{CancelMode, Executor, KeychainEntry, Playbook, Step, StepIx};
+use super::model::{CancelMode, ConcurrencySpec, Executor, KeychainEntry, Playbook, Step, StepIx};
 use super::names;
 use super::policy::Place;
 use super::reader::{Reader, Unreadable};
@@ -17,6 +17,7 @@ use super::step::{priority, step};
 use super::suggest::nearest;
 use super::task::workbook_task;
 use super::tree::{Node, Yaml};
+use crate::concurrency::{LIMIT_MAX, OnConflict};
 use crate::diag::Diagnostic;
 use crate::expr::ValueTemplate;
 
@@ -361,7 +362,9 @@ fn executor(reader: &mut Reader<'_>, outline: &Outline<'_>, root: &Node) -> (Exe
         timeout_ms: None,
         cancel_mode: None,
         cancel_grace_ms: None,
+        concurrency: None,
         on_cancel: None,
+        cleanup_timeout_ms: None,
         max_steps: MAX_STEPS_DEFAULT,
         max_losses: MAX_LOSSES_DEFAULT,
     };
@@ -387,7 +390,9 @@ fn executor(reader: &mut Reader<'_>, outline: &Outline<'_>, root: &Node) -> (Exe
         "policy",
         "timeout",
         "cancel",
+        "concurrency",
         "on_cancel",
+        "cleanup_timeout",
         "limits",
     ];
     reader.unknown_keys(spec, "`executor.spec`", &known);
@@ -406,6 +411,8 @@ fn executor(reader: &mut Reader<'_>, outline: &Outline<'_>, root: &Node) -> (Exe
         executor.pool = Arc::from(pool);
     }
     executor.priority = priority(reader, spec).unwrap_or(0);
+    executor.cleanup_timeout_ms =
+        spec.get("cleanup_timeout").and_then(|timeout| reader.duration(timeout, "`cleanup_timeout`"));
     executor.timeout_ms = spec.get("timeout").and_then(|timeout| reader.duration(timeout, "`timeout`"));
     let default_timeout = spec.get("policy").and_then(|policy| policy.get("defaults")?.get("timeout_s"));
     executor.task_timeout_ms = default_timeout.and_then(|timeout| reader.duration(timeout, "`timeout_s`"));
@@ -415,6 +422,9 @@ fn executor(reader: &mut Reader<'_>, outline: &Outline<'_>, root: &Node) -> (Exe
         executor.cancel_mode = cancel.get("mode").and_then(|mode| reader.word(mode, "`cancel.mode`", &modes));
         executor.cancel_grace_ms =
             cancel.get("grace_seconds").and_then(|grace| reader.duration(grace, "`grace_seconds`"));
+    }
+    if let Some(node) = spec.get("concurrency").filter(|node| !node.is_null()) {
+        executor.concurrency = concurrency(reader, node);
     }
     if let Some(limits) = spec.get("limits").filter(|limits| !limits.is_null()) {
         reader.unknown_keys(limits, "`executor.spec.limits`", &["max_steps", "losses"]);
@@ -428,6 +438,41 @@ fn executor(reader: &mut Reader<'_>, outline: &Outline<'_>, root: &Node) -> (Exe
     (executor, entry)
 }
 
+fn concurrency(reader: &mut Reader<'_>, node: &Node) -> Option<ConcurrencySpec> {
+    if !node.is_map() {
+        reader.wrong_kind(node, "`concurrency`", "a mapping with `key`, `limit` and `on_conflict`");
+        return None;
+    }
+    reader.unknown_keys(node, "`executor.spec.concurrency`", &["key", "limit", "on_conflict"]);
+    let Some(written) = node.get("key").filter(|key| !key.is_null()) else {
+        let hint = "write `key: \"{{ workload.customer }}\"`; executions that render the same text share it";
+        reader.error(codes::NO_KEY, node.place(), "`concurrency` has no `key`", hint);
+        return None;
+    };
+    let key = reader.value(written, Unreadable::Refused);
+    let limit = node.get("limit").filter(|limit| !limit.is_null());
+    let limit = limit.map_or(Some(1), |limit| {
+        let count = reader.count(limit, "`concurrency.limit`", 1)?;
+        if count > LIMIT_MAX {
+            let message = format!("`concurrency.limit` is at most {LIMIT_MAX}");
+            reader.error(codes::OUT_OF_RANGE, limit.span, message, "");
+        }
+        u32::try_from(count.min(LIMIT_MAX)).ok()
+    });
+    let words = [
+        ("cancel_running", OnConflict::CancelRunning),
+        ("cancel_new", OnConflict::CancelNew),
+        ("reject", OnConflict::Reject),
+    ];
+    let Some(conflict) = node.get("on_conflict").filter(|word| !word.is_null()) else {
+        let hint = "write `on_conflict: cancel_running`, `cancel_new` or `reject`";
+        reader.error(codes::NO_KEY, node.place(), "`concurrency` does not say `on_conflict`", hint);
+        return None;
+    };
+    let on_conflict = reader.word(conflict, "`concurrency.on_conflict`", &words)?;
+    Some(ConcurrencySpec { key, limit: limit?, on_conflict })
+}
+
 fn unreachable_steps(
     reader: &mut Reader<'_>,
     steps: &[Step],
@@ -436,12 +481,14 @@ fn unreachable_steps(
     on_cancel: Option<StepIx>,
 ) {
     let mut reached = graph::reached(steps, entry);
-    if let Some(cleanup) = on_cancel {
+    // No arc need lead to what a cleanup runs.
+    for cleanup in steps.iter().filter_map(|step| step.spec.compensate).chain(on_cancel) {
         let also = graph::reached(steps, cleanup);
         reached.iter_mut().zip(also).for_each(|(known, also)| *known |= also);
+        reached[cleanup.0] = true;
     }
     for (at, step) in steps.iter().enumerate() {
-        if !reached[at] && StepIx(at) != entry && Some(StepIx(at)) != on_cancel {
+        if !reached[at] && StepIx(at) != entry {
             let span = nodes[at].get("step").map_or(nodes[at].span, |name| name.span);
             let message = format!("no arc leads to step `{}`, so it never runs", step.name);
             reader.warn(codes::UNREACHABLE_STEP, span, message, "add an arc to it, or remove it");

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 use serde_json::{Map, Value};
 
+use crate::concurrency::OnConflict;
 use crate::expr::{Condition, ValueTemplate};
 
 /// A step's place in [`Playbook::steps`].
@@ -86,12 +87,27 @@ pub struct Executor {
     pub cancel_mode: Option<CancelMode>,
     /// `spec.cancel.grace_seconds`, in milliseconds.
     pub cancel_grace_ms: Option<u64>,
+    /// `spec.concurrency`: how many executions that share a key run at a time.
+    pub concurrency: Option<ConcurrencySpec>,
     /// `spec.on_cancel`: the step that a cleanup execution starts with.
     pub on_cancel: Option<StepIx>,
+    /// `spec.cleanup_timeout`: how long a cleanup may take, in milliseconds.
+    pub cleanup_timeout_ms: Option<u64>,
     /// `spec.limits.max_steps`: steps entered before the run is cut off.
     pub max_steps: u64,
     /// `spec.limits.losses`: lost attempts of one command before its step fails.
     pub max_losses: u32,
+}
+
+/// `executor.spec.concurrency`.
+#[derive(Debug, Clone)]
+pub struct ConcurrencySpec {
+    /// The key; rendered at start over the workload.
+    pub key: ValueTemplate,
+    /// How many may run with it.
+    pub limit: u32,
+    /// What happens beyond.
+    pub on_conflict: OnConflict,
 }
 
 /// How a cancel treats what runs. `finish` lets it complete, `interrupt` stops it.
@@ -177,6 +193,8 @@ impl Reads {
 /// `step.spec` without admission.
 #[derive(Debug, Clone, Default)]
 pub struct StepSpec {
+    /// `compensate`: the step that undoes it, in the cleanup of a cancelled execution.
+    pub compensate: Option<StepIx>,
     /// Pool of workers.
     pub pool: Option<Arc<str>>,
     /// `run_on: worker`: a tool that needs no worker is sent to one all the same.

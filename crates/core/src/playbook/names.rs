@@ -25,6 +25,7 @@ pub(super) const SYSTEM_NAMES: &[&str] = &[
     "results",
     "event",
     "error",
+    "cancellation",
     "execution_id",
     "catalog_id",
     "path",

@@ -71,7 +71,7 @@ pub(super) fn step(reader: &mut Reader<'_>, outline: &mut Outline<'_>, name: &Ar
     let for_worker = tasks.into_iter().any(|task| !ENGINE_KINDS.contains(&&*task.kind));
     reader.uses[uses].iter_mut().for_each(|used| used.for_worker = for_worker);
     let (spec, mut admit) = match node.get("spec").filter(|spec| !spec.is_null()) {
-        Some(spec) => read_spec(reader, spec),
+        Some(spec) => read_spec(reader, outline, spec),
         None => (StepSpec::default(), Vec::new()),
     };
     if let Some(when) = node.get("when") {
@@ -134,14 +134,15 @@ fn output(reader: &mut Reader<'_>, node: &Node) -> Output {
     node.get("tool").filter(|tool| tool.is_map()).and_then(|tool| task::output_of(reader, tool)).unwrap_or_default()
 }
 
-fn read_spec(reader: &mut Reader<'_>, node: &Node) -> (StepSpec, Vec<AdmitRule>) {
+fn read_spec(reader: &mut Reader<'_>, outline: &Outline<'_>, node: &Node) -> (StepSpec, Vec<AdmitRule>) {
     let mut spec = StepSpec::default();
     let mut admit = Vec::new();
     if !node.is_map() {
         reader.wrong_kind(node, "`spec` of a step", "a mapping");
         return (spec, admit);
     }
-    let known = ["pool", "run_on", "at_most_once", "timeout", "timeout_s", "cancel", "priority", "policy"];
+    let known =
+        ["pool", "run_on", "at_most_once", "timeout", "timeout_s", "cancel", "compensate", "priority", "policy"];
     reader.unknown_keys(node, "`spec` of a step", &known);
     spec.pool =
         node.get("pool").filter(|pool| !pool.is_null()).and_then(|pool| reader.text(pool, "`pool`")).map(Arc::from);
@@ -153,6 +154,10 @@ fn read_spec(reader: &mut Reader<'_>, node: &Node) -> (StepSpec, Vec<AdmitRule>)
     let timeout = node.get("timeout").or_else(|| node.get("timeout_s"));
     spec.timeout_ms = timeout.and_then(|timeout| reader.duration(timeout, "`timeout`"));
     spec.priority = priority(reader, node);
+    if let Some(named) = node.get("compensate").filter(|named| !named.is_null()) {
+        let name = reader.text(named, "`compensate`");
+        spec.compensate = name.and_then(|name| outline.find(reader, &name, named.span));
+    }
     if let Some(cancel) = node.get("cancel").filter(|cancel| !cancel.is_null()) {
         reader.unknown_keys(cancel, "`spec.cancel` of a step", &["boundary", "grace_seconds"]);
         if let Some(word) = cancel.get("boundary") {

@@ -37,9 +37,8 @@ pub const ENGINE_KINDS: &[&str] = &["artifact", "noop", "playbook", "result_fetc
 /// Most tasks of one pipeline.
 pub const TASKS_MAX: usize = 500;
 
-/// Kinds of the language that we do not run. Playbooks in the field have them on branches that are seldom taken, and
-/// all else of such a playbook runs.
-const FOREIGN_KINDS: &[&str] = &[
+/// Kinds of the language that we do not run, and refuse.
+const REFUSED_KINDS: &[&str] = &[
     "agent",
     "container",
     "ducklake",
@@ -47,15 +46,16 @@ const FOREIGN_KINDS: &[&str] = &[
     "gcs",
     "iterator",
     "mcp",
-    "nats",
     "playbooks",
     "provider",
     "rhai",
     "script",
-    "snowflake",
     "subscription",
     "task_sequence",
 ];
+
+/// Kinds that we do not run, but which playbooks in the field have on branches that are seldom taken.
+const TOLERATED_KINDS: &[&str] = &["nats", "snowflake"];
 
 /// Keys of a tool that mean the same for every kind.
 const COMMON_KEYS: &[&str] = &[
@@ -207,7 +207,7 @@ fn kind(reader: &mut Reader<'_>, node: &Node) -> Option<String> {
     if TOOL_KINDS.contains(&&*kind) {
         return Some(kind);
     }
-    if FOREIGN_KINDS.contains(&&*kind) {
+    if TOLERATED_KINDS.contains(&&*kind) {
         let message = format!("tools of kind `{kind}` are not supported: the step fails when it is reached");
         reader.warn(
             codes::UNSUPPORTED_TOOL_KIND,
@@ -216,6 +216,16 @@ fn kind(reader: &mut Reader<'_>, node: &Node) -> Option<String> {
             format!("supported are: {}", TOOL_KINDS.join(", ")),
         );
         return Some(kind);
+    }
+    if REFUSED_KINDS.contains(&&*kind) {
+        let message = format!("tools of kind `{kind}` are not supported");
+        reader.error(
+            codes::UNSUPPORTED_TOOL_KIND,
+            written.span,
+            message,
+            format!("supported are: {}", TOOL_KINDS.join(", ")),
+        );
+        return None;
     }
     let hint = match nearest(&kind, TOOL_KINDS.iter().copied()) {
         Some(meant) => format!("did you mean `{meant}`?"),

@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use noetl_core::append::{Append, CommandChange, DueChange, DueKind, Guard};
-use noetl_core::control::cancel::{self, Request};
+use noetl_core::concurrency::{BY_CONCURRENCY, KeyHolder};
+use noetl_core::control::cancel::{self, Answer, Request};
 use noetl_core::control::stop;
 use noetl_core::event::{Event, Recorded, row};
 use noetl_core::execution::draft::{Draft, StartRefusal, start};
@@ -104,6 +105,17 @@ impl Desk {
 
     /// Starts the playbook at `number`, strictly or not.
     pub(crate) fn start_as(&mut self, number: usize, payload: Value, strict: bool) -> ExecutionId {
+        self.try_start(number, payload, strict).unwrap_or_else(|refusal| panic!("{refusal}"))
+    }
+
+    /// Starts the playbook at `number`, or says why not.
+    pub(crate) fn try_start(
+        &mut self,
+        number: usize,
+        payload: Value,
+        strict: bool,
+    ) -> Result<ExecutionId, StartRefusal> {
+        self.look_at_keys([]);
         let execution_id = ExecutionId(self.ids.next(self.now));
         let catalog_id = CatalogId(number as i64 + 1);
         let Value::Object(payload) = payload else { panic!("a payload is a mapping") };
@@ -132,11 +144,57 @@ impl Desk {
             Ok((_, append)) => self.land(append),
             Err(StartRefusal::Needs(needs)) => {
                 self.books.known.extend(needs.playbooks.into_iter().map(|key| (key, None)));
-                return self.start_as(number, Value::Object(request.payload), strict);
+                self.look_at_keys(needs.keys);
+                return self.try_start(number, Value::Object(request.payload), strict);
             }
-            Err(refusal) => panic!("{refusal}"),
+            Err(refusal) => return Err(refusal),
         }
-        execution_id
+        Ok(execution_id)
+    }
+
+    /// Reads who has the concurrency keys that are known, and these.
+    fn look_at_keys(&mut self, keys: impl IntoIterator<Item = Arc<str>>) {
+        let known: Vec<_> = self.books.holders.keys().cloned().chain(keys).collect();
+        for key in known {
+            let heads = self.members.values().map(|seat| &seat.head);
+            let with_it =
+                heads.filter(|head| head.concurrency_key.as_ref() == Some(&key) && head.quiesced_at.is_none());
+            let holders = with_it.map(|head| KeyHolder {
+                execution_id: head.execution_id,
+                active: head.is_active(),
+                started_at: head.started_at,
+            });
+            let holders = holders.collect();
+            self.books.holders.insert(key, holders);
+        }
+    }
+
+    /// Returns an execution that has to give way: at once, before it does anything more.
+    fn displaced(&self) -> Option<(ExecutionId, i64)> {
+        let mut all =
+            self.members.iter().flat_map(|(id, seat)| seat.timers.keys().map(|(kind, key)| (*id, *kind, *key)));
+        all.find(|(_, kind, _)| *kind == DueKind::Displaced).map(|(id, _, key)| (id, key))
+    }
+
+    /// Another execution has taken the place of this one.
+    fn displace(&mut self, id: ExecutionId) {
+        let request = Request {
+            job_id: None,
+            requested_execution_id: id,
+            reason: None,
+            cancelled_by: BY_CONCURRENCY.to_owned(),
+            requested_by: None,
+            remote: None,
+            cascade: true,
+            mode: Some(CancelMode::Interrupt),
+            default_mode: CancelMode::Finish,
+            grace_ms: None,
+            idempotency_key: None,
+        };
+        self.control(id, |view, now, ids| match cancel::decide(view, &request, now, ids) {
+            Answer::Cancelled { append, .. } | Answer::Escalated { append, .. } => Some(*append),
+            Answer::AlreadyEnded | Answer::Repeated { .. } => None,
+        });
     }
 
     /// Runs everything to its end, jumping to the next timer when nothing else is to be done.
@@ -151,6 +209,11 @@ impl Desk {
 
     /// Does one thing; `false` when there is nothing to do.
     pub(crate) fn step(&mut self) -> bool {
+        if let Some((id, key)) = self.displaced() {
+            self.seat(id).timers.remove(&(DueKind::Displaced, key));
+            self.displace(id);
+            return true;
+        }
         // What would begin something waits while its execution is paused, as the stores let it wait.
         let place = self.inbox.iter().position(|(id, _)| self.members[id].head.pause.is_none());
         if let Some((id, input)) = place.and_then(|place| self.inbox.remove(place)) {
@@ -201,7 +264,7 @@ impl Desk {
                 self.cancel_child(id);
                 return true;
             }
-            DueKind::ChildDone | DueKind::Timeout | DueKind::StepTimeout => return true,
+            DueKind::ChildDone | DueKind::Timeout | DueKind::StepTimeout | DueKind::Displaced => return true,
         };
         self.decide(id, &[input]);
         true
@@ -321,6 +384,7 @@ impl Desk {
 
     /// Decides inputs on one draft and lands it. Stale and late inputs change nothing.
     pub(crate) fn decide(&mut self, id: ExecutionId, inputs: &[Input]) -> Vec<Result<(), Refusal>> {
+        self.look_at_keys([]);
         let seat = &self.members[&id];
         let playbook = Arc::clone(&self.playbooks[&seat.head.catalog_id]);
         let environment = Arc::new(json!({}));
@@ -341,7 +405,12 @@ impl Desk {
             })
             .collect();
         for answer in &answers {
-            if let Err(Refusal::Needs(Needs { playbooks, .. })) = answer {
+            if let Err(Refusal::Needs(Needs { playbooks, keys, origins, .. })) = answer {
+                for origin in origins {
+                    let state = self.members.get(origin).map(|seat| Arc::new(seat.execution.clone()));
+                    self.books.origins.insert(*origin, state);
+                }
+                self.look_at_keys(keys.iter().cloned());
                 for key in playbooks {
                     self.books.known.insert(key.clone(), None);
                 }
@@ -439,7 +508,7 @@ impl Desk {
                 DueChange::Set(due) => {
                     self.seat(due.execution_id).timers.insert((due.kind, due.key), due.at);
                 }
-                DueChange::Tick(_) => {}
+                DueChange::Tick(_) | DueChange::Enter(_) => {}
                 DueChange::Clear { execution_id, kind, key } => {
                     self.seat(execution_id).timers.remove(&(kind, key));
                 }

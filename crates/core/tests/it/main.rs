@@ -2,7 +2,9 @@
 #![expect(clippy::unwrap_used, reason = "a test that can not go on fails")]
 
 mod cancelling;
+mod cleanup;
 mod completing;
+mod concurrency;
 mod cursors;
 mod desk;
 mod failures;

@@ -4,6 +4,8 @@
 
 mod bulk;
 mod cancel;
+mod cleanups;
+mod concurrency;
 mod embedded;
 mod finer;
 mod pausing;

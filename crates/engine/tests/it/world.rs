@@ -496,6 +496,7 @@ pub(crate) fn cancel(execution_id: ExecutionId) -> CancelRequest {
         mode: None,
         grace_ms: None,
         wait_ms: 0,
+        wait_for_cleanup: false,
         dry_run: false,
         cancelled_by: "test".into(),
         requested_by: None,

@@ -125,7 +125,7 @@ pub struct ExecuteReply {
     /// Its id.
     #[schema(value_type = String)]
     pub execution_id: ExecutionId,
-    /// Always `started`.
+    /// `started`, or `cancelled` when others have its concurrency key and the playbook wants it so.
     pub status: String,
     /// Commands issued by the start.
     pub commands_generated: u64,
@@ -148,7 +148,7 @@ pub struct ExecuteReply {
         (status = 200, body = ExecuteReply),
         (status = 400, body = ErrorBody, description = "The request is malformed"),
         (status = 404, body = ErrorBody, description = "No such playbook, or no such parent"),
-        (status = 409, body = ErrorBody, description = "The parent has ended"),
+        (status = 409, body = ErrorBody, description = "The parent has ended, or others have the concurrency key"),
         (status = 422, body = ErrorBody, description = "The playbook or the payload can not be used"),
     )
 )]
@@ -184,7 +184,7 @@ pub(super) async fn execute(
     };
     Ok(Json(ExecuteReply {
         execution_id: started.execution_id,
-        status: "started".to_owned(),
+        status: if started.cancelled { "cancelled" } else { "started" }.to_owned(),
         commands_generated: started.commands_generated,
         path: started.path.to_string(),
         version: started.version,
@@ -242,6 +242,8 @@ impl From<StartError> for ApiError {
             StartError::UnknownPlaybook(_) => ApiError::new(StatusCode::NOT_FOUND, "unknown_playbook", message),
             StartError::ParentUnknown(_) => ApiError::new(StatusCode::NOT_FOUND, "unknown_parent", message),
             StartError::ParentEnded(..) => ApiError::new(StatusCode::CONFLICT, "parent_ended", message),
+            StartError::KeyHeld { .. } => ApiError::new(StatusCode::CONFLICT, "concurrency_key_held", message),
+            StartError::Key { .. } => ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "bad_concurrency_key", message),
             StartError::TooDeep { .. } => ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "too_deep", message),
             StartError::Workload { .. } => ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "bad_workload", message),
             StartError::Broken { diagnostics, .. } => {

@@ -63,6 +63,9 @@ pub struct Cancel {
     #[arg(long, value_name = "TIME", value_parser = duration::parse, num_args = 0..=1, require_equals = true,
           default_missing_value = "60s")]
     pub wait: Option<Duration>,
+    /// With --wait: wait for the cleanups, too
+    #[arg(long, value_name = "WHAT", value_parser = ["quiesced", "cleanup"], requires = "wait")]
+    pub wait_for: Option<String>,
     /// Only say what would be cancelled
     #[arg(long)]
     pub dry_run: bool,
@@ -277,6 +280,9 @@ impl Cancel {
         if let Some(wait) = self.wait {
             body.insert("wait_seconds".into(), json!(wait.as_secs_f64()));
         }
+        if let Some(what) = &self.wait_for {
+            body.insert("wait_for".into(), json!(what));
+        }
         if self.dry_run {
             body.insert("dry_run".into(), json!(true));
         }
@@ -319,6 +325,14 @@ impl Cancel {
                         "see what with `noetl status {id}`, or stop it with `noetl cancel {id} --interrupt`"
                     )),
             );
+            return Exit::TimedOut;
+        }
+        let cleaning = self.wait_for.as_deref() == Some("cleanup") && !document::is(body, "cleaned_up");
+        if cleaning && !self.dry_run {
+            console::complain(&Stop::new(
+                Exit::TimedOut,
+                format!("execution {id} is cancelled, but its cleanup has not ended"),
+            ));
             return Exit::TimedOut;
         }
         Exit::Done

@@ -65,6 +65,9 @@ pub fn remarks(id: &str, answer: &Value) -> Vec<String> {
             lines.push(hint(&format!("`noetl wait {id} --for quiesced` returns when nothing runs any more")));
         }
     }
+    if let Some(cleanup) = answer.get("cleanup").and_then(document::id).filter(|_| !dry_run) {
+        lines.push(format!("Execution {} cleans up after it.", clean(&cleanup)));
+    }
     let running_on = document::count(answer, "active_descendants").unwrap_or(0);
     if running_on > 0 {
         lines.push(format!("{YELLOW}{running_on} descendant(s) run on.{YELLOW:#}"));

@@ -47,6 +47,9 @@ pub fn block(id: &str, answer: &Value) -> String {
     if let Some(error) = document::text(answer, "error").filter(|_| status == "FAILED") {
         let _ = writeln!(out, "{RED}Error:{RED:#}     {}", super::clean_lines(error));
     }
+    if let Some(of) = answer.get("cleanup_of").and_then(document::id) {
+        let _ = writeln!(out, "Cleans up: after {}", clean(&of));
+    }
     out.push_str(&paused(answer));
     out.push_str(&cancellation(answer));
     out.push_str(&quiesced(answer));
@@ -97,6 +100,9 @@ fn cancellation(answer: &Value) -> String {
         let _ = write!(by, ", mode {}", clean(mode));
     }
     let _ = writeln!(out, "Cancelled: by {by}");
+    if let Some(cleanup) = cancel.get("cleanup").and_then(document::id) {
+        let _ = writeln!(out, "Cleanup:   {}", clean(&cleanup));
+    }
     let requested = cancel.get("requested_execution_id").and_then(document::id);
     if let Some(requested) =
         requested.filter(|requested| answer.get("execution_id").and_then(document::id).as_ref() != Some(requested))

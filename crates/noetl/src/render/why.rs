@@ -12,6 +12,9 @@ pub fn story(chain: &[Value]) -> String {
     let id = status.get("execution_id").and_then(document::id).unwrap_or_default();
     let path = document::text(status, "path").unwrap_or("-");
     let mut lines = vec![format!("{BOLD}{}{BOLD:#} ({}) is {colour}{word}{colour:#}.", clean(&id), clean(path))];
+    if let Some(of) = status.get("cleanup_of").and_then(document::id) {
+        lines.push(format!("It cleans up after the cancelled execution {}.", clean(&of)));
+    }
     if let Some(error) = document::text(status, "error") {
         lines.push(format!("It failed: {}", clean_lines(error)));
     }
@@ -44,6 +47,9 @@ fn cancelled(status: &Value, cancellation: &Value, id: &str) -> Vec<String> {
         Some(reason) => format!("Reason: {}", clean_lines(reason)),
         None => "No reason was given.".to_owned(),
     });
+    if let Some(cleanup) = cancellation.get("cleanup").and_then(document::id) {
+        lines.push(format!("Execution {} cleans up after it.", clean(&cleanup)));
+    }
     let named = cancellation.get("requested_execution_id").and_then(document::id);
     if let Some(named) = named.filter(|named| named != id) {
         lines.push(format!("The request named its ancestor {}:", clean(&named)));

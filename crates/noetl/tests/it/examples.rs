@@ -49,6 +49,7 @@ fn rows() -> Vec<(&'static str, &'static [&'static str], Ends)> {
         ("runaway/python_cycle.yaml", &[], Never("poll")),
         ("sub_playbook/order.yaml", &[], Completed("check", json!({"price": 58.5}))),
         ("sub_playbook/price.yaml", &[], Completed("compute", json!({"price": 10}))),
+        ("undo.yaml", &[], Completed("check", json!({"room": 12}))),
     ]
 }
 

@@ -4,6 +4,7 @@
 mod api_bad_input;
 mod api_cancel;
 mod api_catalog;
+mod api_concurrency;
 mod api_credentials;
 mod api_executions;
 mod api_logs;
@@ -15,6 +16,7 @@ mod api_world;
 mod chaos;
 mod cli_answers;
 mod cli_cancel;
+mod cli_cleanup;
 mod cli_context;
 mod cli_credentials;
 mod cli_help;

@@ -250,7 +250,7 @@ impl Shell {
             for change in std::mem::take(&mut append.due) {
                 match change {
                     DueChange::Set(due) => state.remembered.push(due),
-                    met @ (DueChange::Clear { .. } | DueChange::Tick(_)) => append.due.push(met),
+                    met @ (DueChange::Clear { .. } | DueChange::Tick(_) | DueChange::Enter(_)) => append.due.push(met),
                 }
             }
         }
@@ -417,8 +417,10 @@ impl Shell {
             DueKind::Timer => Input::Timer(command),
             DueKind::Continue => Input::Continue,
             DueKind::ChildDone => Input::ChildEnded(command, Box::new(outcome_of(state, due.child?)?)),
-            // Nothing in the small world has a time limit, and no arc of it cancels a region.
-            DueKind::GraceEnd | DueKind::Timeout | DueKind::StepTimeout | DueKind::CancelChild => return None,
+            // Nothing in the small world has a time limit or a key, and no arc of it cancels a region.
+            DueKind::GraceEnd | DueKind::Timeout | DueKind::StepTimeout | DueKind::CancelChild | DueKind::Displaced => {
+                return None;
+            }
         };
         Some((input, due.at))
     }

@@ -5,6 +5,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use noetl_core::append::{Append, CommandChange, Due, DueChange, DueKind, Guard, Verdict};
+use noetl_core::concurrency::KeyHolder;
 use noetl_core::event::{Event, Recorded, row};
 use noetl_core::execution::state::Execution;
 use noetl_core::head::{CommandRow, CommandState, Head, HeadView};
@@ -62,6 +63,10 @@ impl Rows for &Tables {
 
     fn waits_for(&mut self, _schedule_id: ScheduleId) -> Result<Option<Timestamp>, StoreError> {
         Ok(None)
+    }
+
+    fn key_holders(&mut self, _key: &str) -> Result<Vec<KeyHolder>, StoreError> {
+        Ok(Vec::new())
     }
 }
 
@@ -139,7 +144,7 @@ impl Tables {
             match change {
                 DueChange::Set(due) => drop(self.due.insert((due.execution_id, due.kind, due.key), due)),
                 DueChange::Clear { execution_id, kind, key } => drop(self.due.remove(&(execution_id, kind, key))),
-                DueChange::Tick(_) => {}
+                DueChange::Tick(_) | DueChange::Enter(_) => {}
             }
         }
         for (child, landing) in append.children.into_iter().zip(landing.children) {

@@ -205,6 +205,9 @@ impl Script {
             error: None,
             cancel: None,
             pause: None,
+            cleanup: None,
+            cleanup_of: None,
+            concurrency_key: None,
         };
         let first = Event::PlaybookInitialized(Box::new(Initialized {
             catalog_id: head.catalog_id,
@@ -221,9 +224,11 @@ impl Script {
             workload: Arc::new(json!({"n": 1})),
             cancel_mode: None,
             cancel_grace_ms: None,
+            concurrency_key: None,
             started_by: None,
             strict: false,
             rerun: None,
+            cleanup: None,
         }));
         Append { events: vec![self.event(first)], ..self.empty(execution_id, Guard::New(Box::new(head))) }
     }
@@ -311,6 +316,7 @@ impl Script {
     /// Returns the report of a command that completed.
     pub fn done(&self, command_id: CommandId, epoch: u32, late: bool) -> NewEvent {
         self.event(Event::CommandDone(Box::new(CommandDone {
+            late_result: None,
             command_id,
             epoch,
             step: "fetch".into(),
@@ -366,6 +372,7 @@ impl Script {
             requested_execution_id: head.root_execution_id,
             job_id: None,
             in_flight,
+            cleanup: None,
         }))));
         for row in commands.iter().filter(|row| !row.state.in_flight()) {
             append.events.push(self.event(Event::CommandCancelled {
@@ -398,6 +405,7 @@ impl Script {
                 requested_execution_id: head.root_execution_id,
                 job_id: None,
                 idempotency_key: None,
+                cleanup: None,
                 cascade: true,
                 ended: vec![],
             }),

@@ -87,6 +87,7 @@ pub async fn the_head_survives_every_field(stage: Stage) {
         requested_execution_id: parent,
         job_id: Some(CancellationId(9)),
         idempotency_key: Some("k".into()),
+        cleanup: Some(ExecutionId(77)),
         cascade: false,
         ended: vec![Ended {
             command_id: CommandId(5),

@@ -8,6 +8,7 @@
 mod batch;
 mod cascade;
 mod claim;
+mod concurrency;
 mod durable;
 mod family;
 mod fixture;
@@ -36,8 +37,9 @@ use noetl_core::time::Timestamp;
 
 pub use self::fixture::{Script, Stage};
 pub use self::{
-    batch::*, cascade::*, claim::*, durable::*, family::*, guard::*, head::*, jobs::*, locked::*, logs::*,
-    obligation::*, pause::*, reading::*, record::*, schedule::*, secret::*, session::*, upkeep::*, withdraw::*,
+    batch::*, cascade::*, claim::*, concurrency::*, durable::*, family::*, guard::*, head::*, jobs::*, locked::*,
+    logs::*, obligation::*, pause::*, reading::*, record::*, schedule::*, secret::*, session::*, upkeep::*,
+    withdraw::*,
 };
 use crate::{Clock, Store};
 
@@ -166,6 +168,9 @@ macro_rules! for_each_promise {
             obligations_of_ended_executions_are_forgotten_without_an_event,
             a_paused_execution_gives_nothing_away_and_its_moments_wait,
             a_pause_goes_down_a_family_like_a_cancel,
+            a_concurrency_key_is_held_until_nothing_runs,
+            of_many_starts_with_one_key_as_many_land_as_may,
+            children_of_one_append_share_a_key,
             a_load_is_the_newest_snapshot_and_its_tail,
             what_is_read_is_of_one_moment,
             events_are_found_by_every_condition,

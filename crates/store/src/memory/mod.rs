@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use noetl_core::append::{Append, Due, Verdict};
+use noetl_core::concurrency::KeyHolder;
 use noetl_core::control::selection::path_matches;
 use noetl_core::event::Recorded;
 use noetl_core::event::row::{canonical_name, wire_name};
@@ -145,6 +146,10 @@ impl Store for MemoryStore {
 
     async fn view(&self, execution_id: ExecutionId) -> Result<Option<HeadView>, StoreError> {
         Ok(self.lock()?.view(execution_id))
+    }
+
+    async fn key_holders(&self, key: &str) -> Result<Vec<KeyHolder>, StoreError> {
+        Ok(self.lock()?.key_holders(key))
     }
 
     async fn load(&self, execution_id: ExecutionId) -> Result<Option<Loaded>, StoreError> {

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use noetl_core::append::{Append, CommandChange, Due, DueChange, Guard};
+use noetl_core::concurrency::KeyHolder;
 use noetl_core::event::Recorded;
 use noetl_core::head::{CommandRow, CommandState, Head, HeadView};
 use noetl_core::id::{CancellationId, CatalogId, CommandId, EventId, ExecutionId, ScheduleId, SessionId};
@@ -51,6 +52,7 @@ pub(super) struct Tables {
     pub(super) due_at: BTreeSet<(Timestamp, ExecutionId, &'static str, i64)>,
     pub(super) held: BTreeSet<(SessionId, CommandKey)>,
     pub(super) unquiesced: BTreeSet<ExecutionId>,
+    pub(super) keys: BTreeMap<Arc<str>, BTreeSet<ExecutionId>>,
 }
 
 pub(super) struct Execution {
@@ -82,12 +84,29 @@ impl Rows for &Tables {
     fn waits_for(&mut self, schedule_id: ScheduleId) -> Result<Option<Timestamp>, StoreError> {
         Ok(self.schedules.get(&schedule_id).filter(|schedule| schedule.enabled).and_then(|one| one.next_run_at))
     }
+
+    fn key_holders(&mut self, key: &str) -> Result<Vec<KeyHolder>, StoreError> {
+        Ok(Tables::key_holders(self, key))
+    }
 }
 
 impl Tables {
     pub(super) fn view(&self, execution_id: ExecutionId) -> Option<HeadView> {
         let head = self.executions.get(&execution_id)?.head.clone();
         Some(HeadView { head, commands: self.commands_of(execution_id).cloned().collect() })
+    }
+
+    /// Returns who has a concurrency key, oldest first.
+    pub(super) fn key_holders(&self, key: &str) -> Vec<KeyHolder> {
+        let ids = self.keys.get(key).into_iter().flatten();
+        let heads = ids.filter_map(|id| self.executions.get(id)).map(|execution| &execution.head);
+        heads
+            .map(|head| KeyHolder {
+                execution_id: head.execution_id,
+                active: head.is_active(),
+                started_at: head.started_at,
+            })
+            .collect()
     }
 
     pub(super) fn commands_of(&self, execution_id: ExecutionId) -> impl Iterator<Item = &CommandRow> {
@@ -151,6 +170,14 @@ impl Tables {
         } else {
             self.unquiesced.remove(&execution_id);
         }
+        if let Some(key) = &landing.head.concurrency_key {
+            let holders = self.keys.entry(Arc::clone(key)).or_default();
+            if landing.head.quiesced_at.is_none() {
+                holders.insert(execution_id);
+            } else {
+                holders.remove(&execution_id);
+            }
+        }
         let execution = self.executions.entry(execution_id).or_insert_with(|| Execution {
             head: landing.head.clone(),
             events: Vec::new(),
@@ -199,6 +226,8 @@ impl Tables {
             match change {
                 DueChange::Set(due) => self.set_due(due),
                 DueChange::Clear { execution_id, kind, key } => self.clear_due((execution_id, kind.as_str(), key)),
+                // The head says that it has the key.
+                DueChange::Enter(_) => {}
                 DueChange::Tick(tick) => {
                     self.pass_tick(&tick, at, "started");
                     if let Some(schedule) = self.schedules.get_mut(&tick.schedule_id) {

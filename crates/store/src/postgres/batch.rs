@@ -176,7 +176,7 @@ async fn attempt(
         inner.partitions.make(&client, &missing).await?;
     }
     let mut stage = match transaction::look(inner, &client, key(part), &wanted, patience).await {
-        Ok(look) => Stage::new(look.heads, look.held, look.states).waiting_for(look.ticks),
+        Ok(look) => Stage::new(look.heads, look.held, look.states).waiting_for(look.ticks).with_keys(look.keys),
         Err(trouble) => {
             transaction::give_up(&client).await;
             return Err(trouble);

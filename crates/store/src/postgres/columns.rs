@@ -69,6 +69,9 @@ columns!(HeadColumns {
     error_detail: Option<String> = "json",
     cancel: Option<String> = "json",
     pause: Option<String> = "json",
+    concurrency_key: Option<&'a str> = "text",
+    cleanup: Option<String> = "json",
+    cleanup_of: Option<i64> = "bigint",
 });
 
 impl<'a> HeadColumns<'a> {
@@ -100,6 +103,9 @@ impl<'a> HeadColumns<'a> {
         self.error_detail.push(head.error.as_ref().map(json));
         self.cancel.push(head.cancel.as_ref().map(json));
         self.pause.push(head.pause.as_ref().map(json));
+        self.concurrency_key.push(head.concurrency_key.as_deref());
+        self.cleanup.push(head.cleanup.as_ref().map(json));
+        self.cleanup_of.push(head.cleanup_of.map(|id| id.0));
     }
 }
 

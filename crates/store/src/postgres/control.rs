@@ -1,5 +1,6 @@
 //! What is written besides batches: decisions under a lock, sessions, the catalog, kept answers.
 
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use deadpool_postgres::ClientWrapper;
@@ -14,7 +15,7 @@ use serde_json::Value;
 use super::transaction::{self, Patience, Pauses, Trouble, all};
 use super::types::Moment;
 use super::write::{Ready, Stage, Wanted, integer, json, ready};
-use super::{Inner, batch, read, rows};
+use super::{Inner, batch, key, read, rows};
 use crate::catalog::{NewResource, Resource};
 use crate::landing;
 use crate::{LockedDecide, LockedView, Session, StoreError};
@@ -205,7 +206,8 @@ pub(super) async fn staged<'a>(
         let there = client.prepare_cached(&transaction::heads()).await?;
         heads.extend(all(&client.query(&there, &[&ids]).await?, rows::head)?);
     }
-    Ok(Stage::new(heads, held, states))
+    let keys = if wanted.keys.is_empty() { BTreeMap::new() } else { key::hold(client, &wanted.keys).await? };
+    Ok(Stage::new(heads, held, states).with_keys(keys))
 }
 
 /// Deletes obligations that were met, of executions that have ended.

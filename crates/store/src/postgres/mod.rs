@@ -13,6 +13,7 @@ mod document;
 mod error;
 mod hints;
 mod jobs;
+mod key;
 mod logs;
 mod migrate;
 mod node;
@@ -37,6 +38,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use deadpool_postgres::{Client, Pool};
 use noetl_core::append::{Append, Due, Verdict};
+use noetl_core::concurrency::KeyHolder;
 use noetl_core::event::Recorded;
 use noetl_core::head::{CommandRow, Head, HeadView};
 use noetl_core::id::{CancellationId, CredentialId, ExecutionId, ScheduleId, SessionId};
@@ -239,6 +241,11 @@ impl Store for Postgres {
 
     async fn view(&self, execution_id: ExecutionId) -> Result<Option<HeadView>, StoreError> {
         self.whole(move |inner| async move { read::view(&*inner.readers.get().await?, execution_id).await }).await
+    }
+
+    async fn key_holders(&self, key: &str) -> Result<Vec<KeyHolder>, StoreError> {
+        let key = key.to_owned();
+        self.whole(move |inner| async move { key::holders(&*inner.readers.get().await?, &key).await }).await
     }
 
     async fn load(&self, execution_id: ExecutionId) -> Result<Option<Loaded>, StoreError> {

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use noetl_core::append::{Due, DueKind};
+use noetl_core::concurrency::KeyHolder;
 use noetl_core::event::row::{EventRow, from_row};
 use noetl_core::event::{Recorded, Wait};
 use noetl_core::head::{CommandRow, CommandState, Head, Holder, Status};
@@ -107,7 +108,8 @@ impl<'r> Reader<'r> {
 pub(super) const HEAD: &str = "execution_id, catalog_id, path, playbook_version, parent_execution_id, \
      parent_command_id, root_execution_id, depth, status, version, decided, in_flight, runnable, engine, cancel_mode, \
      cancel_grace_ms, started_at, updated_at, ended_at, quiesced_at, current_step, steps_entered, commands_issued, \
-     failed_steps, error_detail, cancel, pause";
+     failed_steps, error_detail, cancel, pause, concurrency_key, \
+     cleanup, cleanup_of";
 
 pub(super) fn head(row: &Row) -> Result<Head, StoreError> {
     let mut row = Reader::new(row);
@@ -139,7 +141,16 @@ pub(super) fn head(row: &Row) -> Result<Head, StoreError> {
         error: row.maybe_json()?,
         cancel: row.maybe_json()?,
         pause: row.maybe_json()?,
+        concurrency_key: row.maybe_text()?,
+        cleanup: row.maybe_json()?,
+        cleanup_of: row.maybe_id(ExecutionId)?,
     })
+}
+
+/// An execution that has a concurrency key.
+pub(super) fn key_holder(row: &Row) -> Result<KeyHolder, StoreError> {
+    let mut row = Reader::new(row);
+    Ok(KeyHolder { execution_id: ExecutionId(row.get()?), active: row.get()?, started_at: row.time()? })
 }
 
 /// The columns that [`command`] reads.

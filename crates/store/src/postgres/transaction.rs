@@ -4,11 +4,13 @@
 //! Locking and reading are two statements, always: a statement that waits for a lock and reads goes on with what it saw
 //! before it waited. Statements travel together, so that a batch costs two ways to the database and back.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool_postgres::{Client, ClientWrapper, Pool};
 use futures_util::future::join;
+use noetl_core::concurrency::KeyHolder;
 use noetl_core::head::Head;
 use noetl_core::id::{EventId, ExecutionId, ScheduleId};
 use noetl_core::time::Timestamp;
@@ -18,7 +20,7 @@ use tokio_postgres::{Error, Row};
 use super::Inner;
 use super::error::{Failed, failed};
 use super::write::{CommandKey, Stage, Wanted};
-use super::{rows, schedule};
+use super::{key, rows, schedule};
 use crate::StoreError;
 
 /// Longest wait for a database that does not answer, before a call gives up.
@@ -161,13 +163,15 @@ pub(super) struct Look {
     pub(super) states: Vec<(CommandKey, noetl_core::head::CommandState)>,
     /// Schedules that are held, and the ticks that they wait for.
     pub(super) ticks: Vec<(ScheduleId, Option<Timestamp>)>,
+    /// Concurrency keys that are held, and who has them.
+    pub(super) keys: BTreeMap<Arc<str>, Vec<KeyHolder>>,
 }
 
 /// Begins a transaction, locks, and then reads, in one go.
 pub(super) async fn look(
     inner: &Inner,
     client: &ClientWrapper,
-    key: i64,
+    known_by: i64,
     wanted: &Wanted,
     patience: Patience,
 ) -> Result<Look, Trouble> {
@@ -175,7 +179,7 @@ pub(super) async fn look(
     let heads = client.prepare_cached(&heads()).await?;
     let states = client.prepare_cached(STATES).await?;
     let now = client.prepare_cached(NOW).await?;
-    let begin = begin(key, patience);
+    let begin = begin(known_by, patience);
     let held: Vec<i64> = wanted.lock.iter().map(|id| id.0).collect();
     let read: Vec<i64> = wanted.lock.union(&wanted.births).map(|id| id.0).collect();
     let (mut ids, mut commands, mut epochs) = (Vec::new(), Vec::new(), Vec::new());
@@ -209,8 +213,10 @@ pub(super) async fn look(
     inner.clock.heard(rows::moment(&now)?);
     // Few batches start something by the clock.
     let ticks = if wanted.ticks.is_empty() { Vec::new() } else { schedule::hold(client, &wanted.ticks).await? };
+    let keys = if wanted.keys.is_empty() { BTreeMap::new() } else { key::hold(client, &wanted.keys).await? };
     Ok(Look {
         ticks,
+        keys,
         heads: all(&heads, rows::head)?,
         held: locked.iter().map(rows::id).collect::<Result<_, _>>()?,
         states: all(&states, rows::state)?,

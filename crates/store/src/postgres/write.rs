@@ -4,8 +4,10 @@
 //! all that landed, each row once.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use noetl_core::append::{Append, CommandChange, Due, DueChange, Guard, Verdict};
+use noetl_core::concurrency::KeyHolder;
 use noetl_core::event::row::{Columns, columns};
 use noetl_core::head::{CommandRow, CommandState, Head, Holder};
 use noetl_core::id::{CommandId, EventId, ExecutionId, ScheduleId};
@@ -84,6 +86,8 @@ pub(super) struct Wanted {
     pub(super) commands: BTreeSet<CommandKey>,
     /// Schedules whose ticks start something.
     pub(super) ticks: BTreeSet<ScheduleId>,
+    /// Concurrency keys that starts take.
+    pub(super) keys: BTreeSet<Arc<str>>,
 }
 
 impl Wanted {
@@ -112,6 +116,7 @@ impl Wanted {
             self.commands.insert((id, command_id, epoch));
         }
         self.ticks.extend(landing::ticks(append).map(|tick| tick.schedule_id));
+        self.keys.extend(append.admission().map(|admission| Arc::clone(&admission.key)));
         append.children.iter().for_each(|child| self.add(child));
     }
 }
@@ -172,6 +177,8 @@ pub(super) struct Stage<'a> {
     commands: BTreeMap<CommandKey, CommandState>,
     /// The ticks that schedules wait for, as they stand in the table.
     ticks: BTreeMap<ScheduleId, Option<Timestamp>>,
+    /// Who has the concurrency keys that are held.
+    keys: BTreeMap<Arc<str>, Vec<KeyHolder>>,
     ticks_after: BTreeMap<ScheduleId, TickAfter<'a>>,
     heads_after: BTreeMap<ExecutionId, HeadAfter>,
     commands_after: BTreeMap<CommandKey, CommandAfter>,
@@ -203,6 +210,22 @@ impl Rows for Stage<'_> {
             None => Ok(self.ticks.get(&schedule_id).copied().flatten()),
         }
     }
+
+    fn key_holders(&mut self, key: &str) -> Result<Vec<KeyHolder>, StoreError> {
+        let changed = |id: &ExecutionId| self.heads_after.get(id).map(|after| &after.head);
+        // What this batch has made of those that had it, and who got it in this batch.
+        let known = self.keys.get(key).into_iter().flatten();
+        let mut holders: Vec<KeyHolder> =
+            known.filter(|holder| changed(&holder.execution_id).is_none()).cloned().collect();
+        let after = self.heads_after.values().map(|after| &after.head);
+        let after = after.filter(|head| head.concurrency_key.as_deref() == Some(key) && head.quiesced_at.is_none());
+        holders.extend(after.map(|head| KeyHolder {
+            execution_id: head.execution_id,
+            active: head.is_active(),
+            started_at: head.started_at,
+        }));
+        Ok(holders)
+    }
 }
 
 impl<'a> Stage<'a> {
@@ -222,6 +245,11 @@ impl<'a> Stage<'a> {
     /// Returns the stage with the ticks that schedules wait for.
     pub(super) fn waiting_for(self, ticks: Vec<(ScheduleId, Option<Timestamp>)>) -> Self {
         Stage { ticks: ticks.into_iter().collect(), ..self }
+    }
+
+    /// Returns the stage with the holders of the concurrency keys that are held.
+    pub(super) fn with_keys(self, keys: BTreeMap<Arc<str>, Vec<KeyHolder>>) -> Self {
+        Stage { keys, ..self }
     }
 
     /// Returns the last tick of each schedule that goes on.
@@ -316,6 +344,8 @@ impl<'a> Stage<'a> {
                 DueChange::Clear { execution_id, kind, key } => {
                     self.due_after.insert((*execution_id, kind.as_str(), *key), None);
                 }
+                // The head says that it has the key.
+                DueChange::Enter(_) => {}
                 DueChange::Tick(tick) => {
                     self.ticks_after.insert(tick.schedule_id, TickAfter { tick, started: id, at: append.at });
                 }

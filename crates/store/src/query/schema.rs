@@ -44,6 +44,7 @@ const DOCUMENTS: &[&str] = &[
     "state",
     "cancel",
     "pause",
+    "cleanup",
     "failed_steps",
     "selection",
     "pools",

@@ -32,6 +32,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use noetl_core::append::{Append, Due, Verdict};
+use noetl_core::concurrency::KeyHolder;
 use noetl_core::event::Recorded;
 use noetl_core::head::{CommandRow, Head, HeadView};
 use noetl_core::id::{CancellationId, CredentialId, ExecutionId, ScheduleId, SessionId};
@@ -218,6 +219,11 @@ impl Store for SqliteStore {
 
     async fn view(&self, execution_id: ExecutionId) -> Result<Option<HeadView>, StoreError> {
         self.readers.ask(move |connection| read::view(connection, execution_id)).await
+    }
+
+    async fn key_holders(&self, key: &str) -> Result<Vec<KeyHolder>, StoreError> {
+        let key = key.to_owned();
+        self.readers.ask(move |connection| tables::key_holders(connection, &key)).await
     }
 
     async fn load(&self, execution_id: ExecutionId) -> Result<Option<Loaded>, StoreError> {

@@ -3,6 +3,7 @@
 use std::sync::LazyLock;
 
 use noetl_core::append::{Append, CommandChange, DueChange, Guard, Verdict};
+use noetl_core::concurrency::KeyHolder;
 use noetl_core::event::{Recorded, SCHEMA_VERSION};
 use noetl_core::head::{CommandRow, CommandState, Head, HeadView};
 use noetl_core::id::{CommandId, ExecutionId, ScheduleId};
@@ -74,6 +75,10 @@ impl Rows for Tables {
 
     fn waits_for(&mut self, schedule_id: ScheduleId) -> Result<Option<Timestamp>, StoreError> {
         schedule::waits_for(&self.connection, schedule_id)
+    }
+
+    fn key_holders(&mut self, key: &str) -> Result<Vec<KeyHolder>, StoreError> {
+        key_holders(&self.connection, key)
     }
 }
 
@@ -176,8 +181,9 @@ impl Tables {
             "INSERT INTO noetl.execution (execution_id, catalog_id, path, playbook_version, parent_execution_id, \
              parent_command_id, root_execution_id, depth, status, version, decided, in_flight, runnable, engine, \
              cancel_mode, cancel_grace_ms, started_at, updated_at, ended_at, quiesced_at, current_step, \
-             steps_entered, commands_issued, failed_steps, error_detail, cancel, pause) VALUES (?1, ?2, ?3, ?4, ?5, \
-             ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27)",
+             steps_entered, commands_issued, failed_steps, error_detail, cancel, pause, concurrency_key, cleanup, \
+             cleanup_of) VALUES (?1, ?2, ?3, ?4, ?5, \
+             ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30)",
         )?;
         statement.execute(params![
             head.execution_id.0,
@@ -207,6 +213,9 @@ impl Tables {
             head.error.as_ref().map(json),
             head.cancel.as_ref().map(json),
             head.pause.as_ref().map(json),
+            head.concurrency_key.as_deref(),
+            head.cleanup.as_ref().map(json),
+            head.cleanup_of.map(|id| id.0),
         ])?;
         Ok(())
     }
@@ -359,6 +368,8 @@ impl Tables {
                         .prepare_cached("DELETE FROM noetl.due WHERE execution_id = ?1 AND kind = ?2 AND key = ?3")?;
                     statement.execute(params![execution_id.0, kind.as_str(), key])?;
                 }
+                // The head says that it has the key.
+                DueChange::Enter(_) => {}
                 DueChange::Tick(tick) => {
                     schedule::pass(&self.connection, tick, append.at, "started", Some(append.execution_id))?;
                 }
@@ -418,6 +429,13 @@ pub(super) fn head(connection: &Connection, execution_id: ExecutionId) -> Result
     let mut statement = connection.prepare_cached(&query)?;
     let mut found = statement.query([execution_id.0])?;
     found.next()?.map(rows::head).transpose()
+}
+
+/// Reads who has a concurrency key.
+pub(super) fn key_holders(connection: &Connection, key: &str) -> Result<Vec<KeyHolder>, StoreError> {
+    let query = "SELECT execution_id, active, started_at FROM noetl.execution \
+                 WHERE concurrency_key = ?1 AND quiesced_at IS NULL ORDER BY execution_id";
+    connection.prepare_cached(query)?.query_and_then([key], rows::key_holder)?.collect()
 }
 
 /// Reads the live commands of an execution.

@@ -7,6 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
 use crate::event::{AttemptEnd, CursorPlan, Ended, StopCause, Wait, Write};
+use crate::execution::cleanup::CleanupOf;
 use crate::execution::rerun::Kept;
 use crate::id::{CancellationId, CommandId, ExecutionId, SessionId};
 use crate::playbook::CancelMode;
@@ -94,6 +95,8 @@ pub(super) struct InitializedContext {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) cancel_grace_ms: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) concurrency_key: Option<Arc<str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) started_by: Option<Cow<'static, str>>,
     #[serde(default, skip_serializing_if = "is_false")]
     pub(super) strict: bool,
@@ -101,6 +104,8 @@ pub(super) struct InitializedContext {
     pub(super) rerun_of: Option<ExecutionId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) kept: Option<Kept>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) cleanup: Option<CleanupOf>,
 }
 
 /// `context` of `command.issued`.
@@ -262,6 +267,8 @@ pub(super) struct CancelContext<'a> {
     pub(super) job_id: Option<CancellationId>,
     #[serde(default, skip_serializing_if = "is_empty")]
     pub(super) in_flight: Cow<'a, [CommandId]>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) cleanup: Option<ExecutionId>,
 }
 
 /// `context` of `execution.paused` and `execution.resumed`.

@@ -34,6 +34,7 @@ pub fn wire_name(event: &Event) -> &'static str {
         Event::ExecutionCancelEscalated(_) => "execution.cancel_escalated",
         Event::ExecutionPaused(_) => "execution.paused",
         Event::ExecutionResumed(_) => "execution.resumed",
+        Event::CleanupPrepared(_) => "cleanup.prepared",
         Event::ExecutionQuiesced { .. } => "execution.quiesced",
     }
 }
@@ -48,7 +49,8 @@ pub fn status(event: &Event) -> &'static str {
         | Event::LoopStarted { .. }
         | Event::LoopClaimed { .. }
         | Event::ExecutionResumed(_)
-        | Event::LoopCompleting(_) => "RUNNING",
+        | Event::LoopCompleting(_)
+        | Event::CleanupPrepared(_) => "RUNNING",
         Event::StepSkipped { .. } => "SKIPPED",
         // Whoever may claim it next finds it pending.
         Event::CommandIssued(_) | Event::CommandResumed { .. } | Event::CommandReleased { .. } => "PENDING",

@@ -16,6 +16,7 @@ use crate::event::{
     Call, Cancelled, CommandDone, Completing, Escalated, Event, Exit, Initialized, Issued, Parent, PauseOrder,
     Recorded, SCHEMA_VERSION, StepCancelled, StepExited, Stopping, Suspended,
 };
+use crate::execution::cleanup::Prepared;
 use crate::execution::rerun::Rerun;
 use crate::id::{CommandId, ExecutionId, SessionId};
 use crate::playbook::CancelMode;
@@ -125,19 +126,23 @@ fn event<J: ReadJson>(mut row: EventRow<J>) -> Result<Event, String> {
                 ctx: exit(&mut row)?.ctx,
             })))
         }
-        "command.completed" | "command.failed" => Ok(Event::CommandDone(Box::new(CommandDone {
-            command_id: command(&row)?,
-            epoch,
-            step: node(&row)?,
-            visit,
-            iteration: row.iteration,
-            error: result(&mut row)?.error,
-            ctx: exit(&mut row)?.ctx,
-            started_at: meta.started_at,
-            worker_id: row.worker_id,
-            duration_ms: row.duration.map(|ms| ms as u64),
-            late: meta.late,
-        }))),
+        "command.completed" | "command.failed" => {
+            let result = result(&mut row)?;
+            Ok(Event::CommandDone(Box::new(CommandDone {
+                command_id: command(&row)?,
+                epoch,
+                step: node(&row)?,
+                visit,
+                iteration: row.iteration,
+                late_result: result.bound(),
+                error: result.error,
+                ctx: exit(&mut row)?.ctx,
+                started_at: meta.started_at,
+                worker_id: row.worker_id,
+                duration_ms: row.duration.map(|ms| ms as u64),
+                late: meta.late,
+            })))
+        }
         "command.suspended" => {
             let context = required::<_, SuspendedContext<'_>>(&mut row)?;
             Ok(Event::CommandSuspended(Box::new(Suspended {
@@ -265,6 +270,7 @@ fn event<J: ReadJson>(mut row: EventRow<J>) -> Result<Event, String> {
         }
         "execution.paused" => Ok(Event::ExecutionPaused(Box::new(pause_order(row)?))),
         "execution.resumed" => Ok(Event::ExecutionResumed(Box::new(pause_order(row)?))),
+        "cleanup.prepared" => Ok(Event::CleanupPrepared(Box::new(required::<_, Prepared>(&mut row)?))),
         "execution.quiesced" => Ok(Event::ExecutionQuiesced {
             commands: context::<_, QuiescedContext<'_>>(&mut row)?.commands.into_owned(),
         }),
@@ -292,9 +298,11 @@ fn initialized<J: ReadJson>(mut row: EventRow<J>) -> Result<Event, String> {
         workload: context.workload,
         cancel_mode: context.cancel_mode,
         cancel_grace_ms: context.cancel_grace_ms,
+        concurrency_key: context.concurrency_key,
         started_by: context.started_by.map(Cow::into_owned),
         strict: context.strict,
         rerun: context.rerun_of.map(|of| Box::new(Rerun { of, kept: context.kept })),
+        cleanup: context.cleanup.map(Box::new),
     })))
 }
 
@@ -312,6 +320,7 @@ fn cancelled<J: ReadJson>(mut row: EventRow<J>) -> Result<Event, String> {
         requested_execution_id: context.requested_execution_id.unwrap_or(row.execution_id),
         job_id: context.job_id,
         in_flight: context.in_flight.into_owned(),
+        cleanup: context.cleanup,
     })))
 }
 

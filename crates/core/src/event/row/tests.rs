@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::*;
 use crate::event::*;
+use crate::execution::cleanup::{CleanupOf, Prepared};
 use crate::execution::rerun::{Kept, Rerun};
 use crate::execution::state::{StepState, Token};
 use crate::id::{CancellationId, SessionId};
@@ -38,13 +39,17 @@ fn writes() -> Vec<Write> {
 
 fn kept() -> Kept {
     let result = Some(Bound::inline(json!({"n": 1})));
-    let state = StepState { visits: 2, result, error: None };
+    let state = StepState { visits: 2, result, error: None, finished: 0 };
     Kept {
         ctx: Arc::new([("k".into(), Arc::new(json!([1])))].into_iter().collect()),
         steps: [("start".into(), state)].into(),
         tokens: vec![Token { step: "end".into(), from: Some("start".into()) }],
         last_finished: Some("start".into()),
     }
+}
+
+fn keyed() -> Initialized {
+    Initialized { concurrency_key: Some("customer-7".into()), rerun: None, ..rerun(None) }
 }
 
 fn rerun(kept: Option<Kept>) -> Initialized {
@@ -59,9 +64,11 @@ fn rerun(kept: Option<Kept>) -> Initialized {
         workload: Arc::new(json!({})),
         cancel_mode: None,
         cancel_grace_ms: None,
+        concurrency_key: None,
         started_by: None,
         strict: false,
         rerun: Some(Box::new(Rerun { of: ExecutionId(600), kept })),
+        cleanup: None,
     }
 }
 
@@ -82,9 +89,11 @@ fn samples() -> Vec<Event> {
             workload: Arc::new(json!({"z": 1, "a": [null, "é\"\\", 1e300]})),
             cancel_mode: None,
             cancel_grace_ms: None,
+            concurrency_key: None,
             started_by: None,
             strict: false,
             rerun: None,
+            cleanup: None,
         })),
         Event::PlaybookInitialized(Box::new(Initialized {
             catalog_id: CONTEXT.catalog_id,
@@ -101,9 +110,11 @@ fn samples() -> Vec<Event> {
             workload: Arc::new(Value::Null),
             cancel_mode: Some(CancelMode::Interrupt),
             cancel_grace_ms: Some(2_500),
+            concurrency_key: None,
             started_by: Some("ann".into()),
             strict: true,
             rerun: None,
+            cleanup: None,
         })),
         Event::PlaybookInitialized(Box::new(Initialized {
             catalog_id: CONTEXT.catalog_id,
@@ -116,9 +127,11 @@ fn samples() -> Vec<Event> {
             workload: Arc::new(json!({})),
             cancel_mode: Some(CancelMode::Finish),
             cancel_grace_ms: Some(0),
+            concurrency_key: None,
             started_by: None,
             strict: false,
             rerun: None,
+            cleanup: None,
         })),
         Event::StepEnter { step: step.clone(), visit: 1, kind: "http".into() },
         Event::StepEnter { step: step.clone(), visit: 2, kind: "http".into() },
@@ -194,6 +207,7 @@ fn samples() -> Vec<Event> {
             ctx: Vec::new(),
         })),
         Event::CommandDone(Box::new(CommandDone {
+            late_result: None,
             command_id,
             epoch: 1,
             step: step.clone(),
@@ -207,6 +221,7 @@ fn samples() -> Vec<Event> {
             late: false,
         })),
         Event::CommandDone(Box::new(CommandDone {
+            late_result: None,
             command_id,
             epoch: 3,
             step: step.clone(),
@@ -311,6 +326,7 @@ fn samples() -> Vec<Event> {
             requested_execution_id: ExecutionId(700),
             job_id: None,
             in_flight: vec![command_id],
+            cleanup: None,
         })),
         Event::ExecutionCancelled(Box::new(Cancelled {
             reason: None,
@@ -324,6 +340,7 @@ fn samples() -> Vec<Event> {
             requested_execution_id: ExecutionId(701),
             job_id: None,
             in_flight: vec![],
+            cleanup: None,
         })),
         Event::ExecutionCancelEscalated(Box::new(Escalated {
             reason: Some("still running".into()),
@@ -417,6 +434,50 @@ fn samples() -> Vec<Event> {
             requested_execution_id: ExecutionId(700),
             job_id: Some(CancellationId(900)),
             in_flight: vec![],
+            cleanup: None,
+        })),
+        Event::PlaybookInitialized(Box::new(keyed())),
+        Event::PlaybookInitialized(Box::new(Initialized {
+            cleanup: Some(Box::new(CleanupOf {
+                execution_id: ExecutionId(600),
+                cancelled_by: "cli".into(),
+                requested_by: None,
+                reason: Some("enough".into()),
+                timeout_ms: 600_000,
+            })),
+            rerun: None,
+            ..rerun(None)
+        })),
+        Event::CleanupPrepared(Box::new(Prepared {
+            workload: Arc::new(json!({"n": 1})),
+            kept: Kept {
+                steps: kept()
+                    .steps
+                    .into_iter()
+                    .map(|(name, state)| (name, StepState { finished: 3, ..state }))
+                    .collect(),
+                ..kept()
+            },
+            late: vec![LateResult {
+                step: "pay".into(),
+                iteration: None,
+                result: Bound::inline(json!({"receipt": 7})),
+                error: None,
+            }],
+        })),
+        Event::CommandDone(Box::new(CommandDone {
+            late_result: Some(Bound::inline(json!({"receipt": 7}))),
+            command_id,
+            epoch: 1,
+            step: "pay".into(),
+            visit: 1,
+            iteration: None,
+            error: None,
+            ctx: vec![],
+            started_at: None,
+            worker_id: Some("worker-1".into()),
+            duration_ms: Some(12),
+            late: true,
         })),
     ]
 }
@@ -531,7 +592,7 @@ fn every_event_comes_back_from_its_row_as_it_was() {
 #[test]
 fn the_samples_hold_every_event_type() {
     let names: BTreeSet<&str> = samples().iter().map(wire_name).collect();
-    assert_eq!(names.len(), 28, "{names:?}");
+    assert_eq!(names.len(), 29, "{names:?}");
 }
 
 #[test]

@@ -132,10 +132,12 @@ pub fn columns<J: WriteJson>(event: &Event) -> Columns<J> {
                 return_step: init.parent.as_ref().and_then(|parent| parent.return_step.clone()),
                 cancel_mode: init.cancel_mode,
                 cancel_grace_ms: init.cancel_grace_ms,
+                concurrency_key: init.concurrency_key.clone(),
                 started_by: init.started_by.clone().map(Cow::Owned),
                 strict: init.strict,
                 rerun_of: init.rerun.as_ref().map(|rerun| rerun.of),
                 kept: init.rerun.as_ref().and_then(|rerun| rerun.kept.clone()),
+                cleanup: init.cleanup.as_deref().cloned(),
             })),
             ..row
         },
@@ -188,7 +190,7 @@ pub fn columns<J: WriteJson>(event: &Event) -> Columns<J> {
         Event::CommandDone(done) => Columns {
             node_name: Some(Arc::clone(&done.step)),
             context: writes_context(&done.ctx),
-            result: done.error.as_ref().and_then(|error| result(row.status, None, Some(error))),
+            result: result(row.status, done.late_result.as_ref(), done.error.as_ref()),
             meta: meta(&Meta { started_at: done.started_at, late: done.late, ..Meta::of_visit(done.visit) }),
             error: done.error.as_deref().map(error_text),
             worker_id: done.worker_id.clone(),
@@ -345,6 +347,7 @@ pub fn columns<J: WriteJson>(event: &Event) -> Columns<J> {
                 requested_execution_id: Some(cancelled.requested_execution_id),
                 job_id: cancelled.job_id,
                 in_flight: Cow::Borrowed(&cancelled.in_flight),
+                cleanup: cancelled.cleanup,
             })),
             ..row
         },
@@ -376,6 +379,9 @@ pub fn columns<J: WriteJson>(event: &Event) -> Columns<J> {
                 })),
                 ..row
             }
+        }
+        Event::CleanupPrepared(prepared) => {
+            Columns { node_name: Some("cleanup".into()), context: Some(J::write(&**prepared)), ..row }
         }
         Event::ExecutionQuiesced { commands } => Columns {
             node_name: Some("cancel".into()),

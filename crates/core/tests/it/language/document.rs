@@ -177,9 +177,8 @@ fn the_kinds_of_tools_are_these_and_a_refusal_lists_them() {
 }
 
 #[test]
-fn a_kind_of_the_language_that_is_not_run_matters_only_where_it_is_reached() {
-    for kind in ["agent", "container", "ducklake", "gcs", "mcp", "nats", "rhai", "script", "snowflake", "subscription"]
-    {
+fn a_kind_that_playbooks_seldom_reach_matters_only_where_it_is_reached() {
+    for kind in ["nats", "snowflake"] {
         let playbook = format!(
             "workload: {{optional: []}}\n\
              workflow:\n\

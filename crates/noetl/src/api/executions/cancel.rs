@@ -43,6 +43,9 @@ pub struct CancelBody {
     /// Hold the answer until everything cancelled has quiesced, or so long.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wait_seconds: Option<f64>,
+    /// `quiesced` (the default), or `cleanup`: hold the answer until the cleanups have ended, too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wait_for: Option<String>,
     /// Change nothing, say what would be cancelled.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dry_run: Option<bool>,
@@ -87,9 +90,11 @@ pub struct CancelReply {
     pub active_descendants: u64,
     /// Nothing of what was cancelled runs any more.
     pub quiesced: bool,
-    /// The execution that cleans up.
+    /// The execution that cleans up after the named one; it begins when that has quiesced.
     #[schema(value_type = Option<String>)]
     pub cleanup: Option<ExecutionId>,
+    /// Every cleanup has ended; known only with `wait_for: cleanup`.
+    pub cleaned_up: bool,
     /// Everything asked for has been decided. If false, the rest goes on as a job.
     pub complete: bool,
     /// That job.
@@ -167,6 +172,7 @@ impl CancelReply {
             in_flight: stopped.in_flight.into_iter().map(InFlightCommand::from).collect(),
             active_descendants: 0,
             cleanup: None,
+            cleaned_up: false,
             complete: true,
             job_id: None,
         }
@@ -191,7 +197,8 @@ impl From<CancelAnswer> for CancelReply {
             in_flight: answer.in_flight.into_iter().map(InFlightCommand::from).collect(),
             active_descendants: answer.active_descendants,
             quiesced: answer.quiesced,
-            cleanup: None,
+            cleanup: answer.cleanup,
+            cleaned_up: answer.cleaned_up,
             complete: answer.complete,
             job_id: answer.job_id,
         }
@@ -356,6 +363,14 @@ fn order(
         mode: mode(body.mode.as_deref())?,
         grace_ms: milliseconds("grace_seconds", body.grace_seconds, GRACE_SECONDS_MAX)?,
         wait_ms: milliseconds("wait_seconds", body.wait_seconds, WAIT_SECONDS_MAX)?.unwrap_or(0),
+        wait_for_cleanup: match body.wait_for.as_deref() {
+            None | Some("quiesced") => false,
+            Some("cleanup") => true,
+            Some(other) => {
+                let what = format!("`{other}` is neither `quiesced` nor `cleanup`");
+                return Err(ApiError::bad_field("wait_for", what));
+            }
+        },
         dry_run: body.dry_run.unwrap_or(false),
         cancelled_by: caller.name(),
         requested_by: caller.requested_by.clone(),

@@ -89,6 +89,9 @@ pub struct Detail {
     pub cancellation: Option<Cancellation>,
     /// Who paused it, since when and why.
     pub pause: Option<Pause>,
+    /// The cancelled execution that it cleans up after.
+    #[schema(value_type = Option<String>)]
+    pub cleanup_of: Option<ExecutionId>,
     /// Place of the last event in the log.
     pub last_version: u64,
     /// A page of the log, newest first.
@@ -153,6 +156,7 @@ pub(in crate::api) async fn detail(
         quiesced_at: head.quiesced_at.map(noetl_core::time::Timestamp::to_iso),
         cancellation: summary.cancellation,
         pause: summary.pause,
+        cleanup_of: summary.cleanup_of,
         last_version: head.version,
         events: if events_included { events } else { Vec::new() },
         events_included,

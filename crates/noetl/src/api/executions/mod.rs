@@ -81,6 +81,9 @@ pub struct Summary {
     pub cancellation: Option<Cancellation>,
     /// Who paused it; it goes on when somebody resumes it.
     pub pause: Option<pause::Pause>,
+    /// The cancelled execution that it cleans up after.
+    #[schema(value_type = Option<String>)]
+    pub cleanup_of: Option<ExecutionId>,
 }
 
 /// How an execution was cancelled.
@@ -111,6 +114,9 @@ pub struct Cancellation {
     pub grace_seconds: f64,
     /// Since when this mode holds.
     pub since: String,
+    /// The execution that cleans up after it; it begins when nothing of this one runs any more.
+    #[schema(value_type = Option<String>)]
+    pub cleanup: Option<ExecutionId>,
 }
 
 impl Cancellation {
@@ -127,6 +133,7 @@ impl Cancellation {
             mode: mode_word(cancel.mode).to_owned(),
             grace_seconds: time::seconds(cancel.grace_ms),
             since: cancel.since.to_iso(),
+            cleanup: cancel.cleanup,
         }
     }
 }
@@ -159,6 +166,7 @@ impl Summary {
             quiesced: head.quiesced_at.is_some(),
             cancellation: head.cancel.as_ref().map(|cancel| Cancellation::of(head, cancel)),
             pause: head.pause.as_ref().map(pause::Pause::from),
+            cleanup_of: head.cleanup_of,
         }
     }
 }

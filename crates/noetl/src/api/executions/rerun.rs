@@ -120,6 +120,7 @@ impl From<RerunError> for ApiError {
         match error {
             RerunError::Unknown(_) => ApiError::new(StatusCode::NOT_FOUND, "unknown_execution", message),
             RerunError::Running(_) => ApiError::new(StatusCode::CONFLICT, "still_running", message),
+            RerunError::Cleanup(_) => ApiError::new(StatusCode::CONFLICT, "is_cleanup", message),
             RerunError::Nothing(NothingKept::Finished) => ApiError::new(StatusCode::CONFLICT, "nothing_left", message),
             RerunError::Nothing(NothingKept::NoStep(_) | NothingKept::TooLarge { .. }) => {
                 ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "can_not_keep", message)

@@ -123,6 +123,9 @@ pub struct StatusReply {
     pub cancellation: Option<Cancellation>,
     /// Who paused it, since when and why.
     pub pause: Option<Pause>,
+    /// The cancelled execution that it cleans up after.
+    #[schema(value_type = Option<String>)]
+    pub cleanup_of: Option<ExecutionId>,
     /// Place of the last event in the log.
     pub last_version: u64,
     /// Time of the last event.
@@ -278,6 +281,7 @@ fn reply(inspection: &Inspection, now: Timestamp, full: bool) -> StatusReply {
         commands_truncated: commands.len() > RUNNING_MAX,
         cancellation: summary.cancellation,
         pause: summary.pause,
+        cleanup_of: summary.cleanup_of,
         last_version: head.version,
         updated_at: summary.updated_at,
     }

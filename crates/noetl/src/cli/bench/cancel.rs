@@ -244,6 +244,7 @@ fn order(execution_id: ExecutionId) -> CancelRequest {
         mode: None,
         grace_ms: None,
         wait_ms: 0,
+        wait_for_cleanup: false,
         dry_run: false,
         cancelled_by: "bench".to_owned(),
         requested_by: None,

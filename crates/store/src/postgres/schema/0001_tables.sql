@@ -74,6 +74,9 @@ CREATE TABLE noetl.execution (
     error_detail        json,
     cancel              json,
     pause               json,
+    concurrency_key     text,
+    cleanup             json,
+    cleanup_of          bigint,
     active              boolean GENERATED ALWAYS AS (status = 'RUNNING') STORED,
     unquiesced          boolean GENERATED ALWAYS AS (ended_at IS NOT NULL AND in_flight > 0) STORED,
     error               text GENERATED ALWAYS AS (coalesce(error_detail ->> 'message', error_detail #>> '{}')) STORED,
@@ -92,6 +95,10 @@ CREATE INDEX execution_unquiesced ON noetl.execution (execution_id) WHERE unquie
 
 -- What waits until somebody resumes it: the sweep passes over its obligations.
 CREATE INDEX execution_paused ON noetl.execution (execution_id) WHERE pause IS NOT NULL;
+
+-- Who has a concurrency key.
+CREATE INDEX execution_key ON noetl.execution (concurrency_key, execution_id)
+    WHERE concurrency_key IS NOT NULL AND quiesced_at IS NULL;
 
 -- Live commands only; a settled one leaves the table.
 CREATE TABLE noetl.command (

@@ -69,6 +69,9 @@ CREATE TABLE noetl.execution (
     error_detail        TEXT,
     cancel              TEXT,
     pause               TEXT,
+    concurrency_key     TEXT,
+    cleanup             TEXT,
+    cleanup_of          INTEGER,
     active              INTEGER GENERATED ALWAYS AS (status = 'RUNNING') VIRTUAL,
     error               TEXT GENERATED ALWAYS AS (coalesce(error_detail ->> '$.message', error_detail ->> '$')) VIRTUAL,
     reason              TEXT GENERATED ALWAYS AS (cancel ->> '$.reason') VIRTUAL,
@@ -86,6 +89,10 @@ CREATE INDEX noetl.execution_unquiesced ON execution (execution_id) WHERE ended_
 
 -- What waits until somebody resumes it: the sweep passes over its obligations.
 CREATE INDEX noetl.execution_paused ON execution (execution_id) WHERE pause IS NOT NULL;
+
+-- Who has a concurrency key.
+CREATE INDEX noetl.execution_key ON execution (concurrency_key, execution_id)
+    WHERE concurrency_key IS NOT NULL AND quiesced_at IS NULL;
 
 -- Live commands only; a settled one leaves the table.
 CREATE TABLE noetl.command (
