@@ -47,6 +47,7 @@ async fn the_answer_names_the_cleanup_and_waits_for_it_when_asked() {
     // What ran to its end after the decision is undone first.
     assert_eq!(world.scripts.started(), ["book", "pay", "refund", "undo", "tell"]);
     let again = RerunRequest {
+        idempotency_key: None,
         execution_id: cleanups[0].execution_id,
         keep_finished: false,
         latest: false,
