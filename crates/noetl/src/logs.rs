@@ -21,7 +21,9 @@ use tokio_util::sync::CancellationToken;
 
 /// Lines that wait to be sent, at most.
 pub const LINES_WAITING_MAX: usize = 8_192;
-/// Bytes of lines that wait to be sent, at most.
+/// Marks that wait to be sent beside them, at most, when their tools have ended and no line can bring them along.
+const MARKS_WAITING_MAX: usize = 256;
+/// Bytes of lines that wait to be sent, at most; marks come on top.
 pub const BYTES_WAITING_MAX: usize = 16 * 1024 * 1024;
 /// Bytes of lines in one request, about.
 const BYTES_PER_REQUEST_MAX: usize = 512 * 1024;
@@ -124,7 +126,7 @@ impl LogCarrier {
 
 /// Begins to carry lines over `transport`. `source` is a number that no other process has, most likely.
 pub fn carry(transport: Arc<dyn Transport>, clock: Arc<dyn Clock>, source: i64) -> (LogPost, LogCarrier) {
-    let (items, waiting) = mpsc::channel(LINES_WAITING_MAX);
+    let (items, waiting) = mpsc::channel(LINES_WAITING_MAX + MARKS_WAITING_MAX);
     let shared = Arc::new(Shared { clock, source, bytes_waiting: AtomicUsize::new(0), counted: Mutex::default() });
     let closing = CancellationToken::new();
     let (shared_too, closing_too) = (Arc::clone(&shared), closing.clone());
@@ -149,8 +151,10 @@ impl LogPost {
         if meter.lost > 0 && self.has_room(text.len()) {
             self.say_lost(printer, serial, meter);
         }
-        if meter.lost > 0 || !self.offer(printer, serial, stream, text) {
+        if meter.lost > 0 || !self.has_room_for(text.len(), 1) {
             meter.lost += 1;
+        } else {
+            self.put(printer, serial, stream, text);
         }
     }
 
@@ -158,35 +162,43 @@ impl LogPost {
     pub fn ended(&self, printer: &Printer) {
         let mut counted = self.shared.counted();
         let Counted { serial, meters } = &mut *counted;
-        if let Some(meter) = meters.get_mut(&printer.command_id) {
+        // Race: the queue may still be as full as it was when the last lines were lost. Nothing comes behind them that
+        // could bring the mark along, so it has room of its own.
+        if let Some(meter) = meters.get_mut(&printer.command_id)
+            && self.items.capacity() > 0
+        {
             self.say_lost(printer, serial, meter);
         }
         // In a full queue there is no need to hurry.
-        self.items.try_send(Item::Hurry).ok();
+        if self.has_room(0) {
+            self.items.try_send(Item::Hurry).ok();
+        }
     }
 
     fn say_lost(&self, printer: &Printer, serial: &mut i64, meter: &mut Meter) {
         if meter.lost > 0 {
             let mark = format!("… {} lines are missing here: they could not be sent in time", meter.lost);
-            if self.offer(printer, serial, LogStream::System, mark) {
-                meter.lost = 0;
-            }
+            self.put(printer, serial, LogStream::System, mark);
+            meter.lost = 0;
         }
     }
 
     /// Returns whether a line of so many bytes and a mark would find room.
     fn has_room(&self, bytes: usize) -> bool {
-        let waiting = self.shared.bytes_waiting.load(Ordering::Relaxed);
-        waiting + bytes + MARK_BYTES <= BYTES_WAITING_MAX && self.items.capacity() >= 2
+        self.has_room_for(bytes + MARK_BYTES, 2)
     }
 
-    /// Puts a line in the queue; returns whether there was room.
-    fn offer(&self, printer: &Printer, serial: &mut i64, stream: LogStream, line: String) -> bool {
+    /// Returns whether so many bytes in so many lines would find room. Who asks holds the counters, so nobody else can
+    /// take it.
+    fn has_room_for(&self, bytes: usize, lines: usize) -> bool {
+        let waiting = self.shared.bytes_waiting.load(Ordering::Relaxed);
+        waiting + bytes <= BYTES_WAITING_MAX && self.items.capacity() >= MARKS_WAITING_MAX + lines
+    }
+
+    /// Puts a line in the queue, where it has room.
+    fn put(&self, printer: &Printer, serial: &mut i64, stream: LogStream, line: String) {
         let bytes = line.len();
-        if self.shared.bytes_waiting.fetch_add(bytes, Ordering::Relaxed) + bytes > BYTES_WAITING_MAX {
-            self.shared.bytes_waiting.fetch_sub(bytes, Ordering::Relaxed);
-            return false;
-        }
+        self.shared.bytes_waiting.fetch_add(bytes, Ordering::Relaxed);
         *serial += 1;
         let line = LogLine {
             execution_id: printer.execution_id,
@@ -201,11 +213,10 @@ impl LogPost {
             serial: *serial,
             line,
         };
-        let taken = self.items.try_send(Item::Line(line)).is_ok();
-        if !taken {
+        // Nobody is there to take it: the worker is leaving.
+        if self.items.try_send(Item::Line(line)).is_err() {
             self.shared.bytes_waiting.fetch_sub(bytes, Ordering::Relaxed);
         }
-        taken
     }
 }
 
@@ -464,6 +475,29 @@ mod tests {
         post.line(&printer(1), LogStream::Stdout, "c");
         carrier.close().await;
         assert_eq!(server.requests().concat(), ["… 2 lines are missing here: they could not be sent in time", "c"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_tool_whose_last_lines_found_no_room_is_marked_although_nothing_follows() {
+        let server = Slow::new(0, 0);
+        let (post, carrier) = carry(Arc::clone(&server) as Arc<dyn Transport>, Arc::new(Still), 5);
+        // More than there is room for, also with those that are on their way.
+        let printed = LINES_WAITING_MAX + 2 * LOG_LINES_PER_REQUEST_MAX;
+        for n in 0..printed {
+            post.line(&printer(1), LogStream::Stdout, &n.to_string());
+        }
+        for command in 2..2 * MARKS_WAITING_MAX as i64 {
+            post.line(&printer(command), LogStream::Stdout, "lost");
+            post.ended(&printer(command));
+        }
+        post.ended(&printer(1));
+        server.permits.add_permits(1_000);
+        carrier.close().await;
+        let taken = server.taken.lock().unwrap().concat();
+        let marks = taken.iter().filter(|line| line.line.contains("are missing here")).count();
+        assert_eq!(marks, MARKS_WAITING_MAX, "as many as there is room for");
+        assert!(taken.len() <= LINES_WAITING_MAX + LOG_LINES_PER_REQUEST_MAX + MARKS_WAITING_MAX);
+        assert!(taken.last().unwrap().line.contains("are missing here"), "{:?}", taken.last());
     }
 
     #[tokio::test(start_paused = true)]
