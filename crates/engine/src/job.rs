@@ -25,8 +25,8 @@ use crate::pause::Change;
 pub(crate) const CHUNK_MAX: usize = 500;
 /// Heads in the first transaction.
 const CHUNK_FIRST: usize = 64;
-/// Heads in one transaction at least, without a rate.
-const CHUNK_MIN: usize = 16;
+/// Heads in one transaction at least, without a rate: below it the commit is what takes the time.
+const CHUNK_MIN: usize = 64;
 /// How long one transaction should take: other work waits for it.
 const CHUNK_TIME: Duration = Duration::from_millis(5);
 /// Transactions per second under a rate. A pause is never longer than a second, and so well within
@@ -126,7 +126,6 @@ impl Walk {
 
     /// Decides the next chunk.
     pub(crate) async fn step(&mut self, engine: &Engine) -> Result<Stepped, StoreError> {
-        let began = Instant::now();
         let size = self.pace.size(self.size);
         let pick = match (self.front, self.cursor) {
             (true, _) | (false, None) => Pick::Front(size),
@@ -140,6 +139,7 @@ impl Walk {
                 hold(&seen).visit(locked, through, &request, selection.as_deref(), &mut hold(&ids))
             })
         };
+        let began = Instant::now();
         let chunk = engine.store.cancel_chunk(self.id, pick, decide).await?;
         let took = began.elapsed();
         self.size = if took > CHUNK_TIME { self.size / 2 } else { self.size * 2 }.clamp(CHUNK_MIN, CHUNK_MAX);

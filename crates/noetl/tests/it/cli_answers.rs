@@ -4,6 +4,7 @@ use crate::support::{Canned, Home, Said, deserted};
 
 const ID: &str = "543857931469455628";
 const CANCEL: &str = "POST /api/executions/543857931469455628/cancel";
+const TREE: &str = "GET /api/executions/543857931469455628/tree";
 const STATUS: &str = "GET /api/executions/543857931469455628/status";
 
 fn on<'a>(server: &'a Canned, arguments: &[&'a str]) -> Vec<&'a str> {
@@ -70,7 +71,9 @@ fn the_body_of_a_cancel_holds_what_was_asked_and_no_more() {
     home.run(&on(&server, &["cancel", ID])).done();
     home.run(&on(&server, &["cancel", ID, "--cascade", "-r", "Detected infinite loop"])).done();
     home.run(&on(&server, &["cancel", ID, "--interrupt", "--grace", "1.5s", "--wait=2m", "--dry-run"])).done();
-    let seen = server.seen();
+    // A dry run also looks at the family.
+    let (seen, looks): (Vec<_>, Vec<_>) = server.seen().into_iter().partition(|request| request.line == CANCEL);
+    assert_eq!(looks.iter().map(|request| request.line.as_str()).collect::<Vec<_>>(), [TREE]);
     assert_eq!(
         seen.iter().map(|request| request.body.as_str()).collect::<Vec<_>>(),
         [
