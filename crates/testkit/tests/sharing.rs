@@ -1,5 +1,4 @@
 //! The cluster that many tests share.
-#![expect(clippy::unwrap_used, reason = "a suite of tests")]
 
 use std::process::Command;
 

@@ -46,7 +46,7 @@ pub enum Credential {
         /// Its name, or its id
         name: String,
     },
-    /// Seal everything anew with another key. Nobody else may use the data directory, or the database, meanwhile
+    /// Seal everything anew with another key. Nobody else may use the store meanwhile
     ///
     /// A key file gets a new key. Where NOETL_ENCRYPTION_KEY gives the key, NOETL_NEW_ENCRYPTION_KEY gives the next.
     Rekey {
