@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::event::{Ended, Event};
-use crate::head::{CancelInfo, CommandRow, CommandState, FAILED_STEPS_MAX, Head, Holder, Status};
+use crate::head::{CancelInfo, CommandRow, CommandState, FAILED_STEPS_MAX, Head, Holder, PauseInfo, Status};
 use crate::id::{CommandId, EventId, ExecutionId};
 use crate::result::LargeResult;
 use crate::schedule::Tick;
@@ -138,6 +138,14 @@ impl DueKind {
         DueKind::StepTimeout,
     ];
 
+    /// Returns whether it would begin something, so that it waits while its execution is paused. Time limits do not.
+    pub fn waits_while_paused(self) -> bool {
+        match self {
+            DueKind::Timer | DueKind::ChildDone | DueKind::Continue => true,
+            DueKind::GraceEnd | DueKind::Timeout | DueKind::StepTimeout => false,
+        }
+    }
+
     /// Returns the word in the table.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -196,6 +204,8 @@ pub struct HeadChange {
     pub error: Option<Arc<Value>>,
     /// How it was cancelled, or the escalation of it.
     pub cancel: Option<CancelInfo>,
+    /// That it is paused from now on, or not any more.
+    pub pause: Option<Option<PauseInfo>>,
     /// Lines added to the certificate in the making.
     pub ended: Vec<Ended>,
 }
@@ -279,6 +289,7 @@ impl Head {
             self.status = status;
             if status.is_terminal() {
                 self.ended_at = Some(append.at);
+                self.pause = None;
             }
         }
         if change.quiesced {
@@ -299,6 +310,9 @@ impl Head {
         }
         if let Some(error) = &change.error {
             self.error = Some(Arc::clone(error));
+        }
+        if let Some(pause) = &change.pause {
+            self.pause.clone_from(pause);
         }
         if let Some(cancel) = &change.cancel {
             self.cancel = Some(cancel.clone());

@@ -215,6 +215,10 @@ pub enum Event {
     ExecutionCancelled(Box<Cancelled>),
     /// `execution.cancel_escalated`: what still runs is stopped harder.
     ExecutionCancelEscalated(Box<Escalated>),
+    /// `execution.paused`: nothing more begins until it is resumed.
+    ExecutionPaused(Box<PauseOrder>),
+    /// `execution.resumed`: it goes on.
+    ExecutionResumed(Box<PauseOrder>),
     /// `execution.quiesced`: the proof; nothing of this execution runs any more.
     ExecutionQuiesced {
         /// How each command that was in flight ended.
@@ -460,6 +464,21 @@ pub struct Escalated {
     pub grace_ms: u64,
 }
 
+/// `execution.paused` and `execution.resumed`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PauseOrder {
+    /// Free text.
+    pub reason: Option<String>,
+    /// The authenticated identity, else `api`, `cli`.
+    pub by: String,
+    /// Self-declared.
+    pub requested_by: Option<String>,
+    /// The request asked for descendants too.
+    pub cascade: bool,
+    /// The execution that the request named.
+    pub requested_execution_id: ExecutionId,
+}
+
 /// One line of the certificate.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Ended {
@@ -548,6 +567,8 @@ impl Event {
             | Event::LoopDone { .. }
             | Event::StepExit(_)
             | Event::ExecutionCancelEscalated(_)
+            | Event::ExecutionPaused(_)
+            | Event::ExecutionResumed(_)
             | Event::ExecutionQuiesced { .. } => false,
         }
     }

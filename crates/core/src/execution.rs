@@ -110,6 +110,8 @@ pub enum Refusal {
     Ended(Status),
     /// The input is about something that is over: an old epoch, a settled command, a timer that was withdrawn.
     Stale,
+    /// It is paused: what would begin something waits where it is, in the tables.
+    Paused,
     /// Something must be at hand first; the draft is spoiled: load, read the execution again, decide again.
     Needs(Needs),
 }

@@ -109,12 +109,29 @@ pub struct Head {
     pub error: Option<Arc<Value>>,
     /// How it was cancelled.
     pub cancel: Option<CancelInfo>,
+    /// Nothing more begins until somebody resumes it. An execution that has ended is not paused.
+    pub pause: Option<PauseInfo>,
 }
 
 /// Most names in [`Head::failed_steps`].
 pub const FAILED_STEPS_MAX: usize = 100;
 /// Protocol version of this engine; stands in [`Head::engine`].
 pub const ENGINE_VERSION: u32 = 1;
+
+/// What the head keeps of `execution.paused`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PauseInfo {
+    /// Free text.
+    pub reason: Option<String>,
+    /// The authenticated identity, else `api`, `cli`.
+    pub paused_by: String,
+    /// Self-declared.
+    pub requested_by: Option<String>,
+    /// Since when.
+    pub since: Timestamp,
+    /// The execution that the request named.
+    pub requested_execution_id: ExecutionId,
+}
 
 /// What the head keeps of `execution.cancelled`, the latest escalation included.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -150,6 +167,8 @@ pub struct CancelInfo {
 pub enum CommandState {
     /// May be claimed.
     Pending,
+    /// Would be pending if its execution were not paused.
+    Paused,
     /// Held by a worker session.
     Claimed,
     /// Waits for a time or a child; runs nowhere.
@@ -159,10 +178,20 @@ pub enum CommandState {
 }
 
 impl CommandState {
+    /// Every state.
+    pub const ALL: [CommandState; 5] = [
+        CommandState::Pending,
+        CommandState::Paused,
+        CommandState::Claimed,
+        CommandState::Suspended,
+        CommandState::Lost,
+    ];
+
     /// Returns the word in the table.
     pub fn as_str(self) -> &'static str {
         match self {
             CommandState::Pending => "pending",
+            CommandState::Paused => "paused",
             CommandState::Claimed => "claimed",
             CommandState::Suspended => "suspended",
             CommandState::Lost => "lost",
@@ -171,16 +200,14 @@ impl CommandState {
 
     /// Returns the state that `word` names.
     pub fn from_word(word: &str) -> Option<Self> {
-        [CommandState::Pending, CommandState::Claimed, CommandState::Suspended, CommandState::Lost]
-            .into_iter()
-            .find(|state| state.as_str() == word)
+        CommandState::ALL.into_iter().find(|state| state.as_str() == word)
     }
 
     /// Returns whether a worker may be running it.
     pub fn in_flight(self) -> bool {
         match self {
             CommandState::Claimed | CommandState::Lost => true,
-            CommandState::Pending | CommandState::Suspended => false,
+            CommandState::Pending | CommandState::Paused | CommandState::Suspended => false,
         }
     }
 }

@@ -208,7 +208,10 @@ impl Pipeline {
                 Ok(None)
             }
             "playbook" => {
-                self.count_execution();
+                // Asked for before and put off, because the run was paused: it is the same execution of the task.
+                if !self.state.awaiting_child {
+                    self.count_execution();
+                }
                 match child_request(&config, input, timeout_ms) {
                     Ok(request) => {
                         self.state.awaiting_child = true;

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::event::{Event, Recorded, row};
 use crate::execution::state::{Execution, LiveState};
-use crate::head::{CommandRow, Head, Status};
+use crate::head::{CommandRow, CommandState, Head, Status};
 use crate::id::{CommandId, ExecutionId};
 
 /// One execution as the store holds it.
@@ -77,6 +77,8 @@ pub enum Property {
     SoundFamily,
     /// A finished loop has ended every iteration once.
     WholeLoops,
+    /// Nothing begins between `execution.paused` and `execution.resumed`.
+    PausedIsStill,
 }
 
 impl fmt::Display for Violation {
@@ -94,6 +96,7 @@ pub fn check(member: &Member) -> Vec<Violation> {
     certificate(member, &mut found);
     commands(member, &mut found);
     loops(member, &mut found);
+    paused(member, &mut found);
     found.violations
 }
 
@@ -311,6 +314,8 @@ fn after_the_end(member: &Member, found: &mut Found) {
             | Event::LoopStarted { .. }
             | Event::LoopClaimed { .. }
             | Event::LoopDone { .. }
+            | Event::ExecutionPaused(_)
+            | Event::ExecutionResumed(_)
             | Event::StepExit(_) => {
                 let versions = vec![end.version, recorded.version];
                 found.add_at(Property::LateIsHarmless, versions, format!("{name} after the end"));
@@ -434,6 +439,62 @@ fn told_by(event: &Event) -> Option<(CommandId, u32, &str)> {
         return Some((*command_id, *epoch, worker_id));
     }
     None
+}
+
+fn paused(member: &Member, found: &mut Found) {
+    let mut paused = false;
+    for recorded in &member.events {
+        let begins = match &recorded.event {
+            Event::ExecutionPaused(_) => {
+                found.unless(!paused, Property::PausedIsStill, || format!("paused twice at {}", recorded.version));
+                paused = true;
+                false
+            }
+            Event::ExecutionResumed(_) => {
+                found.unless(paused, Property::PausedIsStill, || format!("resumed twice at {}", recorded.version));
+                paused = false;
+                false
+            }
+            Event::PlaybookCompleted { .. } | Event::PlaybookFailed { .. } | Event::ExecutionCancelled(_) => {
+                paused = false;
+                false
+            }
+            Event::StepEnter { .. }
+            | Event::StepSkipped { .. }
+            | Event::CommandIssued(_)
+            | Event::CommandClaimed { .. }
+            | Event::CommandResumed { .. }
+            | Event::LoopStarted { .. } => true,
+            Event::PlaybookInitialized(_)
+            | Event::CommandStarted { .. }
+            | Event::CallDone(_)
+            | Event::CommandDone(_)
+            | Event::CommandSuspended(_)
+            | Event::CommandLost { .. }
+            | Event::CommandReleased { .. }
+            | Event::CommandCancelled { .. }
+            | Event::CommandStopping(_)
+            | Event::CommandForgotten { .. }
+            | Event::LoopClaimed { .. }
+            | Event::LoopDone { .. }
+            | Event::StepExit(_)
+            | Event::ExecutionCancelEscalated(_)
+            | Event::ExecutionQuiesced { .. } => false,
+        };
+        found.unless(!(paused && begins), Property::PausedIsStill, || {
+            format!("{} at version {} while paused", row::wire_name(&recorded.event), recorded.version)
+        });
+    }
+    found.unless(paused == member.head.pause.is_some(), Property::HeadIsFold, || {
+        format!("the log says paused: {paused}, the head says otherwise")
+    });
+    let set_aside = |state| member.commands.iter().any(|row| row.state == state);
+    found.unless(paused || !set_aside(CommandState::Paused), Property::PausedIsStill, || {
+        "a command is set aside, and nothing is paused".into()
+    });
+    found.unless(!paused || !set_aside(CommandState::Pending), Property::PausedIsStill, || {
+        "a command may be claimed while paused".into()
+    });
 }
 
 /// Returns the attempt that a fact opens.

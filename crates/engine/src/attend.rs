@@ -197,6 +197,7 @@ impl Engine {
                     return Err(ClaimError::Taken(by));
                 }
                 (CommandState::Suspended, _) => return Err(ClaimError::Suspended),
+                (CommandState::Paused, _) => return Err(ClaimError::Paused),
             }
             if let Some(assignment) = self.claim_row(&session, &view.head, row).await? {
                 return Ok(assignment);
@@ -294,7 +295,7 @@ impl Engine {
             match row.state {
                 CommandState::Claimed => {}
                 // It has been given up; its worker is told that it is not its own any more.
-                CommandState::Lost | CommandState::Pending | CommandState::Suspended => continue,
+                CommandState::Lost | CommandState::Pending | CommandState::Paused | CommandState::Suspended => continue,
             }
             let attempt = Attempt { command_id: row.command_id, epoch: row.epoch };
             let assignment = if self.desk.knows(session_id, attempt) {

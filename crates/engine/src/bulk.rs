@@ -191,10 +191,11 @@ impl Wanted {
     }
 }
 
-/// No worker holds a command of it, and none waits for a time or a child.
+/// No worker holds a command of it, none waits for a time or a child, and nobody has paused it.
 fn waits_for_nothing(view: &HeadView) -> bool {
-    view.commands.iter().all(|row| match row.state {
-        CommandState::Pending | CommandState::Lost => true,
-        CommandState::Claimed | CommandState::Suspended => false,
-    })
+    view.head.pause.is_none()
+        && view.commands.iter().all(|row| match row.state {
+            CommandState::Pending | CommandState::Lost => true,
+            CommandState::Paused | CommandState::Claimed | CommandState::Suspended => false,
+        })
 }

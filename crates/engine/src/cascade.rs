@@ -11,16 +11,17 @@ use noetl_core::control::cancel::{self as cancel_core, BY_TIMEOUT, Request};
 use noetl_core::head::Head;
 use noetl_core::id::{CancellationId, ExecutionId};
 use noetl_core::playbook::CancelMode;
-use noetl_store::{Cancellation, ListQuery, LockedView, StoreError};
+use noetl_store::{Cancellation, FamilyAction, ListQuery, LockedView, StoreError};
 use tokio::time::{Duration, Instant};
 
 use crate::cancel::{self, CancelAnswer, CancelError, CancelRequest, CancelStatus, Decided, What};
 use crate::engine::Engine;
 use crate::hold;
 use crate::landing::Landing;
+use crate::pause::Change;
 
 /// Heads in one transaction at most.
-const CHUNK_MAX: usize = 500;
+pub(crate) const CHUNK_MAX: usize = 500;
 /// Heads in the first transaction.
 const CHUNK_FIRST: usize = 64;
 /// How long one transaction should take: other work waits for it.
@@ -46,7 +47,7 @@ pub(crate) struct Cascades {
 pub(crate) struct Driving {
     cascades: Arc<Cascades>,
     id: CancellationId,
-    done: bool,
+    pub(crate) done: bool,
 }
 
 impl Cascades {
@@ -126,6 +127,7 @@ impl Engine {
         self.store
             .open_cancellation(Cancellation {
                 cancellation_id: id,
+                action: FamilyAction::Cancel,
                 requested_execution_id: request.execution_id,
                 reason: request.reason.clone(),
                 cancelled_by: request.cancelled_by.clone(),
@@ -204,6 +206,7 @@ impl Engine {
         let now = self.now().await?;
         let cancellation = Cancellation {
             cancellation_id: CancellationId(self.next_id(now)),
+            action: FamilyAction::Cancel,
             requested_execution_id,
             reason: Some(reason),
             cancelled_by: cancelled_by.to_owned(),
@@ -228,6 +231,14 @@ impl Engine {
         cancellation: &Cancellation,
         mut driving: Driving,
     ) -> Result<(), StoreError> {
+        let action = match cancellation.action {
+            FamilyAction::Cancel => None,
+            FamilyAction::Pause => Some(Change::Pause),
+            FamilyAction::Resume => Some(Change::Resume),
+        };
+        if let Some(change) = action {
+            return self.finish_pausing(cancellation, change, driving).await;
+        }
         let mut walk = Walk::new(Request {
             requested_execution_id: cancellation.requested_execution_id,
             reason: cancellation.reason.clone(),

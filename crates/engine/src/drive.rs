@@ -117,7 +117,8 @@ impl Reading {
         for input in inputs {
             fates.push(match draft.decide(input, &mut env) {
                 Ok(()) => Fate::Decided,
-                Err(Refusal::Stale | Refusal::Ended(_)) => Fate::Moot,
+                // What waits for the end of a pause stands in the tables: the letter is not needed.
+                Err(Refusal::Stale | Refusal::Ended(_) | Refusal::Paused) => Fate::Moot,
                 Err(Refusal::Needs(needs)) => return Decided::Needs(needs),
             });
         }

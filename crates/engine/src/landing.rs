@@ -122,7 +122,8 @@ impl Landing {
                     (CommandState::Claimed, Some(holder)) => {
                         landing.claimed.push((holder.session_id, whose.assignment(row)));
                     }
-                    (CommandState::Claimed, None) | (CommandState::Suspended | CommandState::Lost, _) => {}
+                    (CommandState::Claimed, None)
+                    | (CommandState::Paused | CommandState::Suspended | CommandState::Lost, _) => {}
                 },
                 CommandChange::Delete { command_id, epoch, .. } => {
                     landing.settled.push(Attempt { command_id: *command_id, epoch: *epoch });
@@ -221,6 +222,8 @@ pub(crate) fn child_outcome(execution_id: ExecutionId, event: &Event) -> Option<
         | Event::LoopDone { .. }
         | Event::StepExit(_)
         | Event::ExecutionCancelEscalated(_)
+        | Event::ExecutionPaused(_)
+        | Event::ExecutionResumed(_)
         | Event::ExecutionQuiesced { .. } => return None,
     };
     Some(ChildOutcome { execution_id, status, result, error })

@@ -7,10 +7,10 @@
 //! Nothing here opens a socket, starts a process or reads a wall clock, and nothing depends on which task runs
 //! first: the simulator runs this very code in a seeded world.
 //!
-//! In reading order: `engine`, what there is; `start`, `rerun`, `cancel`, `cascade`, `stop` and `bulk`, what people ask
-//! for; `mailbox`, `drive`, `lock`, `batch` and `landing`, the way of an input to the log and what follows from it;
-//! `attend`, `advance`, `desk`, `claim` and `lease`, the workers; `secrets`, what they may know; `sweep`, for everything
-//! that was missed; `schedule`, for what starts by the clock; `worker`, the other side.
+//! In reading order: `engine`, what there is; `start`, `rerun`, `cancel`, `cascade`, `pause`, `stop` and `bulk`, what
+//! people ask for; `mailbox`, `drive`, `lock`, `batch` and `landing`, the way of an input to the log and what follows
+//! from it; `attend`, `advance`, `desk`, `claim` and `lease`, the workers; `secrets`, what they may know; `sweep`, for
+//! everything that was missed; `schedule`, for what starts by the clock; `worker`, the other side.
 
 pub mod engine;
 
@@ -21,6 +21,7 @@ pub mod bulk;
 pub mod cancel;
 mod cascade;
 
+pub mod pause;
 pub mod stop;
 
 pub mod catalog;
@@ -69,6 +70,7 @@ pub use catalog::{RegisterError, Registered};
 pub use engine::{Engine, EngineOptions, Running};
 pub use look::{Inspection, WaitFor};
 pub use metrics::Metrics;
+pub use pause::{Change, PauseAnswer, PauseError, PauseRequest};
 pub use start::{StartError, StartRequest, Started};
 pub use stop::{StopError, StopRequest, Stopped};
 

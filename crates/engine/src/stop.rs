@@ -170,7 +170,7 @@ impl Engine {
                 self.begin_cascade(*execution_id, reason, BY_PARENT).await.map(drop)
             }
             (CommandState::Suspended, Some(Wait::Until(_)) | None)
-            | (CommandState::Pending | CommandState::Claimed | CommandState::Lost, _) => Ok(()),
+            | (CommandState::Pending | CommandState::Paused | CommandState::Claimed | CommandState::Lost, _) => Ok(()),
         }
     }
 }
@@ -189,7 +189,7 @@ fn held(view: &HeadView, row: &CommandRow) -> Option<Ordered> {
 
 fn wanted(row: &CommandRow, request: &StopRequest) -> bool {
     let live = match row.state {
-        CommandState::Pending | CommandState::Claimed | CommandState::Suspended => true,
+        CommandState::Pending | CommandState::Paused | CommandState::Claimed | CommandState::Suspended => true,
         CommandState::Lost => false,
     };
     live && *row.step == *request.step && (request.iteration.is_none() || row.iteration == request.iteration)

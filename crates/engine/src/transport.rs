@@ -261,6 +261,9 @@ pub enum ClaimError {
     /// 409.
     #[error("Command waits for a time or a child")]
     Suspended,
+    /// 409.
+    #[error("Execution is paused")]
+    Paused,
     /// 409: what it does counts no more.
     #[error("command {id} is not held by this session under epoch {epoch} (any more): stop it")]
     NotHeld {

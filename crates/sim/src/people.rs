@@ -6,7 +6,9 @@ use std::time::Duration;
 use noetl_core::head::Status;
 use noetl_core::id::ExecutionId;
 use noetl_core::playbook::CancelMode;
-use noetl_engine::{CancelAnswer, CancelError, CancelRequest, StartRequest, StopRequest};
+use noetl_engine::{
+    CancelAnswer, CancelError, CancelRequest, Change, PauseError, PauseRequest, StartRequest, StopRequest,
+};
 use noetl_store::catalog::ResourceKey;
 use serde_json::Map;
 use tokio::time::Instant;
@@ -62,6 +64,8 @@ pub(crate) async fn live(scenario: Scenario, servers: Servers, chance: Chance) -
             cancel(&engine, &servers, &chance, &mut memory).await;
         } else if chance.per_mille(400) {
             stop_step(&engine, &chance).await;
+        } else if chance.per_mille(600) {
+            pause(&engine, &chance).await;
         }
     }
     memory
@@ -84,6 +88,43 @@ async fn stop_step(engine: &std::sync::Arc<noetl_engine::Engine>, chance: &Chanc
     };
     // Ended, over, or the store was away: people try once.
     drop(engine.stop_step(&request).await);
+}
+
+/// Pauses anybody's execution, or lets it go on.
+async fn pause(engine: &std::sync::Arc<noetl_engine::Engine>, chance: &Chance) {
+    let query = noetl_store::ListQuery { status: vec![Status::Running], limit: 200, ..Default::default() };
+    let Ok(known) = engine.store().executions(query).await else { return };
+    let Some(head) = chance.pick(&known) else { return };
+    let request = PauseRequest {
+        execution_id: head.execution_id,
+        change: if chance.per_mille(600) { Change::Pause } else { Change::Resume },
+        reason: None,
+        cascade: chance.per_mille(400),
+        by: "sim".to_owned(),
+        requested_by: None,
+    };
+    // Ended in between, or the store was away: people try once.
+    drop(engine.pause(&request).await);
+}
+
+/// Lets everything go on, so that the world can come to rest.
+pub(crate) async fn resume_all(engine: &std::sync::Arc<noetl_engine::Engine>) -> Result<(), noetl_store::StoreError> {
+    let query = noetl_store::ListQuery { status: vec![Status::Running], limit: 10_000, ..Default::default() };
+    for head in engine.store().executions(query).await?.into_iter().filter(|head| head.pause.is_some()) {
+        let request = PauseRequest {
+            execution_id: head.execution_id,
+            change: Change::Resume,
+            reason: None,
+            cascade: false,
+            by: "sim".to_owned(),
+            requested_by: None,
+        };
+        match engine.pause(&request).await {
+            Ok(_) | Err(PauseError::Unknown(_) | PauseError::AlreadyEnded { .. }) => {}
+            Err(PauseError::Store(error)) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 async fn cancel(

@@ -207,6 +207,10 @@ impl World {
     async fn rest(&self) -> Vec<String> {
         let end = Instant::now() + Duration::from_millis(REST_MS_MAX);
         loop {
+            // Nobody waits for people who never come back.
+            if let Some(engine) = self.server(0) {
+                drop(people::resume_all(&engine).await);
+            }
             let restless: Vec<_> = self.heads().await.into_iter().filter(|head| head.quiesced_at.is_none()).collect();
             if restless.is_empty() {
                 return Vec::new();

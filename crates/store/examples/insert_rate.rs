@@ -94,6 +94,7 @@ fn start(ids: &Ids) -> (Run, Append) {
         failed_steps: vec![],
         error: None,
         cancel: None,
+        pause: None,
     };
     let event = Event::PlaybookInitialized(Box::new(Initialized {
         catalog_id: CatalogId(1),

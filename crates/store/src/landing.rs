@@ -97,9 +97,9 @@ pub fn check(rows: &mut impl Rows, append: &Append, locked: bool) -> Result<Chec
             }
             match rows.command_state(append.execution_id, *command_id, *epoch)? {
                 Some(CommandState::Pending) => change(rows, append, head),
-                Some(CommandState::Claimed | CommandState::Suspended | CommandState::Lost) | None => {
-                    refused(RefusedBy::NotPending)
-                }
+                // Pause or claim, likewise: what is set aside is not pending.
+                Some(CommandState::Paused | CommandState::Claimed | CommandState::Suspended | CommandState::Lost)
+                | None => refused(RefusedBy::NotPending),
             }
         }
         Guard::Locked if !locked => {
@@ -183,7 +183,7 @@ fn change(rows: &mut impl Rows, append: &Append, head: Head) -> Result<Check, St
             CommandChange::Started { command_id, epoch } => {
                 match standing(rows, append, &after, *command_id, *epoch)? {
                     Some(CommandState::Claimed | CommandState::Lost) => {}
-                    Some(CommandState::Pending | CommandState::Suspended) | None => {
+                    Some(CommandState::Pending | CommandState::Paused | CommandState::Suspended) | None => {
                         return Ok(Check::Stays(Verdict::Conflict));
                     }
                 }
@@ -276,6 +276,8 @@ fn after_the_end(append: &Append, head: &Head) -> Result<(), StoreError> {
             | Event::LoopStarted { .. }
             | Event::LoopClaimed { .. }
             | Event::LoopDone { .. }
+            | Event::ExecutionPaused(_)
+            | Event::ExecutionResumed(_)
             | Event::StepExit(_) => !ended,
         };
         if !allowed {
@@ -316,6 +318,8 @@ fn well_formed(append: &Append) -> Result<(), StoreError> {
         | Event::LoopDone { .. }
         | Event::StepExit(_)
         | Event::ExecutionCancelEscalated(_)
+        | Event::ExecutionPaused(_)
+        | Event::ExecutionResumed(_)
         | Event::ExecutionQuiesced { .. } => None,
     });
     if ending != append.head.status.filter(|status| status.is_terminal()) {
@@ -383,7 +387,8 @@ fn claim_only(append: &Append, claimed: CommandId, claimed_epoch: u32) -> Result
         && !append.head.quiesced
         && append.head.runnable.is_none()
         && append.head.error.is_none()
-        && append.head.cancel.is_none();
+        && append.head.cancel.is_none()
+        && append.head.pause.is_none();
     if enters && claims && silent {
         Ok(())
     } else {

@@ -18,7 +18,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use noetl_core::append::{Append, Due, Verdict};
+use noetl_core::append::{Append, Due, DueKind, Verdict};
 use noetl_core::event::Recorded;
 use noetl_core::head::{CommandRow, Head, HeadView, Status};
 use noetl_core::id::{CancellationId, CredentialId, EventId, ExecutionId, ScheduleId, SessionId};
@@ -173,11 +173,42 @@ pub struct Session {
     pub meta: Value,
 }
 
-/// A cancellation that takes more than one commit: a cascade (bulk jobs come with it later).
+/// What is done to every member of a family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FamilyAction {
+    /// It is cancelled.
+    #[default]
+    Cancel,
+    /// It is paused.
+    Pause,
+    /// It goes on.
+    Resume,
+}
+
+impl FamilyAction {
+    /// Returns the word in the table.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            FamilyAction::Cancel => "cancel",
+            FamilyAction::Pause => "pause",
+            FamilyAction::Resume => "resume",
+        }
+    }
+
+    /// Returns the action that `word` names.
+    pub fn from_word(word: &str) -> Option<Self> {
+        [FamilyAction::Cancel, FamilyAction::Pause, FamilyAction::Resume].into_iter().find(|one| one.as_str() == word)
+    }
+}
+
+/// A cancellation, a pause or a resumption that takes more than one commit: a cascade.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Cancellation {
     /// Which.
     pub cancellation_id: CancellationId,
+    /// What is done to each member.
+    pub action: FamilyAction,
     /// The execution that the request named.
     pub requested_execution_id: ExecutionId,
     /// Free text.
@@ -220,6 +251,12 @@ pub struct SqlLimits {
     pub rows: usize,
     /// Longest time, in milliseconds.
     pub ms: u64,
+}
+
+/// The words of obligations that wait while their execution is paused, as a list in SQL.
+pub(crate) fn waiting_while_paused() -> String {
+    let kinds = DueKind::ALL.into_iter().filter(|kind| kind.waits_while_paused());
+    kinds.map(|kind| format!("'{}'", kind.as_str())).collect::<Vec<_>>().join(", ")
 }
 
 /// What a person's query gave.

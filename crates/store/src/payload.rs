@@ -11,7 +11,7 @@ use noetl_core::event::{
     Call, Cancelled, CommandDone, Ended, Escalated, Event, Exit, Initialized, Issued, Parent, StepExited, Stopping,
     Suspended, Wait, Write,
 };
-use noetl_core::head::{CancelInfo, CommandRow, Head};
+use noetl_core::head::{CancelInfo, CommandRow, Head, PauseInfo};
 use noetl_core::result::{Bound, StoredRef};
 use serde_json::{Map, Value};
 
@@ -66,6 +66,9 @@ impl Scrub {
         if let Some(cancel) = &mut change.cancel {
             self.cancel_info(cancel);
         }
+        if let Some(Some(pause)) = &mut change.pause {
+            self.pause_info(pause);
+        }
         self.certificate(&mut change.ended);
         for change in &mut append.commands {
             match change {
@@ -89,6 +92,9 @@ impl Scrub {
         if let Some(cancel) = &mut head.cancel {
             self.cancel_info(cancel);
         }
+        if let Some(pause) = &mut head.pause {
+            self.pause_info(pause);
+        }
         self.maybe_value(head.error.as_mut())
     }
 
@@ -98,6 +104,12 @@ impl Scrub {
         self.maybe_text(cancel.requested_by.as_mut());
         self.maybe_text(cancel.idempotency_key.as_mut());
         self.certificate(&mut cancel.ended);
+    }
+
+    fn pause_info(&mut self, pause: &mut PauseInfo) {
+        self.maybe_text(pause.reason.as_mut());
+        self.text(&mut pause.paused_by);
+        self.maybe_text(pause.requested_by.as_mut());
     }
 
     fn command(&mut self, row: &mut CommandRow) -> Result<(), StoreError> {
@@ -216,6 +228,12 @@ impl Scrub {
                 self.maybe_text(reason.as_mut());
                 self.text(cancelled_by);
                 self.maybe_text(requested_by.as_mut());
+                Ok(())
+            }
+            Event::ExecutionPaused(order) | Event::ExecutionResumed(order) => {
+                self.maybe_text(order.reason.as_mut());
+                self.text(&mut order.by);
+                self.maybe_text(order.requested_by.as_mut());
                 Ok(())
             }
             Event::ExecutionQuiesced { commands } => {

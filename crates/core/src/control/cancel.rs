@@ -154,7 +154,7 @@ fn cancel(view: &HeadView, request: &Request, now: Timestamp, ids: &mut IdSource
         match row.state {
             // Runs nowhere, so it is over now: cancelled in the decision's own append. A claim that raced with this
             // decision either stands here as claimed, or finds its row gone.
-            CommandState::Pending | CommandState::Suspended => {
+            CommandState::Pending | CommandState::Paused | CommandState::Suspended => {
                 emit(Event::CommandCancelled {
                     command_id: row.command_id,
                     epoch: row.epoch,

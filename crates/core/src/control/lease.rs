@@ -39,7 +39,7 @@ pub fn lose(view: &HeadView, session_id: SessionId, now: Timestamp, ids: &mut Id
         append.commands.push(CommandChange::Delete { command_id, epoch, expect: CommandState::Claimed });
         append.commands.push(CommandChange::Insert(Box::new(CommandRow { state: CommandState::Lost, ..row.clone() })));
         if again {
-            let next = CommandRow { losses: row.losses + 1, ..pending(row, now) };
+            let next = CommandRow { losses: row.losses + 1, ..pending(view, row, now) };
             append.commands.push(CommandChange::Insert(Box::new(next)));
         } else {
             append.due.push(DueChange::Set(Due {
@@ -72,7 +72,7 @@ pub fn release(
         .events
         .push(NewEvent { event_id: EventId(ids.next(now)), event: Event::CommandReleased { command_id, epoch, step } });
     append.commands.push(CommandChange::Delete { command_id, epoch, expect: CommandState::Claimed });
-    append.commands.push(CommandChange::Insert(Box::new(pending(row, now))));
+    append.commands.push(CommandChange::Insert(Box::new(pending(view, row, now))));
     Some(append)
 }
 
@@ -121,10 +121,10 @@ fn held(view: &HeadView, session_id: SessionId, state: CommandState) -> impl Ite
     })
 }
 
-/// Returns the next attempt of a command, free to be claimed.
-fn pending(row: &CommandRow, now: Timestamp) -> CommandRow {
+/// Returns the next attempt of a command, free to be claimed unless its execution is paused.
+fn pending(view: &HeadView, row: &CommandRow, now: Timestamp) -> CommandRow {
     CommandRow {
-        state: CommandState::Pending,
+        state: if view.head.pause.is_some() { CommandState::Paused } else { CommandState::Pending },
         epoch: row.epoch + 1,
         holder: None,
         enters: false,

@@ -50,7 +50,7 @@ pub enum Answer {
 /// | its row is | what is written |
 /// | --- | --- |
 /// | claimed | `command.stopping` with the first wish; the order is repeated until the worker reports |
-/// | pending, or waits | `command.stopping`, the row goes, and the workflow goes on with the error |
+/// | pending, set aside, or waits | `command.stopping`, the row goes, and the workflow goes on with the error |
 /// | pending or claimed again after its worker was lost | the same as before it was |
 /// | lost for good, or gone | nothing: its end is decided already |
 pub fn decide(
@@ -88,7 +88,7 @@ pub fn decide(
             append.due.push(due(DueKind::GraceEnd, now.plus_ms(ORDER_AGAIN_MS)));
             Answer::Ordered { append: Box::new(append), row: Box::new(row.clone()) }
         }
-        CommandState::Pending | CommandState::Suspended | CommandState::Lost => {
+        CommandState::Pending | CommandState::Paused | CommandState::Suspended | CommandState::Lost => {
             say(false, &mut append);
             append.commands.push(CommandChange::Delete { command_id, epoch: row.epoch, expect: row.state });
             append.due.push(clear(DueKind::GraceEnd));

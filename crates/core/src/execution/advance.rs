@@ -34,10 +34,12 @@ impl Draft {
                 }
                 return Ok(());
             }
-            if self.refill_loops(env)? {
+            // Nothing begins in a paused run; one that has nothing left to begin may end.
+            let going = !self.execution.paused;
+            if going && self.refill_loops(env)? {
                 continue;
             }
-            if let Some(step) = self.startable(env.playbook) {
+            if let Some(step) = self.startable(env.playbook).filter(|_| going) {
                 if !self.may_advance() {
                     return Ok(());
                 }

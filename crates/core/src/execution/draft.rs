@@ -62,6 +62,14 @@ impl Draft {
         if self.execution.status.is_terminal() {
             return Err(Refusal::Ended(self.execution.status));
         }
+        match input {
+            // What a worker has done is kept, and decided up to what would begin next.
+            Input::Report(..) => {}
+            Input::Continue | Input::Timer(_) | Input::ChildEnded(..) if self.execution.paused => {
+                return Err(Refusal::Paused);
+            }
+            Input::Continue | Input::Timer(_) | Input::ChildEnded(..) => {}
+        }
         self.out.at = self.out.at.max(env.now);
         let decided = match input {
             Input::Continue => self.go_on(env),

@@ -40,6 +40,7 @@ impl Execution {
             commands_issued: 0,
             failed_steps: Vec::new(),
             error: None,
+            paused: false,
             quiesced: false,
         }
     }
@@ -252,6 +253,8 @@ impl Execution {
             }
             Event::ExecutionCancelled(_) => self.end(Status::Cancelled),
             Event::ExecutionCancelEscalated(_) => {}
+            Event::ExecutionPaused(_) => self.paused = true,
+            Event::ExecutionResumed(_) => self.paused = false,
             Event::ExecutionQuiesced { .. } => self.quiesced = true,
         }
     }
@@ -331,6 +334,7 @@ impl Execution {
 
     fn end(&mut self, status: Status) {
         self.status = status;
+        self.paused = false;
         self.tokens.clear();
         self.visits.clear();
         // Lost attempts are off the books with the end: the certificate names them.

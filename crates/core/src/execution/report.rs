@@ -15,7 +15,7 @@ use crate::id::CommandId;
 use crate::playbook::Step;
 use crate::result::Bound;
 use crate::tool::{ErrorKind, ToolError, ToolOutcome};
-use crate::work::{ChildOutcome, Done, Iteration, Report, Reported, Work};
+use crate::work::{Awaited, ChildOutcome, Done, Iteration, Pause, Report, Reported, Work};
 
 impl Draft {
     /// Returns `false` for a report about an attempt that is over: a repeat, a late one, an old epoch.
@@ -52,6 +52,11 @@ impl Draft {
             // What is to be stopped does not begin to wait.
             Reported::Suspended(_) if stop.is_some() => {
                 self.end_body(run, failed(stopped(stop.as_ref()), Some(Arc::clone(worker_id))), env)?;
+            }
+            // No child is born to a paused run: the pipeline asks for it again once the run goes on.
+            Reported::Suspended(pause) if self.execution.paused && matches!(pause.wait, Awaited::Child(_)) => {
+                let put_off = Pause { wait: Awaited::Delay { ms: 0 }, ..(**pause).clone() };
+                self.pause(&mut run, &Work::default(), put_off, env)?;
             }
             Reported::Suspended(pause) => {
                 let item = self.iteration(step, visit, iteration, env)?;

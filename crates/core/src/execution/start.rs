@@ -128,6 +128,7 @@ fn head(start: &Start, init: &Initialized, now: Timestamp) -> Head {
         failed_steps: Vec::new(),
         error: None,
         cancel: None,
+        pause: None,
     }
 }
 

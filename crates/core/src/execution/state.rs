@@ -58,6 +58,9 @@ pub struct Execution {
     pub failed_steps: Vec<Arc<str>>,
     /// Why it failed.
     pub error: Option<Arc<Value>>,
+    /// Nothing more begins until somebody resumes it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub paused: bool,
     /// Nothing of it runs any more, and the log says so.
     pub quiesced: bool,
 }

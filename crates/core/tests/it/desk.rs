@@ -148,7 +148,9 @@ impl Desk {
 
     /// Does one thing; `false` when there is nothing to do.
     pub(crate) fn step(&mut self) -> bool {
-        if let Some((id, input)) = self.inbox.pop_front() {
+        // What would begin something waits while its execution is paused, as the stores let it wait.
+        let place = self.inbox.iter().position(|(id, _)| self.members[id].head.pause.is_none());
+        if let Some((id, input)) = place.and_then(|place| self.inbox.remove(place)) {
             self.decide(id, &[input]);
             return true;
         }
@@ -166,7 +168,11 @@ impl Desk {
     }
 
     fn next_due(&mut self) -> bool {
-        let all = self.members.iter().flat_map(|(id, seat)| seat.timers.iter().map(|(key, at)| (*at, *id, *key)));
+        let all = self.members.iter().flat_map(|(id, seat)| {
+            let paused = seat.head.pause.is_some();
+            let timers = seat.timers.iter().filter(move |(key, _)| !(paused && key.0.waits_while_paused()));
+            timers.map(|(key, at)| (*at, *id, *key))
+        });
         let Some((at, id, (kind, key))) = all.min() else { return false };
         self.now = self.now.max(at);
         self.seat(id).timers.remove(&(kind, key));

@@ -7,6 +7,7 @@ mod desk;
 mod failures;
 mod language;
 mod loops;
+mod pausing;
 mod pipelines;
 mod requests;
 mod robust;

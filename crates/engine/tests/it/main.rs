@@ -5,6 +5,7 @@
 mod bulk;
 mod cancel;
 mod embedded;
+mod pausing;
 mod reruns;
 mod runs;
 mod schedules;

@@ -185,6 +185,8 @@ fn waiting() -> OpenApiRouter<Api> {
         .routes(routes!(executions::logs::logs))
         .routes(routes!(executions::cancel::cancel))
         .routes(routes!(executions::cancel::stop))
+        .routes(routes!(executions::pause::pause))
+        .routes(routes!(executions::pause::resume))
         .routes(routes!(executions::bulk::cancel))
         .routes(routes!(executions::bulk::cleanup))
         .routes(routes!(worker::poll))

@@ -17,6 +17,7 @@ pub mod executions;
 pub mod follow;
 pub mod link;
 pub mod logs;
+pub mod pause;
 pub mod plan;
 pub mod query;
 pub mod reference;
@@ -77,6 +78,8 @@ enum Command {
     Run(Box<run::Run>),
     Cancel(Box<cancel::Cancel>),
     Cleanup(cleanup::Cleanup),
+    Pause(pause::Pause),
+    Resume(pause::Resume),
     Why(why::Why),
     Rerun(rerun::Rerun),
     Status(status::Status),
@@ -164,6 +167,8 @@ impl Command {
             Command::Run(run) => run.run(globals).await,
             Command::Cancel(cancel) => cancel.run(globals).await,
             Command::Cleanup(cleanup) => cleanup.run(globals).await,
+            Command::Pause(pause) => pause.run(globals).await,
+            Command::Resume(resume) => resume.run(globals).await,
             Command::Why(why) => why.run(globals).await,
             Command::Rerun(rerun) => rerun.run(globals).await,
             Command::Status(status) => status.run(globals).await,
@@ -240,6 +245,8 @@ mod tests {
             "noetl cancel 1 --step load --iteration 3",
             "noetl cancel --filter path=etl/* --filter idle_for=10m --yes",
             "noetl cleanup --older-than-minutes 5 --dry-run --json",
+            "noetl pause 1 2 -r why --cascade -j",
+            "noetl resume 1 --cascade",
             "noetl status 543857931469455628",
             "noetl verify 543857931469455628 --trace",
             "noetl verify --all --database-url postgres://h/d -j",

@@ -18,7 +18,12 @@ fn row(execution: &Value) -> Vec<String> {
     let unquiet = document::is_terminal(&status)
         && execution.get("quiesced").and_then(Value::as_bool) == Some(false)
         && document::count(execution, "in_flight").unwrap_or(0) > 0;
-    let mark = if unquiet { "*" } else { "" };
+    let paused = execution.get("pause").is_some_and(Value::is_object);
+    let mark = match (unquiet, paused) {
+        (true, _) => "*",
+        (false, true) => " (paused)",
+        (false, false) => "",
+    };
     let version = document::count(execution, "version").map(|version| format!("@{version}")).unwrap_or_default();
     let step = if document::is_terminal(&status) { failed_or_dash(execution) } else { field("current_step") };
     vec![

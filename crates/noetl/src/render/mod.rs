@@ -85,6 +85,19 @@ pub(crate) fn seconds(iso: &str) -> String {
     }
 }
 
+/// Returns who paused an execution and since when: the rest of a sentence.
+pub(crate) fn pause_line(pause: &serde_json::Value) -> String {
+    let field = |key: &str| document::text(pause, key).map(|text| clean(text).into_owned());
+    let mut line = format!("by {}", field("paused_by").unwrap_or_else(|| "unknown".to_owned()));
+    if let Some(requested_by) = field("requested_by") {
+        line.push_str(&format!(" ({requested_by})"));
+    }
+    if let Some(since) = field("since") {
+        line.push_str(&format!(" since {since}"));
+    }
+    line
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -47,6 +47,7 @@ pub fn block(id: &str, answer: &Value) -> String {
     if let Some(error) = document::text(answer, "error").filter(|_| status == "FAILED") {
         let _ = writeln!(out, "{RED}Error:{RED:#}     {}", super::clean_lines(error));
     }
+    out.push_str(&paused(answer));
     out.push_str(&cancellation(answer));
     out.push_str(&quiesced(answer));
     out.push_str(&commands(answer));
@@ -67,6 +68,16 @@ fn most_visited(answer: &Value) -> Option<String> {
     let busiest = answer.get("most_visited_step")?;
     let visits = document::count(busiest, "visits").filter(|visits| *visits >= VISITS_WORTH_SAYING)?;
     Some(format!("{} ({visits} visits)", clean(document::text(busiest, "step")?)))
+}
+
+/// Says who paused it, since when and why.
+fn paused(answer: &Value) -> String {
+    let Some(pause) = answer.get("pause").filter(|pause| pause.is_object()) else { return String::new() };
+    let mut out = format!("Paused:    {}\n", super::pause_line(pause));
+    if let Some(reason) = document::text(pause, "reason") {
+        let _ = writeln!(out, "Reason:    {}", super::clean_lines(reason));
+    }
+    out
 }
 
 fn cancellation(answer: &Value) -> String {

@@ -53,6 +53,16 @@ fn cancelled(status: &Value, cancellation: &Value, id: &str) -> Vec<String> {
 
 fn rest(status: &Value, word: &str) -> String {
     let running = document::count(status, "in_flight").unwrap_or(0);
+    if let Some(pause) = status.get("pause").filter(|pause| pause.is_object()) {
+        let reason = match document::text(pause, "reason") {
+            Some(reason) => format!("Reason: {}", clean_lines(reason)),
+            None => "No reason was given.".to_owned(),
+        };
+        let line = super::pause_line(pause);
+        return format!(
+            "Paused {line}.\n{reason}\n{running} command(s) in flight run to their end; `noetl resume` lets it go on."
+        );
+    }
     if !document::is_terminal(word) {
         let step = document::text(status, "current_step").unwrap_or("-");
         return format!("It goes on: at step {}, {running} command(s) in flight.", clean(step));
@@ -109,5 +119,12 @@ Nothing of it runs any more, since 2026-01-20T09:08:01.000Z.
         let running =
             json!({"execution_id": "1", "path": "a", "status": "RUNNING", "current_step": "load", "in_flight": 1});
         assert_eq!(plain(&[running]), "1 (a) is RUNNING.\nIt goes on: at step load, 1 command(s) in flight.\n");
+        let paused = json!({"execution_id": "1", "path": "a", "status": "RUNNING", "in_flight": 1,
+            "pause": {"paused_by": "cli", "requested_by": "ann@host", "since": "2026-01-20T09:08:00.123Z"}});
+        assert_eq!(
+            plain(&[paused]),
+            "1 (a) is RUNNING.\nPaused by cli (ann@host) since 2026-01-20T09:08:00.123Z.\nNo reason was given.\n\
+             1 command(s) in flight run to their end; `noetl resume` lets it go on.\n"
+        );
     }
 }

@@ -16,11 +16,13 @@ terminals only, and `NO_COLOR` turns them off. `--json` prints documents with so
 ";
 
 /// Every command.
-const COMMANDS: [&str; 66] = [
+const COMMANDS: [&str; 68] = [
     "",
     "run",
     "cancel",
     "cleanup",
+    "pause",
+    "resume",
     "why",
     "rerun",
     "status",

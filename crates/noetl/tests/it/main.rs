@@ -19,6 +19,7 @@ mod cli_credentials;
 mod cli_help;
 mod cli_local;
 mod cli_logs;
+mod cli_pause;
 mod cli_rerun;
 mod cli_schedule;
 mod cli_server;

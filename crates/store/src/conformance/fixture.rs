@@ -13,7 +13,7 @@ use noetl_core::time::Timestamp;
 use serde_json::json;
 
 use super::{ManualClock, Reopen, Subject};
-use crate::{Cancellation, EventQuery, LockedView, Session, Store, StoreError};
+use crate::{Cancellation, EventQuery, FamilyAction, LockedView, Session, Store, StoreError};
 
 /// A store with a clock and ids of its own.
 pub struct Stage {
@@ -197,6 +197,7 @@ impl Script {
             failed_steps: vec![],
             error: None,
             cancel: None,
+            pause: None,
         };
         let first = Event::PlaybookInitialized(Box::new(Initialized {
             catalog_id: head.catalog_id,
@@ -433,6 +434,7 @@ impl Script {
     /// Returns a cascade from `requested` down.
     pub fn cancellation(&self, requested: ExecutionId) -> Cancellation {
         Cancellation {
+            action: FamilyAction::Cancel,
             cancellation_id: CancellationId(self.id()),
             requested_execution_id: requested,
             reason: Some("enough".into()),

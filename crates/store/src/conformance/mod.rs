@@ -16,6 +16,7 @@ mod head;
 mod locked;
 mod logs;
 mod obligation;
+mod pause;
 mod reading;
 mod record;
 mod schedule;
@@ -34,7 +35,7 @@ use noetl_core::time::Timestamp;
 pub use self::fixture::{Script, Stage};
 pub use self::{
     batch::*, cascade::*, claim::*, durable::*, family::*, guard::*, head::*, locked::*, logs::*, obligation::*,
-    reading::*, record::*, schedule::*, secret::*, session::*, upkeep::*,
+    pause::*, reading::*, record::*, schedule::*, secret::*, session::*, upkeep::*,
 };
 use crate::{Clock, Store};
 
@@ -148,6 +149,8 @@ macro_rules! for_each_promise {
             an_obligation_set_again_replaces_the_first,
             an_obligation_met_is_gone,
             obligations_of_ended_executions_are_forgotten_without_an_event,
+            a_paused_execution_gives_nothing_away_and_its_moments_wait,
+            a_pause_goes_down_a_family_like_a_cancel,
             a_load_is_the_newest_snapshot_and_its_tail,
             what_is_read_is_of_one_moment,
             events_are_found_by_every_condition,

@@ -248,6 +248,8 @@ impl Store for MemoryStore {
         let tables = self.lock()?;
         let due = tables.due_at.iter().take_while(|(at, ..)| *at <= now);
         let due = due.filter_map(|(_, execution_id, kind, key)| tables.due.get(&(*execution_id, *kind, *key)).cloned());
+        let paused = |id| tables.executions.get(&id).is_some_and(|execution| execution.head.pause.is_some());
+        let due = due.filter(|due| !(due.kind.waits_while_paused() && paused(due.execution_id)));
         Ok((now, page(due, 0, limit)))
     }
 

@@ -68,6 +68,7 @@ columns!(HeadColumns {
     failed_steps: Option<String> = "json",
     error_detail: Option<String> = "json",
     cancel: Option<String> = "json",
+    pause: Option<String> = "json",
 });
 
 impl<'a> HeadColumns<'a> {
@@ -98,6 +99,7 @@ impl<'a> HeadColumns<'a> {
         self.failed_steps.push((!head.failed_steps.is_empty()).then(|| json(&head.failed_steps)));
         self.error_detail.push(head.error.as_ref().map(json));
         self.cancel.push(head.cancel.as_ref().map(json));
+        self.pause.push(head.pause.as_ref().map(json));
     }
 }
 
@@ -361,6 +363,7 @@ const CHANGED: &[&str] = &[
     "failed_steps",
     "error_detail",
     "cancel",
+    "pause",
 ];
 
 /// What an attempt written anew under its key sets.
@@ -430,7 +433,7 @@ impl<'a> Statements<'a> {
 
 fn set(names: &[&str], from: &str) -> String {
     let one = |name: &&str| {
-        let json = ["failed_steps", "error_detail", "cancel"].contains(name) && from == "n";
+        let json = ["failed_steps", "error_detail", "cancel", "pause"].contains(name) && from == "n";
         format!("{name} = {from}.{name}{}", if json { "::json" } else { "" })
     };
     names.iter().map(one).collect::<Vec<_>>().join(", ")

@@ -327,8 +327,8 @@ pub(super) async fn open_cancellation(client: &ClientWrapper, cancellation: &Can
         .prepare_cached(
             "WITH new AS (INSERT INTO noetl.cancellation (cancellation_id, requested_execution_id, \
              root_execution_id, reason, cancelled_by, requested_by, remote, mode, grace_ms, idempotency_key, \
-             cancelled, visited, created_at, done_at) VALUES ($1, $2, coalesce((SELECT root_execution_id \
-             FROM noetl.execution WHERE execution_id = $2), $2), $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) \
+             cancelled, visited, created_at, done_at, action) VALUES ($1, $2, coalesce((SELECT root_execution_id \
+             FROM noetl.execution WHERE execution_id = $2), $2), $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) \
              ON CONFLICT DO NOTHING RETURNING cancellation_id, requested_execution_id, root_execution_id) \
              INSERT INTO noetl.cancellation_front (cancellation_id, execution_id, root_execution_id) \
              SELECT * FROM new",
@@ -351,6 +351,7 @@ pub(super) async fn open_cancellation(client: &ClientWrapper, cancellation: &Can
                 &integer(cancellation.visited),
                 &Moment(cancellation.created_at),
                 &cancellation.done_at.map(Moment),
+                &cancellation.action.as_str(),
             ],
         )
         .await?;

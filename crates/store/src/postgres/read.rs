@@ -19,7 +19,7 @@ use super::transaction::all;
 use super::types::Moment;
 use super::write::integer;
 use crate::catalog::{Resource, ResourceKey};
-use crate::{Cancellation, EventQuery, ListQuery, Loaded, Session, StoreError};
+use crate::{Cancellation, EventQuery, ListQuery, Loaded, Session, StoreError, waiting_while_paused};
 
 type Found<T> = Result<T, StoreError>;
 
@@ -233,7 +233,12 @@ pub(super) async fn executions(client: &ClientWrapper, query: &ListQuery) -> Fou
 
 pub(super) async fn due(client: &ClientWrapper, now: Timestamp, limit: u64) -> Found<Vec<Due>> {
     let columns = rows::DUE;
-    let query = format!("SELECT {columns} FROM noetl.due WHERE at <= $1 ORDER BY at, execution_id, kind, key LIMIT $2");
+    let query = format!(
+        "SELECT {columns} FROM noetl.due d WHERE at <= $1 AND NOT (kind IN ({}) AND EXISTS (SELECT 1 FROM \
+         noetl.execution x WHERE x.execution_id = d.execution_id AND x.pause IS NOT NULL)) \
+         ORDER BY at, execution_id, kind, key LIMIT $2",
+        waiting_while_paused()
+    );
     all(&ask(client, &query, &[&Moment(now), &integer(limit)]).await?, rows::due)
 }
 

@@ -20,7 +20,7 @@ use super::document::Stored;
 use super::types::{JsonText, Moment};
 use crate::catalog::Resource;
 use crate::secret::{CredentialRow, KeychainRow, Sealed};
-use crate::{Cancellation, Session, StoreError};
+use crate::{Cancellation, FamilyAction, Session, StoreError};
 
 /// A row whose columns are read from left to right.
 struct Reader<'r> {
@@ -107,7 +107,7 @@ impl<'r> Reader<'r> {
 pub(super) const HEAD: &str = "execution_id, catalog_id, path, playbook_version, parent_execution_id, \
      parent_command_id, root_execution_id, depth, status, version, decided, in_flight, runnable, engine, cancel_mode, \
      cancel_grace_ms, started_at, updated_at, ended_at, quiesced_at, current_step, steps_entered, commands_issued, \
-     failed_steps, error_detail, cancel";
+     failed_steps, error_detail, cancel, pause";
 
 pub(super) fn head(row: &Row) -> Result<Head, StoreError> {
     let mut row = Reader::new(row);
@@ -138,6 +138,7 @@ pub(super) fn head(row: &Row) -> Result<Head, StoreError> {
         failed_steps: row.maybe_json()?.unwrap_or_default(),
         error: row.maybe_json()?,
         cancel: row.maybe_json()?,
+        pause: row.maybe_json()?,
     })
 }
 
@@ -261,7 +262,7 @@ pub(super) fn session(row: &Row) -> Result<Session, StoreError> {
 
 /// The columns that [`cancellation`] reads.
 pub(super) const CANCELLATION: &str = "cancellation_id, requested_execution_id, reason, cancelled_by, requested_by, \
-     remote, mode, grace_ms, idempotency_key, cancelled, visited, created_at, done_at";
+     remote, mode, grace_ms, idempotency_key, cancelled, visited, created_at, done_at, action";
 
 pub(super) fn cancellation(row: &Row) -> Result<Cancellation, StoreError> {
     let mut row = Reader::new(row);
@@ -279,6 +280,7 @@ pub(super) fn cancellation(row: &Row) -> Result<Cancellation, StoreError> {
         visited: row.number()?,
         created_at: row.time()?,
         done_at: row.maybe_time()?,
+        action: row.word(FamilyAction::from_word)?,
     })
 }
 

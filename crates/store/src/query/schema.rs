@@ -42,6 +42,7 @@ const DOCUMENTS: &[&str] = &[
     "payload",
     "state",
     "cancel",
+    "pause",
     "failed_steps",
     "pools",
     "tags",

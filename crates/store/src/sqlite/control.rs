@@ -142,7 +142,7 @@ impl Tables {
         let mut statement = self.connection.prepare_cached(
             "INSERT OR IGNORE INTO noetl.cancellation (cancellation_id, requested_execution_id, root_execution_id, \
              reason, cancelled_by, requested_by, remote, mode, grace_ms, idempotency_key, cancelled, visited, \
-             created_at, done_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
+             created_at, done_at, action) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
         )?;
         let new = statement.execute(params![
             cancellation.cancellation_id.0,
@@ -159,6 +159,7 @@ impl Tables {
             integer(cancellation.visited),
             cancellation.created_at.to_iso(),
             cancellation.done_at.map(Timestamp::to_iso),
+            cancellation.action.as_str(),
         ])?;
         if new > 0 {
             self.connection.execute(

@@ -15,7 +15,7 @@ use serde_json::Value;
 use super::rows;
 use super::tables::{commands, head, integer, tail};
 use crate::catalog::{Resource, ResourceKey};
-use crate::{Cancellation, EventQuery, ListQuery, Loaded, Session, StoreError};
+use crate::{Cancellation, EventQuery, ListQuery, Loaded, Session, StoreError, waiting_while_paused};
 
 /// Conditions of a query, and the values they name.
 #[derive(Default)]
@@ -168,7 +168,12 @@ pub(super) fn executions(connection: &Connection, query: &ListQuery) -> Result<V
 
 pub(super) fn due(connection: &Connection, now: Timestamp, limit: u64) -> Result<Vec<Due>, StoreError> {
     let columns = rows::DUE;
-    let query = format!("SELECT {columns} FROM noetl.due WHERE at <= ?1 ORDER BY at, execution_id, kind, key LIMIT ?2");
+    let query = format!(
+        "SELECT {columns} FROM noetl.due AS d WHERE at <= ?1 AND NOT (kind IN ({}) AND EXISTS (SELECT 1 FROM \
+         noetl.execution x WHERE x.execution_id = d.execution_id AND x.pause IS NOT NULL)) \
+         ORDER BY at, execution_id, kind, key LIMIT ?2",
+        waiting_while_paused()
+    );
     all(connection, &query, params![now.to_iso(), integer(limit)], rows::due)
 }
 

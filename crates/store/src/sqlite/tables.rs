@@ -131,6 +131,7 @@ impl Tables {
             && change.failed_steps.is_empty()
             && change.error.is_none()
             && change.cancel.is_none()
+            && change.pause.is_none()
             && change.ended.is_empty();
         // What changes with every step, in no index; the rest changes a few times in a life.
         let mut statement = self.connection.prepare_cached(
@@ -155,7 +156,7 @@ impl Tables {
         }
         let mut statement = self.connection.prepare_cached(
             "UPDATE noetl.execution SET status = ?2, ended_at = ?3, quiesced_at = ?4, failed_steps = ?5, \
-             error_detail = ?6, cancel = ?7 WHERE execution_id = ?1",
+             error_detail = ?6, cancel = ?7, pause = ?8 WHERE execution_id = ?1",
         )?;
         statement.execute(params![
             head.execution_id.0,
@@ -165,6 +166,7 @@ impl Tables {
             failed_steps(head),
             head.error.as_ref().map(json),
             head.cancel.as_ref().map(json),
+            head.pause.as_ref().map(json),
         ])?;
         Ok(())
     }
@@ -174,8 +176,8 @@ impl Tables {
             "INSERT INTO noetl.execution (execution_id, catalog_id, path, playbook_version, parent_execution_id, \
              parent_command_id, root_execution_id, depth, status, version, decided, in_flight, runnable, engine, \
              cancel_mode, cancel_grace_ms, started_at, updated_at, ended_at, quiesced_at, current_step, \
-             steps_entered, commands_issued, failed_steps, error_detail, cancel) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, \
-             ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26)",
+             steps_entered, commands_issued, failed_steps, error_detail, cancel, pause) VALUES (?1, ?2, ?3, ?4, ?5, \
+             ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27)",
         )?;
         statement.execute(params![
             head.execution_id.0,
@@ -204,6 +206,7 @@ impl Tables {
             failed_steps(head),
             head.error.as_ref().map(json),
             head.cancel.as_ref().map(json),
+            head.pause.as_ref().map(json),
         ])?;
         Ok(())
     }

@@ -236,6 +236,23 @@ pub(super) struct CancelContext<'a> {
     pub(super) in_flight: Cow<'a, [CommandId]>,
 }
 
+/// `context` of `execution.paused` and `execution.resumed`.
+#[derive(Default, Serialize, Deserialize)]
+pub(super) struct PauseContext<'a> {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) reason: Option<Cow<'a, str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) paused_by: Option<Cow<'a, str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) resumed_by: Option<Cow<'a, str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) requested_by: Option<Cow<'a, str>>,
+    #[serde(default)]
+    pub(super) cascade: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) requested_execution_id: Option<ExecutionId>,
+}
+
 /// `context` of `execution.quiesced`.
 #[derive(Default, Serialize, Deserialize)]
 pub(super) struct QuiescedContext<'a> {

@@ -30,6 +30,8 @@ pub fn wire_name(event: &Event) -> &'static str {
         Event::PlaybookFailed { .. } => "playbook.failed",
         Event::ExecutionCancelled(_) => "execution.cancelled",
         Event::ExecutionCancelEscalated(_) => "execution.cancel_escalated",
+        Event::ExecutionPaused(_) => "execution.paused",
+        Event::ExecutionResumed(_) => "execution.resumed",
         Event::ExecutionQuiesced { .. } => "execution.quiesced",
     }
 }
@@ -42,11 +44,13 @@ pub fn status(event: &Event) -> &'static str {
         | Event::CommandClaimed { .. }
         | Event::CommandStarted { .. }
         | Event::LoopStarted { .. }
-        | Event::LoopClaimed { .. } => "RUNNING",
+        | Event::LoopClaimed { .. }
+        | Event::ExecutionResumed(_) => "RUNNING",
         Event::StepSkipped { .. } => "SKIPPED",
         // Whoever may claim it next finds it pending.
         Event::CommandIssued(_) | Event::CommandResumed { .. } | Event::CommandReleased { .. } => "PENDING",
         Event::CommandSuspended(_) => "SUSPENDED",
+        Event::ExecutionPaused(_) => "PAUSED",
         Event::CommandLost { .. } | Event::CommandForgotten { .. } => "LOST",
         Event::CallDone(call) if call.error.is_some() => "FAILED",
         Event::CommandDone(done) if done.error.is_some() => "FAILED",

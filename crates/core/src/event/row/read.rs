@@ -8,12 +8,12 @@ use serde_json::Value;
 
 use super::column::{
     CancelContext, ExitContext, FailedContext, ForgottenContext, InitializedContext, IssuedContext, LoopContext, Meta,
-    QuiescedContext, ReasonContext, ResultColumn, ResumedContext, StoppingContext, SuspendedContext,
+    PauseContext, QuiescedContext, ReasonContext, ResultColumn, ResumedContext, StoppingContext, SuspendedContext,
 };
 use super::{EventRow, canonical_name};
 use crate::event::{
-    Call, Cancelled, CommandDone, Escalated, Event, Exit, Initialized, Issued, Parent, Recorded, SCHEMA_VERSION,
-    StepExited, Stopping, Suspended,
+    Call, Cancelled, CommandDone, Escalated, Event, Exit, Initialized, Issued, Parent, PauseOrder, Recorded,
+    SCHEMA_VERSION, StepExited, Stopping, Suspended,
 };
 use crate::execution::rerun::Rerun;
 use crate::id::{CommandId, ExecutionId, SessionId};
@@ -248,6 +248,8 @@ fn event<J: ReadJson>(mut row: EventRow<J>) -> Result<Event, String> {
                 grace_ms: context.grace_ms.unwrap_or(0),
             })))
         }
+        "execution.paused" => Ok(Event::ExecutionPaused(Box::new(pause_order(row)?))),
+        "execution.resumed" => Ok(Event::ExecutionResumed(Box::new(pause_order(row)?))),
         "execution.quiesced" => Ok(Event::ExecutionQuiesced {
             commands: context::<_, QuiescedContext<'_>>(&mut row)?.commands.into_owned(),
         }),
@@ -295,6 +297,18 @@ fn cancelled<J: ReadJson>(mut row: EventRow<J>) -> Result<Event, String> {
         requested_execution_id: context.requested_execution_id.unwrap_or(row.execution_id),
         in_flight: context.in_flight.into_owned(),
     })))
+}
+
+fn pause_order<J: ReadJson>(mut row: EventRow<J>) -> Result<PauseOrder, String> {
+    let context = context::<_, PauseContext<'_>>(&mut row)?;
+    let by = context.paused_by.or(context.resumed_by);
+    Ok(PauseOrder {
+        reason: context.reason.map(Cow::into_owned),
+        by: by.map_or_else(|| CANCELLED_BY_UNSAID.into(), Cow::into_owned),
+        requested_by: context.requested_by.map(Cow::into_owned),
+        cascade: context.cascade,
+        requested_execution_id: context.requested_execution_id.unwrap_or(row.execution_id),
+    })
 }
 
 fn context<J: ReadJson, T: DeserializeOwned + Default>(row: &mut EventRow<J>) -> Result<T, String> {

@@ -358,6 +358,20 @@ fn samples() -> Vec<Event> {
         })),
         Event::PlaybookInitialized(Box::new(rerun(Some(kept())))),
         Event::PlaybookInitialized(Box::new(rerun(None))),
+        Event::ExecutionPaused(Box::new(PauseOrder {
+            reason: Some("the target is down".into()),
+            by: "cli".into(),
+            requested_by: Some("ann@host".into()),
+            cascade: true,
+            requested_execution_id: ExecutionId(700),
+        })),
+        Event::ExecutionResumed(Box::new(PauseOrder {
+            reason: None,
+            by: "api".into(),
+            requested_by: None,
+            cascade: false,
+            requested_execution_id: ExecutionId(701),
+        })),
     ]
 }
 
@@ -471,7 +485,7 @@ fn every_event_comes_back_from_its_row_as_it_was() {
 #[test]
 fn the_samples_hold_every_event_type() {
     let names: BTreeSet<&str> = samples().iter().map(wire_name).collect();
-    assert_eq!(names.len(), 26, "{names:?}");
+    assert_eq!(names.len(), 28, "{names:?}");
 }
 
 #[test]

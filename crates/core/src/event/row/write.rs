@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::column::{
     CancelContext, ExitContext, FailedContext, ForgottenContext, InitializedContext, IssuedContext, LoopContext, Meta,
-    QuiescedContext, ReasonContext, ResultColumn, ResumedContext, StoppingContext, SuspendedContext,
+    PauseContext, QuiescedContext, ReasonContext, ResultColumn, ResumedContext, StoppingContext, SuspendedContext,
 };
 use super::{EventRow, RowContext, status, wire_name};
 use crate::event::{Event, Exit, Recorded, SCHEMA_VERSION};
@@ -332,6 +332,23 @@ pub fn columns<J: WriteJson>(event: &Event) -> Columns<J> {
             })),
             ..row
         },
+        Event::ExecutionPaused(order) | Event::ExecutionResumed(order) => {
+            let by = Some(Cow::Borrowed(order.by.as_str()));
+            let (paused_by, resumed_by) =
+                if matches!(event, Event::ExecutionPaused(_)) { (by, None) } else { (None, by) };
+            Columns {
+                node_name: Some("pause".into()),
+                context: Some(J::write(&PauseContext {
+                    reason: order.reason.as_deref().map(Cow::Borrowed),
+                    paused_by,
+                    resumed_by,
+                    requested_by: order.requested_by.as_deref().map(Cow::Borrowed),
+                    cascade: order.cascade,
+                    requested_execution_id: Some(order.requested_execution_id),
+                })),
+                ..row
+            }
+        }
         Event::ExecutionQuiesced { commands } => Columns {
             node_name: Some("cancel".into()),
             context: Some(J::write(&QuiescedContext { commands: Cow::Borrowed(commands) })),

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use super::events::{self, EventParams, EventRow};
+use super::pause::Pause;
 use super::{Cancellation, Summary, head_of};
 use crate::api::Api;
 use crate::api::error::{ApiError, ErrorBody};
@@ -86,6 +87,8 @@ pub struct Detail {
     pub quiesced_at: Option<String>,
     /// How it was cancelled.
     pub cancellation: Option<Cancellation>,
+    /// Who paused it, since when and why.
+    pub pause: Option<Pause>,
     /// Place of the last event in the log.
     pub last_version: u64,
     /// A page of the log, newest first.
@@ -149,6 +152,7 @@ pub(in crate::api) async fn detail(
         quiesced: summary.quiesced,
         quiesced_at: head.quiesced_at.map(noetl_core::time::Timestamp::to_iso),
         cancellation: summary.cancellation,
+        pause: summary.pause,
         last_version: head.version,
         events: if events_included { events } else { Vec::new() },
         events_included,

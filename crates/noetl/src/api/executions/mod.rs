@@ -7,6 +7,7 @@ pub mod detail;
 pub mod events;
 pub mod list;
 pub mod logs;
+pub mod pause;
 pub mod rerun;
 pub mod status;
 pub mod steps;
@@ -78,6 +79,8 @@ pub struct Summary {
     pub quiesced: bool,
     /// How it was cancelled.
     pub cancellation: Option<Cancellation>,
+    /// Who paused it; it goes on when somebody resumes it.
+    pub pause: Option<pause::Pause>,
 }
 
 /// How an execution was cancelled.
@@ -148,6 +151,7 @@ impl Summary {
             in_flight: head.in_flight,
             quiesced: head.quiesced_at.is_some(),
             cancellation: head.cancel.as_ref().map(|cancel| Cancellation::of(head, cancel)),
+            pause: head.pause.as_ref().map(pause::Pause::from),
         }
     }
 }

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::{IntoParams, ToSchema};
 
+use super::pause::Pause;
 use super::steps::{self, StepStatus};
 use super::{Cancellation, Summary, decisive_event, events};
 use crate::api::Api;
@@ -118,6 +119,8 @@ pub struct StatusReply {
     pub commands_truncated: bool,
     /// How it was cancelled.
     pub cancellation: Option<Cancellation>,
+    /// Who paused it, since when and why.
+    pub pause: Option<Pause>,
     /// Place of the last event in the log.
     pub last_version: u64,
     /// Time of the last event.
@@ -154,7 +157,7 @@ pub struct LiveCommand {
     pub command_id: CommandId,
     /// Attempt.
     pub epoch: u32,
-    /// `pending`, `claimed`, `suspended` or `lost`.
+    /// `pending`, `paused`, `claimed`, `suspended` or `lost`.
     pub state: String,
     /// Step name.
     pub step: String,
@@ -270,6 +273,7 @@ fn reply(inspection: &Inspection, now: Timestamp, full: bool) -> StatusReply {
         commands: commands.iter().take(RUNNING_MAX).map(|row| live(row, head, now)).collect(),
         commands_truncated: commands.len() > RUNNING_MAX,
         cancellation: summary.cancellation,
+        pause: summary.pause,
         last_version: head.version,
         updated_at: summary.updated_at,
     }

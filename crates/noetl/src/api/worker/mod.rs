@@ -365,6 +365,7 @@ impl From<ClaimError> for ApiError {
             ClaimError::Ended(_) => (StatusCode::CONFLICT, "already_terminal"),
             ClaimError::Taken(_) => (StatusCode::CONFLICT, "active_claim"),
             ClaimError::Suspended => (StatusCode::CONFLICT, "suspended"),
+            ClaimError::Paused => (StatusCode::CONFLICT, "paused"),
             ClaimError::NotHeld { .. } => (StatusCode::CONFLICT, "not_held"),
             ClaimError::Continuation => (StatusCode::BAD_REQUEST, "bad_continuation"),
             ClaimError::UnknownSession(_) => (StatusCode::GONE, "unknown_session"),

@@ -73,6 +73,7 @@ CREATE TABLE noetl.execution (
     failed_steps        json,
     error_detail        json,
     cancel              json,
+    pause               json,
     active              boolean GENERATED ALWAYS AS (status = 'RUNNING') STORED,
     unquiesced          boolean GENERATED ALWAYS AS (ended_at IS NOT NULL AND in_flight > 0) STORED,
     error               text GENERATED ALWAYS AS (coalesce(error_detail ->> 'message', error_detail #>> '{}')) STORED,
@@ -89,13 +90,16 @@ CREATE INDEX execution_status ON noetl.execution (status, execution_id);
 -- What has ended and still runs somewhere: cancels to push.
 CREATE INDEX execution_unquiesced ON noetl.execution (execution_id) WHERE unquiesced;
 
+-- What waits until somebody resumes it: the sweep passes over its obligations.
+CREATE INDEX execution_paused ON noetl.execution (execution_id) WHERE pause IS NOT NULL;
+
 -- Live commands only; a settled one leaves the table.
 CREATE TABLE noetl.command (
     execution_id      bigint NOT NULL,
     command_id        bigint NOT NULL,
     epoch             bigint NOT NULL,
     root_execution_id bigint NOT NULL,
-    state             text NOT NULL CHECK (state IN ('pending', 'claimed', 'suspended', 'lost')),
+    state             text NOT NULL CHECK (state IN ('pending', 'paused', 'claimed', 'suspended', 'lost')),
     step              text NOT NULL,
     visit             bigint NOT NULL,
     iteration         bigint,
@@ -151,7 +155,9 @@ CREATE TABLE noetl.cancellation (
     cancelled              bigint NOT NULL,
     visited                bigint NOT NULL,
     created_at             timestamptz NOT NULL,
-    done_at                timestamptz
+    done_at                timestamptz,
+    -- What is done to each member: cancel, pause or resume.
+    action                 text NOT NULL
 );
 CREATE INDEX cancellation_open ON noetl.cancellation (cancellation_id) WHERE done_at IS NULL;
 CREATE INDEX cancellation_requested ON noetl.cancellation (requested_execution_id);

@@ -68,6 +68,7 @@ CREATE TABLE noetl.execution (
     failed_steps        TEXT,
     error_detail        TEXT,
     cancel              TEXT,
+    pause               TEXT,
     active              INTEGER GENERATED ALWAYS AS (status = 'RUNNING') VIRTUAL,
     error               TEXT GENERATED ALWAYS AS (coalesce(error_detail ->> '$.message', error_detail ->> '$')) VIRTUAL,
     reason              TEXT GENERATED ALWAYS AS (cancel ->> '$.reason') VIRTUAL,
@@ -83,13 +84,16 @@ CREATE INDEX noetl.execution_status ON execution (status);
 -- What has ended and still runs somewhere: cancels to push.
 CREATE INDEX noetl.execution_unquiesced ON execution (execution_id) WHERE ended_at IS NOT NULL AND in_flight > 0;
 
+-- What waits until somebody resumes it: the sweep passes over its obligations.
+CREATE INDEX noetl.execution_paused ON execution (execution_id) WHERE pause IS NOT NULL;
+
 -- Live commands only; a settled one leaves the table.
 CREATE TABLE noetl.command (
     execution_id      INTEGER NOT NULL,
     command_id        INTEGER NOT NULL,
     epoch             INTEGER NOT NULL,
     root_execution_id INTEGER NOT NULL,
-    state             TEXT NOT NULL CHECK (state IN ('pending', 'claimed', 'suspended', 'lost')),
+    state             TEXT NOT NULL CHECK (state IN ('pending', 'paused', 'claimed', 'suspended', 'lost')),
     step              TEXT NOT NULL,
     visit             INTEGER NOT NULL,
     iteration         INTEGER,
@@ -144,7 +148,9 @@ CREATE TABLE noetl.cancellation (
     cancelled              INTEGER NOT NULL,
     visited                INTEGER NOT NULL,
     created_at             TEXT NOT NULL,
-    done_at                TEXT
+    done_at                TEXT,
+    -- What is done to each member: cancel, pause or resume.
+    action                 TEXT NOT NULL
 ) STRICT;
 CREATE INDEX noetl.cancellation_open ON cancellation (cancellation_id) WHERE done_at IS NULL;
 CREATE INDEX noetl.cancellation_requested ON cancellation (requested_execution_id);
