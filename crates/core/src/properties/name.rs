@@ -4,7 +4,7 @@ use super::Property;
 
 impl Property {
     /// Every promise that a log can show, in the order in which people read them.
-    pub const ALL: [Property; 17] = [
+    pub const ALL: [Property; 18] = [
         Property::NoStartAfterDecision,
         Property::OneTerminalEvent,
         Property::NoEscapee,
@@ -22,6 +22,7 @@ impl Property {
         Property::FencedOutcome,
         Property::SoundFamily,
         Property::WholeLoops,
+        Property::PausedIsStill,
     ];
 
     /// Returns its number: C1 to C10 are those of the cancellation contract, E1 and on the engine's own.
@@ -44,6 +45,7 @@ impl Property {
             Property::FencedOutcome => "E6",
             Property::SoundFamily => "E7",
             Property::WholeLoops => "E8",
+            Property::PausedIsStill => "E9",
         }
     }
 
@@ -67,6 +69,7 @@ impl Property {
             Property::FencedOutcome => "an outcome comes from the holder",
             Property::SoundFamily => "the family is sound",
             Property::WholeLoops => "loops are whole",
+            Property::PausedIsStill => "a pause is still",
         }
     }
 }

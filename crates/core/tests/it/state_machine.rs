@@ -8,14 +8,16 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use noetl_core::control::cancel::{self, Answer, BY_TIMEOUT, Request};
+use noetl_core::control::pause::{self, pause as decide_pause, resume as decide_resume};
 use noetl_core::control::stop::{self, Wish};
 use noetl_core::control::{lease, settle};
 use noetl_core::event::{Event, StopCause, row};
 use noetl_core::execution::Input;
-use noetl_core::head::Status;
-use noetl_core::id::{CommandId, ExecutionId, SessionId};
+use noetl_core::head::{HeadView, Status};
+use noetl_core::id::{CommandId, ExecutionId, IdSource, SessionId};
 use noetl_core::playbook::CancelMode;
 use noetl_core::result::Bound;
+use noetl_core::time::Timestamp;
 use noetl_core::tool::{ErrorKind, Stopped, ToolError, ToolOutcome};
 use noetl_core::work::{Awaited, ChildOutcome, Done, Pause, Report, Reported};
 use serde_json::{Value, json};
@@ -107,6 +109,15 @@ const STATES: &[State] = &[
         },
     },
     State { name: "running; its command was stopped before anybody had it", playbook: PLAIN, reach: stop },
+    State { name: "paused; its command is set aside", playbook: PLAIN, reach: pause },
+    State {
+        name: "paused; a worker holds its command",
+        playbook: PLAIN,
+        reach: |desk, id| {
+            claim(desk, id);
+            pause(desk, id);
+        },
+    },
     State {
         name: "cancelled (`finish`); a worker holds its command",
         playbook: PLAIN,
@@ -230,6 +241,8 @@ const INPUTS: &[Said] = &[
         say: |desk, id| ask(desk, id, &Request { cancelled_by: BY_TIMEOUT.into(), ..request(id) }),
     },
     Said { name: "stop the step", needs_attempt: false, say: stop },
+    Said { name: "pause", needs_attempt: false, say: pause },
+    Said { name: "resume", needs_attempt: false, say: |desk, id| change(desk, id, decide_resume) },
     Said { name: "the lease of the worker runs out", needs_attempt: false, say: lose },
     Said {
         name: "the lost attempt is forgotten",
@@ -330,6 +343,26 @@ fn stop(desk: &mut Desk, id: ExecutionId) {
     });
 }
 
+fn pause(desk: &mut Desk, id: ExecutionId) {
+    change(desk, id, decide_pause);
+}
+
+type Change = fn(&HeadView, &pause::Request, Timestamp, &mut IdSource) -> pause::Answer;
+
+fn change(desk: &mut Desk, id: ExecutionId, decide: Change) {
+    let request = pause::Request {
+        requested_execution_id: id,
+        reason: None,
+        by: "api".to_owned(),
+        requested_by: None,
+        cascade: false,
+    };
+    desk.control(id, |view, now, ids| match decide(view, &request, now, ids) {
+        pause::Answer::Changed { append, .. } => Some(*append),
+        pause::Answer::Already { .. } | pause::Answer::Ended => None,
+    });
+}
+
 fn request(id: ExecutionId) -> Request {
     Request {
         requested_execution_id: id,
@@ -356,6 +389,9 @@ fn ask(desk: &mut Desk, id: ExecutionId, request: &Request) {
 fn standing(desk: &Desk, id: ExecutionId) -> String {
     let head = &desk.members[&id].head;
     let mut words = head.status.as_str().to_owned();
+    if head.pause.is_some() {
+        words.push_str(", paused");
+    }
     if head.in_flight > 0 {
         write!(words, ", {} in flight", head.in_flight).unwrap();
     }
