@@ -231,6 +231,8 @@ fn words(state: &State, action: Action) -> String {
         Action::Bear { .. } => "a child is born".to_owned(),
         Action::Remember { .. } => "the server writes down what has to happen later".to_owned(),
         Action::Cancel { execution } => format!("somebody cancels {execution}"),
+        Action::Pause { execution } => format!("somebody pauses {execution}"),
+        Action::Resume { execution } => format!("somebody resumes {execution}"),
         Action::CancelFamily { execution } => format!("somebody cancels {execution} with everything below it"),
         Action::CrashServer => "the server dies and comes back".to_owned(),
         Action::CrashWorker { worker } => format!("{} dies and comes back", name(worker)),

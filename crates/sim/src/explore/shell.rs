@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use noetl_core::append::{Append, CommandChange, DueChange, DueKind, Guard, HeadChange, NewEvent, RefusedBy, Verdict};
-use noetl_core::control::{cancel, lease, settle};
+use noetl_core::control::{cancel, lease, pause, settle};
 use noetl_core::event::Event;
 use noetl_core::execution::draft::{Draft as Decision, start};
 use noetl_core::execution::{Book, BookKey, Books, Env, Input, Refusal, Start};
@@ -158,6 +158,17 @@ impl Shell {
             Action::Cancel { execution } => {
                 state.left.cancels -= 1;
                 self.cancel(&mut state, execution, &request(execution, false))?;
+            }
+            Action::Pause { execution } => {
+                state.left.pauses -= 1;
+                self.control(&mut state, execution, |view, now, ids| {
+                    changed(pause::pause(view, &wish(view), now, ids))
+                })?;
+            }
+            Action::Resume { execution } => {
+                self.control(&mut state, execution, |view, now, ids| {
+                    changed(pause::resume(view, &wish(view), now, ids))
+                })?;
             }
             Action::CancelFamily { execution } => {
                 state.left.cascades -= 1;
@@ -491,6 +502,18 @@ fn request(requested: ExecutionId, cascade: bool) -> cancel::Request {
         default_mode: CancelMode::Finish,
         grace_ms: None,
         idempotency_key: None,
+    }
+}
+
+fn wish(view: &HeadView) -> pause::Request {
+    let (requested_execution_id, by) = (view.head.execution_id, "explorer".to_owned());
+    pause::Request { requested_execution_id, reason: None, by, requested_by: None, cascade: false }
+}
+
+fn changed(answer: pause::Answer) -> Option<Append> {
+    match answer {
+        pause::Answer::Changed { append, .. } => Some(*append),
+        pause::Answer::Already { .. } | pause::Answer::Ended => None,
     }
 }
 

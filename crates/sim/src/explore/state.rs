@@ -46,6 +46,10 @@ pub(super) enum Action {
     Remember { due: usize },
     /// Somebody cancels one execution, with mode `finish`.
     Cancel { execution: ExecutionId },
+    /// Somebody pauses one execution.
+    Pause { execution: ExecutionId },
+    /// Somebody resumes it: sooner or later somebody does.
+    Resume { execution: ExecutionId },
     /// Somebody cancels a family, with mode `interrupt`.
     CancelFamily { execution: ExecutionId },
     /// The server dies where it stands and comes back.
@@ -107,6 +111,8 @@ pub struct Left {
     pub cancels: u8,
     /// Cancels of the family.
     pub cascades: u8,
+    /// Pauses of one execution.
+    pub pauses: u8,
     /// Crashes of the server.
     pub server_crashes: u8,
     /// Crashes of a worker.
@@ -214,6 +220,10 @@ impl State {
             }
         }
         for (execution, kind, key) in self.tables.due.keys().copied() {
+            // What would begin something waits in the tables.
+            if self.is_paused(execution) && kind.waits_while_paused() {
+                continue;
+            }
             if !self.decides(execution) && !drafted(DraftCause::Decision(Cause::Due(kind, key))) {
                 progress.push(Action::Decide { execution, cause: Cause::Due(kind, key) });
             }
@@ -236,6 +246,8 @@ impl State {
                 progress.push(Action::Visit { execution });
             }
         }
+        let paused = self.tables.seats.keys().filter(|execution| self.is_paused(**execution));
+        progress.extend(paused.map(|execution| Action::Resume { execution: *execution }));
         progress.extend((0..self.births.len()).map(|birth| Action::Bear { birth }));
         progress.extend((0..self.remembered.len()).map(|due| Action::Remember { due }));
         (progress, self.mishaps())
@@ -248,6 +260,9 @@ impl State {
             let execution = seat.member.head.execution_id;
             if left.cancels > 0 {
                 mishaps.push(Action::Cancel { execution });
+            }
+            if left.pauses > 0 && seat.member.head.pause.is_none() {
+                mishaps.push(Action::Pause { execution });
             }
             if left.cascades > 0 && seat.member.head.depth == 0 {
                 mishaps.push(Action::CancelFamily { execution });
@@ -284,6 +299,10 @@ impl State {
         self.drafts
             .iter()
             .any(|draft| draft.append.execution_id == execution && matches!(draft.cause, DraftCause::Decision(_)))
+    }
+
+    fn is_paused(&self, execution: ExecutionId) -> bool {
+        self.tables.seats.get(&execution).is_some_and(|seat| seat.member.head.pause.is_some())
     }
 
     fn may_stop(&self, worker: usize) -> bool {

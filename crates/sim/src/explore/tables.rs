@@ -213,7 +213,8 @@ impl Seat {
             let holder = row.holder.as_ref().map(|holder| holder.session_id);
             (row.command_id, row.epoch, row.state.as_str(), holder).hash(&mut hasher);
         }
-        (self.member.head.decided, self.member.head.in_flight, self.member.head.runnable).hash(&mut hasher);
+        let head = &self.member.head;
+        (head.decided, head.in_flight, head.runnable, head.pause.is_some()).hash(&mut hasher);
         self.digest = hasher.finish();
         Ok(())
     }

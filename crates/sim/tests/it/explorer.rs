@@ -56,8 +56,16 @@ workflow:
   - {step: second, tool: {kind: shell, cmds: [work]}}
 "];
 
-const CALM: Left =
-    Left { cancels: 0, cascades: 0, server_crashes: 0, worker_crashes: 0, silences: 0, unheard: 0, failures: 0 };
+const CALM: Left = Left {
+    cancels: 0,
+    cascades: 0,
+    pauses: 0,
+    server_crashes: 0,
+    worker_crashes: 0,
+    silences: 0,
+    unheard: 0,
+    failures: 0,
+};
 
 fn world(playbooks: &'static [&'static str], left: Left) -> SmallWorld {
     let long = std::env::var_os("NOETL_TEST_LONG").is_some();
@@ -87,6 +95,12 @@ fn a_family_is_cancelled_while_anything_happens() {
 #[test]
 fn a_child_is_born_while_its_family_is_cancelled() {
     let left = Left { cascades: 1, server_crashes: 1, worker_crashes: 1, ..CALM };
+    holds(&world(LATE_CHILD, left));
+}
+
+#[test]
+fn a_pause_meets_a_birth_and_a_cancel() {
+    let left = Left { cascades: 1, pauses: 1, ..CALM };
     holds(&world(LATE_CHILD, left));
 }
 
