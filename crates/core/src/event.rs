@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 
 use crate::execution::rerun::Rerun;
 use crate::id::{CatalogId, CommandId, EventId, ExecutionId, SessionId};
-use crate::playbook::CancelMode;
+use crate::playbook::{CancelMode, Shield};
 use crate::result::Bound;
 use crate::time::Timestamp;
 
@@ -251,6 +251,9 @@ pub struct Initialized {
     pub cancel_mode: Option<CancelMode>,
     /// Grace of an interrupt, when the request does not say, in milliseconds.
     pub cancel_grace_ms: Option<u64>,
+    /// What a cancel that comes down from an ancestor does to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shield: Option<Shield>,
     /// Identity of who started it.
     pub started_by: Option<String>,
     /// Fails the run on every error that nothing handled, whatever the playbook says.

@@ -27,7 +27,7 @@ use serde_json::{Map, Value};
 use crate::expr::Library;
 use crate::head::{Holder, Status};
 use crate::id::{CatalogId, CommandId, ExecutionId, IdSource};
-use crate::playbook::{CancelMode, Playbook};
+use crate::playbook::{CancelMode, Playbook, Shield};
 use crate::time::Timestamp;
 use crate::work::{ChildOutcome, Report};
 
@@ -170,4 +170,6 @@ pub struct StartParent {
     pub root_execution_id: ExecutionId,
     /// The parent's depth.
     pub depth: u32,
+    /// What a cancel that comes down from above does to the child.
+    pub shield: Option<Shield>,
 }

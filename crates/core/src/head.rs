@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::event::Wait;
 use crate::id::{CatalogId, CommandId, ExecutionId, SessionId};
-use crate::playbook::CancelMode;
+use crate::playbook::{CancelMode, Shield};
 use crate::time::Timestamp;
 
 /// Where an execution stands.
@@ -89,6 +89,9 @@ pub struct Head {
     pub cancel_mode: Option<CancelMode>,
     /// From the playbook: grace of an interrupt, in milliseconds.
     pub cancel_grace_ms: Option<u64>,
+    /// From its birth: what a cancel that comes down from an ancestor does to it.
+    #[serde(default)]
+    pub shield: Option<Shield>,
     /// When it began.
     pub started_at: Timestamp,
     /// Time of the last event.

@@ -20,7 +20,7 @@ use self::state::State;
 use crate::event::Write;
 use crate::expr::{ExprError, Library, Scope};
 use crate::id::{CommandId, ExecutionId};
-use crate::playbook::{KeychainEntry, Playbook, Step, Task};
+use crate::playbook::{KeychainEntry, Playbook, Shield, Step, Task};
 use crate::result::json_size;
 use crate::secret::keychain::{self, Plan};
 use crate::time::Timestamp;
@@ -209,7 +209,7 @@ impl Pipeline {
             }
             "playbook" => {
                 self.count_execution();
-                match child_request(&config, input, timeout_ms) {
+                match child_request(&config, input, timeout_ms, task.shield) {
                     Ok(request) => {
                         self.state.awaiting_child = true;
                         Ok(Some(self.pause(place, Awaited::Child(request))))
@@ -477,6 +477,7 @@ fn child_request(
     config: &Map<String, Value>,
     input: Map<String, Value>,
     timeout_ms: Option<u64>,
+    shield: Option<Shield>,
 ) -> Result<ChildRequest, Box<ToolError>> {
     let refuse = |code: &str, message: &str| Err(Box::new(ToolError::hard(ErrorKind::Config, code, message)));
     let text = |key: &str| config.get(key).and_then(Value::as_str).filter(|text| !text.is_empty());
@@ -498,7 +499,7 @@ fn child_request(
         }
     };
     let return_step = text("return_step").or_else(|| text("result_step")).map(Into::into);
-    Ok(ChildRequest { path: path.into(), version, input, return_step, timeout_ms })
+    Ok(ChildRequest { path: path.into(), version, input, return_step, timeout_ms, shield })
 }
 
 /// Gives the whole data of a stored result, or says which one is to be loaded.

@@ -112,11 +112,15 @@ pub fn check_family(members: &[Member], cascades: &BTreeSet<ExecutionId>) -> Vec
             }
         }
         let mut above = member.head.parent_execution_id;
-        while let Some(id) = above {
+        // What is shielded, and all that is below it, is no cascade's that named an execution above it.
+        let mut shielded = member.head.shield.is_some();
+        while let Some(id) = above.filter(|_| !shielded) {
             if cascades.contains(&id) && member.head.is_active() {
                 found.add(Property::NoEscapee, format!("active below the cancelled {id}"));
             }
-            above = by_id.get(&id).and_then(|ancestor| ancestor.head.parent_execution_id);
+            let ancestor = by_id.get(&id);
+            shielded = ancestor.is_some_and(|ancestor| ancestor.head.shield.is_some());
+            above = ancestor.and_then(|ancestor| ancestor.head.parent_execution_id);
         }
         violations.append(&mut found.violations);
     }
@@ -156,6 +160,9 @@ fn whole_log(member: &Member, found: &mut Found) {
     let held = member.commands.iter().filter(|row| row.state.in_flight()).count();
     found.unless(head.in_flight as usize == held, Property::HeadIsFold, || {
         format!("{held} attempts are held, the head counts {}", head.in_flight)
+    });
+    found.unless(fold.init.shield == head.shield, Property::HeadIsFold, || {
+        format!("its birth says {:?} of a shield, the head {:?}", fold.init.shield, head.shield)
     });
     let issued = member.events.iter().filter(|recorded| matches!(recorded.event, Event::CommandIssued(_))).count();
     found.unless(head.commands_issued as usize == issued, Property::HeadIsFold, || {

@@ -250,6 +250,7 @@ impl Scrub {
             workload,
             cancel_mode: _,
             cancel_grace_ms: _,
+            shield: _,
             started_by,
             strict: _,
             // Read from a log, where it was cleaned.

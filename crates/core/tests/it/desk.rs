@@ -229,7 +229,7 @@ impl Desk {
         };
         self.control(id, |view, now, ids| match cancel::decide(view, &request, now, ids) {
             cancel::Answer::Cancelled { append, .. } | cancel::Answer::Escalated { append, .. } => Some(*append),
-            cancel::Answer::AlreadyEnded | cancel::Answer::Repeated { .. } => None,
+            cancel::Answer::Spared(_) | cancel::Answer::AlreadyEnded | cancel::Answer::Repeated { .. } => None,
         });
     }
 

@@ -15,4 +15,5 @@ mod robust;
 mod routing;
 mod schema;
 mod secrets;
+mod shields;
 mod values;

@@ -11,6 +11,7 @@ mod runs;
 mod schedules;
 mod secrets;
 mod servers;
+mod shields;
 mod stops;
 mod workers;
 mod world;

@@ -143,6 +143,7 @@ macro_rules! for_each_promise {
             a_child_started_from_outside_races_with_the_end,
             a_childs_end_is_due_for_its_parent_without_touching_it,
             a_cascade_reaches_every_descendant,
+            a_cascade_leaves_what_is_shielded_alone,
             a_cascade_passes_through_what_has_ended,
             a_cascade_goes_on_where_it_stopped,
             a_cascade_is_opened_once,

@@ -361,11 +361,17 @@ impl Store for MemoryStore {
         let ids: Vec<ExecutionId> = tables.front.range(first..=last).take(max).map(|(_, id)| *id).collect();
         // Decided one by one and written together, so that an error leaves nothing behind. No visit reads what
         // another one writes.
+        let requested = tables.cancellations.get(&cancellation_id).map(|known| known.requested_execution_id);
         let mut visited = Vec::new();
+        let mut walked = Vec::new();
         let mut landings = Vec::new();
         for id in &ids {
             let Some(view) = tables.view(*id) else { continue };
             visited.push(*id);
+            // What is shielded is left alone with all that is below it.
+            if !requested.is_some_and(|requested| view.head.is_shielded_from(requested)) {
+                walked.push(*id);
+            }
             if let Some(append) = decide(&LockedView { now, view, tail: Vec::new() }) {
                 landing::decided_under_lock(&append, *id)?;
                 match tables.prepare(append, true)? {
@@ -381,7 +387,7 @@ impl Store for MemoryStore {
         for id in &ids {
             tables.front.remove(&(cancellation_id, *id));
         }
-        for id in &visited {
+        for id in &walked {
             let children = tables.children.get(id).cloned().unwrap_or_default();
             tables.front.extend(children.into_iter().map(|child| (cancellation_id, child)));
         }

@@ -233,7 +233,8 @@ async fn step(
     max: usize,
     mut decide: ChunkDecide,
 ) -> Result<Chunk, Trouble> {
-    let taken = client.prepare_cached("SELECT 1 FROM noetl.cancellation WHERE cancellation_id = $1 FOR UPDATE").await?;
+    let taken = "SELECT requested_execution_id FROM noetl.cancellation WHERE cancellation_id = $1 FOR UPDATE";
+    let taken = client.prepare_cached(taken).await?;
     let front = "SELECT execution_id FROM noetl.cancellation_front WHERE cancellation_id = $1 \
                  ORDER BY execution_id LIMIT $2";
     let front = client.prepare_cached(front).await?;
@@ -244,15 +245,20 @@ async fn step(
         join(client.batch_execute(&begin), join(client.query(&taken, &[&id.0]), client.query(&front, &[&id.0, &most])))
             .await;
     begun?;
-    taken?;
+    let requested = all(&taken?, rows::id)?.into_iter().next();
     let ids: Vec<i64> = all(&front?, rows::id)?.into_iter().map(|id| id.0).collect();
     let Held { now, views, .. } = hold(inner, client, "SELECT 1", &ids, None).await?;
     let mut chunk = Chunk::default();
     let mut appends = Vec::new();
     let mut fenced = Vec::new();
+    let mut walked = ids.clone();
     for view in views {
         let id = view.head.execution_id;
         chunk.visited.push(id);
+        // What is shielded is left alone with all that is below it.
+        if requested.is_some_and(|requested| view.head.is_shielded_from(requested)) {
+            walked.retain(|walked| *walked != id.0);
+        }
         let locked = LockedView { now, view, tail: Vec::new() };
         if let Some(append) = decided(|| decide(&locked))? {
             landing::decided_under_lock(&append, id)?;
@@ -274,7 +280,7 @@ async fn step(
         let (statement, values) = outcome.prepare(client).await?;
         client.execute(&statement, &values).await?;
     }
-    chunk.done = tick_off(client, id, &ids, &chunk, appends.len(), now).await?;
+    chunk.done = tick_off(client, id, &Ticked { ids: &ids, walked: &walked }, &chunk, appends.len(), now).await?;
     match transaction::ended(Ok(()), client.batch_execute("COMMIT").await) {
         Ok(()) => {}
         // Doing it again changes nothing; but the caller is to be told what was visited.
@@ -288,10 +294,17 @@ async fn step(
 }
 
 /// Puts the children of what is fenced on the front and ticks it off; returns whether nothing is left.
+/// What a step takes off the front.
+struct Ticked<'a> {
+    ids: &'a [i64],
+    /// Those whose children are to be visited.
+    walked: &'a [i64],
+}
+
 async fn tick_off(
     client: &ClientWrapper,
     id: CancellationId,
-    ids: &[i64],
+    ticked: &Ticked<'_>,
     chunk: &Chunk,
     cancelled: usize,
     now: Timestamp,
@@ -311,8 +324,8 @@ async fn tick_off(
     let count = client.prepare_cached(count).await?;
     let (cancelled, visited) = (integer(cancelled as u64), integer(chunk.visited.len() as u64));
     let (added, ticked, counted) = join3(
-        client.execute(&children, &[&id.0, &ids]),
-        client.execute(&tick, &[&id.0, &ids]),
+        client.execute(&children, &[&id.0, &ticked.walked]),
+        client.execute(&tick, &[&id.0, &ticked.ids]),
         client.query_opt(&count, &[&id.0, &cancelled, &visited, &Moment(now)]),
     )
     .await;

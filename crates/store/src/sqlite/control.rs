@@ -1,5 +1,6 @@
 //! What the writer does besides batches: decisions under a lock, cascades, sessions, the catalog, kept answers.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use noetl_core::append::{Append, Due, Verdict};
@@ -183,6 +184,9 @@ impl Tables {
         let mut chunk = Chunk::default();
         let mut cancelled = 0;
         let mut ticked = 0;
+        let mut spared = BTreeSet::new();
+        let requested = "SELECT requested_execution_id FROM noetl.cancellation WHERE cancellation_id = ?1";
+        let requested = one::<i64>(&self.connection, requested, [cancellation_id.0])?.map(ExecutionId);
         for id in &ids {
             if ticked > 0 && began.elapsed() > CHUNK_TIME_MAX {
                 break;
@@ -191,6 +195,10 @@ impl Tables {
             // A head that was pruned in between has no children either.
             let Some(view) = self.view(*id)? else { continue };
             chunk.visited.push(*id);
+            // What is shielded is left alone with all that is below it.
+            if requested.is_some_and(|requested| view.head.is_shielded_from(requested)) {
+                spared.insert(*id);
+            }
             if let Some(append) = decide(&LockedView { now, view, tail: Vec::new() }) {
                 match self.decided(*id, append)? {
                     Verdict::Landed { .. } => cancelled += 1,
@@ -209,7 +217,9 @@ impl Tables {
             .connection
             .prepare_cached("DELETE FROM noetl.cancellation_front WHERE cancellation_id = ?1 AND execution_id = ?2")?;
         for id in &ids[..ticked] {
-            children.execute(params![cancellation_id.0, id.0])?;
+            if !spared.contains(id) {
+                children.execute(params![cancellation_id.0, id.0])?;
+            }
             tick.execute(params![cancellation_id.0, id.0])?;
         }
         let left = "SELECT 1 FROM noetl.cancellation_front WHERE cancellation_id = ?1 LIMIT 1";

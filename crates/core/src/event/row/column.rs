@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::event::{AttemptEnd, CursorPlan, Ended, StopCause, Wait, Write};
 use crate::execution::rerun::Kept;
 use crate::id::{CommandId, ExecutionId, SessionId};
-use crate::playbook::CancelMode;
+use crate::playbook::{CancelMode, Shield};
 use crate::result::{Bound, StoredRef};
 use crate::time::Timestamp;
 
@@ -93,6 +93,8 @@ pub(super) struct InitializedContext {
     pub(super) cancel_mode: Option<CancelMode>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) cancel_grace_ms: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) shield: Option<Shield>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) started_by: Option<Cow<'static, str>>,
     #[serde(default, skip_serializing_if = "is_false")]

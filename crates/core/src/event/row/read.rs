@@ -290,6 +290,7 @@ fn initialized<J: ReadJson>(mut row: EventRow<J>) -> Result<Event, String> {
         workload: context.workload,
         cancel_mode: context.cancel_mode,
         cancel_grace_ms: context.cancel_grace_ms,
+        shield: context.shield,
         started_by: context.started_by.map(Cow::into_owned),
         strict: context.strict,
         rerun: context.rerun_of.map(|of| Box::new(Rerun { of, kept: context.kept })),

@@ -10,7 +10,7 @@ use crate::event::*;
 use crate::execution::rerun::{Kept, Rerun};
 use crate::execution::state::{StepState, Token};
 use crate::id::SessionId;
-use crate::playbook::CancelMode;
+use crate::playbook::{CancelMode, Shield};
 use crate::result::{Bound, StoredRef};
 
 /// Rows as version 1 wrote them. Never edited: a later version gets its own file and still reads this one.
@@ -59,6 +59,7 @@ fn rerun(kept: Option<Kept>) -> Initialized {
         workload: Arc::new(json!({})),
         cancel_mode: None,
         cancel_grace_ms: None,
+        shield: None,
         started_by: None,
         strict: false,
         rerun: Some(Box::new(Rerun { of: ExecutionId(600), kept })),
@@ -82,6 +83,7 @@ fn samples() -> Vec<Event> {
             workload: Arc::new(json!({"z": 1, "a": [null, "é\"\\", 1e300]})),
             cancel_mode: None,
             cancel_grace_ms: None,
+            shield: None,
             started_by: None,
             strict: false,
             rerun: None,
@@ -101,6 +103,7 @@ fn samples() -> Vec<Event> {
             workload: Arc::new(Value::Null),
             cancel_mode: Some(CancelMode::Interrupt),
             cancel_grace_ms: Some(2_500),
+            shield: None,
             started_by: Some("ann".into()),
             strict: true,
             rerun: None,
@@ -116,6 +119,7 @@ fn samples() -> Vec<Event> {
             workload: Arc::new(json!({})),
             cancel_mode: Some(CancelMode::Finish),
             cancel_grace_ms: Some(0),
+            shield: None,
             started_by: None,
             strict: false,
             rerun: None,
@@ -358,6 +362,7 @@ fn samples() -> Vec<Event> {
         })),
         Event::PlaybookInitialized(Box::new(rerun(Some(kept())))),
         Event::PlaybookInitialized(Box::new(rerun(None))),
+        Event::PlaybookInitialized(Box::new(Initialized { shield: Some(Shield::Wait), ..rerun(None) })),
         Event::LoopCompleting(Box::new(Completing {
             step: step.clone(),
             visit: 2,

@@ -118,6 +118,8 @@ pub struct StatusReply {
     pub commands_truncated: bool,
     /// How it was cancelled.
     pub cancellation: Option<Cancellation>,
+    /// What a cancel of an ancestor does to it: nothing (`abandon`, `wait`); null: it is cancelled too.
+    pub shield: Option<String>,
     /// Place of the last event in the log.
     pub last_version: u64,
     /// Time of the last event.
@@ -270,6 +272,7 @@ fn reply(inspection: &Inspection, now: Timestamp, full: bool) -> StatusReply {
         commands: commands.iter().take(RUNNING_MAX).map(|row| live(row, head, now)).collect(),
         commands_truncated: commands.len() > RUNNING_MAX,
         cancellation: summary.cancellation,
+        shield: head.shield.map(|shield| shield.as_str().to_owned()),
         last_version: head.version,
         updated_at: summary.updated_at,
     }
