@@ -304,6 +304,12 @@ impl Head {
         !self.status.is_terminal()
     }
 
+    /// Returns whether a cancel that named `requested` leaves this execution alone, and what is below it: it is
+    /// shielded, and was not named itself. Every store asks this on its walk down a family.
+    pub fn is_shielded_from(&self, requested: ExecutionId) -> bool {
+        self.shield.is_some() && self.execution_id != requested
+    }
+
     /// Applies `append` to the head it lands on. Every store calls this under its lock and writes what comes out.
     pub fn land(&mut self, append: &Append) {
         self.version += append.events.len() as u64;

@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 use crate::execution::cleanup::{CleanupOf, Prepared};
 use crate::execution::rerun::Rerun;
 use crate::id::{CancellationId, CatalogId, CommandId, EventId, ExecutionId, SessionId};
-use crate::playbook::CancelMode;
+use crate::playbook::{CancelMode, Shield};
 use crate::result::Bound;
 use crate::time::Timestamp;
 
@@ -258,6 +258,9 @@ pub struct Initialized {
     pub cancel_mode: Option<CancelMode>,
     /// Grace of an interrupt, when the request does not say, in milliseconds.
     pub cancel_grace_ms: Option<u64>,
+    /// What a cancel that comes down from an ancestor does to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shield: Option<Shield>,
     /// The concurrency key that it has until nothing of it runs any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub concurrency_key: Option<Arc<str>>,

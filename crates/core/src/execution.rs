@@ -29,7 +29,7 @@ use crate::concurrency::KeyHolder;
 use crate::expr::Library;
 use crate::head::{Holder, Status};
 use crate::id::{CatalogId, CommandId, ExecutionId, IdSource};
-use crate::playbook::{CancelMode, Playbook};
+use crate::playbook::{CancelMode, Playbook, Shield};
 use crate::time::Timestamp;
 use crate::work::{ChildOutcome, Report};
 
@@ -193,4 +193,6 @@ pub struct StartParent {
     pub root_execution_id: ExecutionId,
     /// The parent's depth.
     pub depth: u32,
+    /// What a cancel that comes down from above does to the child.
+    pub shield: Option<Shield>,
 }

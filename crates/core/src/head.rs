@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::event::Wait;
 use crate::execution::cleanup::CleanupPlan;
 use crate::id::{CancellationId, CatalogId, CommandId, ExecutionId, SessionId};
-use crate::playbook::CancelMode;
+use crate::playbook::{CancelMode, Shield};
 use crate::time::Timestamp;
 
 /// Where an execution stands.
@@ -90,6 +90,9 @@ pub struct Head {
     pub cancel_mode: Option<CancelMode>,
     /// From the playbook: grace of an interrupt, in milliseconds.
     pub cancel_grace_ms: Option<u64>,
+    /// From its birth: what a cancel that comes down from an ancestor does to it.
+    #[serde(default)]
+    pub shield: Option<Shield>,
     /// The concurrency key that it has until nothing of it runs any more.
     pub concurrency_key: Option<Arc<str>>,
     /// When it began.

@@ -20,7 +20,7 @@ use self::state::State;
 use crate::event::Write;
 use crate::expr::{ExprError, Library, Scope};
 use crate::id::{CatalogId, CommandId, ExecutionId};
-use crate::playbook::{KeychainEntry, Playbook, Step, Task};
+use crate::playbook::{KeychainEntry, Playbook, Shield, Step, Task};
 use crate::result::json_size;
 use crate::secret::keychain::{self, Plan};
 use crate::time::Timestamp;
@@ -212,7 +212,7 @@ impl Pipeline {
                 if !self.state.awaiting_child {
                     self.count_execution();
                 }
-                match child_request(&config, input, timeout_ms) {
+                match child_request(&config, input, timeout_ms, task.shield) {
                     Ok(request) => {
                         self.state.awaiting_child = true;
                         Ok(Some(self.pause(place, Awaited::Child(request))))
@@ -481,6 +481,7 @@ fn child_request(
     config: &Map<String, Value>,
     input: Map<String, Value>,
     timeout_ms: Option<u64>,
+    shield: Option<Shield>,
 ) -> Result<ChildRequest, Box<ToolError>> {
     let refuse = |code: &str, message: &str| Err(Box::new(ToolError::hard(ErrorKind::Config, code, message)));
     let text = |key: &str| config.get(key).and_then(Value::as_str).filter(|text| !text.is_empty());
@@ -522,6 +523,7 @@ fn child_request(
         input,
         return_step,
         timeout_ms,
+        shield,
     })
 }
 

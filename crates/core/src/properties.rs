@@ -51,7 +51,7 @@ pub enum Property {
     NoStartAfterDecision,
     /// C2: one terminal event, and everything derives from it.
     OneTerminalEvent,
-    /// C3: a completed cascade leaves no active descendant.
+    /// C3: a completed cascade leaves no active descendant, but for what is shielded and what is below that.
     NoEscapee,
     /// C4: late is harmless.
     LateIsHarmless,
@@ -160,13 +160,16 @@ pub fn check_edges(heads: &BTreeMap<ExecutionId, &Head>, cascades: &BTreeSet<Exe
         let mut through = named.is_none_or(|named| named == head.execution_id);
         let mut above = head.parent_execution_id;
         let mut whole = true;
-        while let Some(id) = above {
+        // What is shielded, and all that is below it, is no request's that named an execution above the shield.
+        let mut shielded = head.shield.is_some();
+        while let Some(id) = above.filter(|_| !shielded) {
             if cascades.contains(&id) && head.is_active() {
                 found.add(Property::NoEscapee, format!("active below the cancelled {id}"));
             }
             through |= named == Some(id);
             let ancestor = heads.get(&id);
             whole &= ancestor.is_some();
+            shielded = ancestor.is_some_and(|ancestor| ancestor.shield.is_some());
             above = ancestor.and_then(|ancestor| ancestor.parent_execution_id);
         }
         let asked = head.cancel.as_ref().is_none_or(|cancel| cancel.cascade || named == Some(head.execution_id));
@@ -175,7 +178,8 @@ pub fn check_edges(heads: &BTreeMap<ExecutionId, &Head>, cascades: &BTreeSet<Exe
         });
         // An ancestor may have been pruned, or not been read: then nothing can be said.
         if let Some(named) = named.filter(|_| whole && !through) {
-            found.add(Property::Provenance, format!("cancelled through {named}, which is no ancestor of it"));
+            let why = if shielded { "from which a shield keeps it" } else { "which is no ancestor of it" };
+            found.add(Property::Provenance, format!("cancelled through {named}, {why}"));
         }
         violations.append(&mut found.violations);
     }
@@ -231,6 +235,9 @@ fn whole_log(member: &Member, found: &mut Found) {
     let held = member.commands.iter().filter(|row| row.state.in_flight()).count();
     found.unless(head.in_flight as usize == held, Property::HeadIsFold, || {
         format!("{held} attempts are held, the head counts {}", head.in_flight)
+    });
+    found.unless(fold.init.shield == head.shield, Property::HeadIsFold, || {
+        format!("its birth says {:?} of a shield, the head {:?}", fold.init.shield, head.shield)
     });
     let issued = member.events.iter().filter(|recorded| matches!(recorded.event, Event::CommandIssued(_))).count();
     found.unless(head.commands_issued as usize == issued, Property::HeadIsFold, || {

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::event::Write;
 use crate::id::{CatalogId, CommandId, ExecutionId};
+use crate::playbook::Shield;
 use crate::result::Bound;
 use crate::time::Timestamp;
 use crate::tool::{Stopped, ToolError};
@@ -212,6 +213,9 @@ pub struct ChildRequest {
     pub return_step: Option<Arc<str>>,
     /// How long to wait, in milliseconds.
     pub timeout_ms: Option<u64>,
+    /// What a cancel that comes down from above does to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shield: Option<Shield>,
 }
 
 /// How a child ended.

@@ -80,7 +80,8 @@ pub struct BulkAnswer {
     pub cancelled: Vec<ExecutionId>,
     /// What was cancelled before, and is stopped harder.
     pub escalated: Vec<ExecutionId>,
-    /// What matched at first and had moved on, or ended, when it was looked at under the lock.
+    /// What matched at first and had moved on, or ended, when it was looked at under the lock; and what is shielded
+    /// below something that was selected.
     pub spared: Vec<ExecutionId>,
     /// What was named and does not exist.
     pub unknown: Vec<ExecutionId>,
@@ -236,7 +237,7 @@ impl BulkAnswer {
                     &mut self.cancelled
                 }
                 What::Escalated => &mut self.escalated,
-                What::AlreadyEnded => continue,
+                What::AlreadyEnded | What::Spared(_) => continue,
             };
             if list.len() < LISTED_MAX {
                 list.push(one.head.execution_id);

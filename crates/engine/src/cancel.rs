@@ -11,7 +11,7 @@ use noetl_core::append::Append;
 use noetl_core::control::cancel::{self, Answer, InFlight, Request};
 use noetl_core::head::{CancelInfo, CommandState, Head, HeadView, Status};
 use noetl_core::id::{CancellationId, ExecutionId, IdSource};
-use noetl_core::playbook::CancelMode;
+use noetl_core::playbook::{CancelMode, Shield};
 use noetl_core::time::Timestamp;
 use noetl_store::StoreError;
 use serde::{Deserialize, Serialize};
@@ -75,7 +75,10 @@ pub struct CancelAnswer {
     pub in_flight: Vec<InFlight>,
     /// Descendants that run on because `cascade` was not asked.
     pub active_descendants: u64,
-    /// Nothing of what was cancelled runs any more.
+    /// Descendants that were left alone with all that is below them, because they are shielded.
+    #[serde(default)]
+    pub spared: Vec<Spared>,
+    /// Nothing of what was cancelled runs any more, and what is waited for has ended.
     pub quiesced: bool,
     /// The execution that cleans up after the named one; it begins when that has quiesced.
     #[serde(default)]
@@ -89,6 +92,15 @@ pub struct CancelAnswer {
     pub job_id: Option<CancellationId>,
     /// One sentence for people.
     pub message: String,
+}
+
+/// A descendant that a cascade left alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spared {
+    /// Which.
+    pub execution_id: ExecutionId,
+    /// What its parent's task says: `abandon`, or `wait`.
+    pub policy: Shield,
 }
 
 /// Kinds of answer.
@@ -156,7 +168,7 @@ impl Decided {
             What::Escalated => {
                 tracing::info!(%execution, by, reason, ?mode, in_flight, "cancelled execution is stopped harder");
             }
-            What::AlreadyEnded => {}
+            What::AlreadyEnded | What::Spared(_) => {}
         }
     }
 }
@@ -173,6 +185,8 @@ pub(crate) enum What {
     },
     /// It is stopped harder.
     Escalated,
+    /// It is shielded, and runs on.
+    Spared(Shield),
     /// It had ended.
     AlreadyEnded,
 }
@@ -205,6 +219,7 @@ pub(crate) fn decide(
             (decided(What::Cancelled { mode, quiesced }, in_flight, Some(&append)), Some(*append))
         }
         Answer::Escalated { append, in_flight } => (decided(What::Escalated, in_flight, Some(&append)), Some(*append)),
+        Answer::Spared(shield) => (decided(What::Spared(shield), Vec::new(), None), None),
         Answer::AlreadyEnded => (decided(What::AlreadyEnded, Vec::new(), None), None),
         // The first answer was lost on its way; this is the same one again.
         Answer::Repeated { in_flight } => {
@@ -298,6 +313,8 @@ impl Engine {
                 What::Cancelled { .. } => CancelResult::Cancelled,
                 What::Escalated => CancelResult::Escalated,
                 What::AlreadyEnded => CancelResult::AlreadyEnded,
+                // It runs on: nothing to count, and nobody to tell.
+                What::Spared(_) => return,
             };
             self.metrics.cancels.add_one(cancel.mode, CancelCause::of(&cancel.cancelled_by), result);
         }
@@ -311,7 +328,9 @@ impl Engine {
     async fn wait_all_quiesced(&self, answer: &CancelAnswer, asked: Instant, wait_ms: u64) -> Result<bool, StoreError> {
         let deadline = asked + Duration::from_millis(wait_ms);
         let escalated = answer.escalated.then_some(&answer.execution_id);
-        for execution_id in answer.cancelled_executions.iter().chain(escalated) {
+        let waited = answer.spared.iter().filter(|spared| spared.policy == Shield::Wait);
+        let waited = waited.map(|spared| &spared.execution_id);
+        for execution_id in answer.cancelled_executions.iter().chain(escalated).chain(waited) {
             let left = deadline.saturating_duration_since(Instant::now());
             let left = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
             let head = self.wait(*execution_id, WaitFor::Quiesced, left).await?;
@@ -358,6 +377,7 @@ pub(crate) fn answer(request: &CancelRequest, decided: Vec<Decided>) -> CancelAn
         mode: request.mode.unwrap_or(CancelMode::Finish),
         in_flight: Vec::new(),
         active_descendants: 0,
+        spared: Vec::new(),
         cleanup: None,
         cleaned_up: false,
         quiesced: true,
@@ -381,6 +401,10 @@ pub(crate) fn answer(request: &CancelRequest, decided: Vec<Decided>) -> CancelAn
             What::Escalated => {
                 answer.quiesced = false;
                 answer.escalated |= named;
+            }
+            What::Spared(policy) => {
+                answer.spared.push(Spared { execution_id: one.head.execution_id, policy });
+                answer.quiesced &= policy == Shield::Abandon;
             }
             What::AlreadyEnded => {
                 if named && let Some(cancel) = &one.head.cancel {

@@ -15,7 +15,7 @@ use noetl_core::playbook::CancelMode;
 use noetl_store::{Cancellation, ListQuery, StoreError};
 use tokio::time::{Duration, Instant};
 
-use crate::cancel::{self, CancelAnswer, CancelError, CancelRequest, CancelStatus, What};
+use crate::cancel::{self, CancelAnswer, CancelError, CancelRequest, CancelStatus, Spared, What};
 use crate::engine::Engine;
 use crate::hold;
 use crate::job::{self, Stepped, Walk};
@@ -106,7 +106,10 @@ impl Engine {
         }
         let complete = driving.done;
         drop(driving);
-        let touched = decided.iter().any(|one| one.what != What::AlreadyEnded);
+        let touched = decided.iter().any(|one| match one.what {
+            What::Cancelled { .. } | What::Escalated => true,
+            What::AlreadyEnded | What::Spared(_) => false,
+        });
         if complete && !touched {
             // As it stood under the lock: before the walk it may still have run, and another request was faster.
             let named = decided.into_iter().map(|one| one.head).find(|head| head.execution_id == request.execution_id);
@@ -149,6 +152,13 @@ impl Engine {
     /// that has begun.
     pub(crate) async fn cancel_left_child(&self, due: &Due) -> Result<Option<(Cancellation, Driving)>, StoreError> {
         let Some(head) = self.store.head(due.execution_id).await?.filter(Head::is_active) else { return Ok(None) };
+        if head.shield.is_some() {
+            self.under_lock(due.execution_id, None, |locked, _| {
+                Some(cancel_core::left_alone(&locked.view, locked.now))
+            })
+            .await?;
+            return Ok(None);
+        }
         // As with a time limit: the obligation is deleted when the child has ended.
         let begun = |known: &Cancellation| {
             known.requested_execution_id == Some(due.execution_id) && known.cancelled_by == BY_PARENT
@@ -203,7 +213,11 @@ impl Engine {
         let Some(head) = self.store.head(request.execution_id).await? else {
             return Err(CancelError::Unknown(request.execution_id));
         };
-        let descendants = self.descendants(&head).await?;
+        let mut descendants = self.descendants(&head).await?;
+        let spared = match request.cascade {
+            true => spare(&mut descendants),
+            false => Vec::new(),
+        };
         let running = descendants.iter().filter(|head| head.is_active()).map(|head| head.execution_id);
         let mut would_cancel: Vec<ExecutionId> = Vec::new();
         let mut active_descendants = 0;
@@ -236,6 +250,7 @@ impl Engine {
             mode: own,
             in_flight,
             active_descendants,
+            spared,
             quiesced: false,
             complete: true,
             job_id: None,
@@ -284,4 +299,22 @@ impl Engine {
         }
         Ok(found)
     }
+}
+
+/// Takes what is shielded out of a family, with all that is below it; returns those that run. Parents come first.
+fn spare(descendants: &mut Vec<Head>) -> Vec<Spared> {
+    let mut spared = Vec::new();
+    let mut out = BTreeSet::new();
+    descendants.retain(|head| {
+        let below = head.parent_execution_id.is_some_and(|parent| out.contains(&parent));
+        if let Some(policy) = head.shield.filter(|_| !below && head.is_active()) {
+            spared.push(Spared { execution_id: head.execution_id, policy });
+        }
+        let leave = below || head.shield.is_some();
+        if leave {
+            out.insert(head.execution_id);
+        }
+        !leave
+    });
+    spared
 }

@@ -91,7 +91,7 @@ pub(crate) struct Walk {
 #[derive(Debug, Default)]
 pub(crate) struct Stepped {
     pub(crate) decided: Vec<Decided>,
-    /// Selected ones that had ended or moved on.
+    /// Selected ones that had ended or moved on, and descendants that are shielded.
     pub(crate) spared: Vec<ExecutionId>,
     /// Nothing is left.
     pub(crate) done: bool,
@@ -209,12 +209,18 @@ impl Seen {
             let version = locked.view.head.version + append.events.len() as u64;
             (Landing::of_control(append, &locked.view.head), version)
         });
-        if selected.is_some() && decided.what == What::AlreadyEnded {
+        let spared = match decided.what {
+            What::Spared(_) => true,
+            What::AlreadyEnded => selected.is_some(),
+            What::Cancelled { .. } | What::Escalated => false,
+        };
+        if spared {
             self.spared.push(execution_id);
         }
         self.decided.push((decided, landing));
-        // A listed one that has ended may have descendants that run on.
-        Visit { append, walks_on: request.cascade }
+        // A listed one that has ended may have descendants that run on. Below what is shielded nobody is asked for,
+        // whether it still runs or not.
+        Visit { append, walks_on: request.cascade && !locked.view.head.is_shielded_from(through) }
     }
 }
 

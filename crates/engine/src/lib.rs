@@ -66,7 +66,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use advance::{Advance, Advanced};
 pub use bulk::{BulkAnswer, BulkError, BulkRequest, Filter, Selected};
-pub use cancel::{CancelAnswer, CancelError, CancelRequest, CancelStatus};
+pub use cancel::{CancelAnswer, CancelError, CancelRequest, CancelStatus, Spared};
 pub use catalog::{RegisterError, Registered};
 pub use engine::{Engine, EngineOptions, Running};
 pub use look::{Inspection, WaitFor};

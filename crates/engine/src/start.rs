@@ -222,6 +222,7 @@ impl Engine {
             version: started.version,
             payload: request.payload.clone(),
             parent: parent.as_ref().map(|parent| StartParent {
+                shield: None,
                 parent: Parent { execution_id: parent.execution_id, command_id: None, return_step: None },
                 root_execution_id: parent.root_execution_id,
                 depth: parent.depth,

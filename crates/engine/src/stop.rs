@@ -223,12 +223,16 @@ impl Engine {
         Ok(Some(ordered))
     }
 
-    /// A step that waits for a child does not leave it behind: the child is cancelled with its descendants.
+    /// A step that waits for a child does not leave it behind: the child is cancelled with its descendants, unless it
+    /// is shielded.
     ///
     /// Recorded before the step is stopped; the sweep drives it.
     async fn stop_child(&self, row: &CommandRow, wish: &Wish) -> Result<(), StoreError> {
         match (row.state, &row.wait) {
             (CommandState::Suspended, Some(Wait::Child { execution_id, .. })) => {
+                if self.store.head(*execution_id).await?.is_some_and(|child| child.shield.is_some()) {
+                    return Ok(());
+                }
                 let reason = format!("step `{}` of its parent was stopped: {}", row.step, wish.reason);
                 self.begin_cascade(*execution_id, reason, BY_PARENT).await.map(drop)
             }

@@ -66,6 +66,7 @@ impl Scenario {
         ("sim/limited", LIMITED),
         ("sim/race", RACE),
         ("sim/enough", ENOUGH),
+        ("sim/shield", SHIELD),
         ("sim/undone", UNDONE),
         ("sim/strict", STRICT),
         ("sim/newest", NEWEST),
@@ -219,6 +220,19 @@ workflow:
       spec: {mode: parallel, max_in_flight: 3, complete_when: '{{ results | length >= 2 }}', on_complete: wait}
     tool: {kind: playbook, path: sim/leaf}
     next: {arcs: [{step: end}]}
+  - {step: end, tool: {kind: shell, cmds: [work]}}
+";
+
+/// Children of which some are shielded from what happens to their parent.
+const SHIELD: &str = "
+apiVersion: noetl.io/v2
+kind: Playbook
+metadata: {name: shield, path: sim/shield}
+workflow:
+  - {step: start, tool: {kind: noop}, next: {spec: {mode: inclusive}, arcs: [{step: a}, {step: b}, {step: c}]}}
+  - {step: a, tool: {kind: playbook, path: sim/branch, spec: {cancel: {policy: abandon}}}, next: {arcs: [{step: end, cancel: [b]}]}}
+  - {step: b, tool: {kind: playbook, path: sim/leaf, spec: {cancel: {policy: wait}}}, next: {arcs: [{step: end, cancel: [a]}]}}
+  - {step: c, tool: {kind: playbook, path: sim/branch}, next: {arcs: [{step: end}]}}
   - {step: end, tool: {kind: shell, cmds: [work]}}
 ";
 

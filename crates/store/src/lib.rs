@@ -278,7 +278,8 @@ pub struct Cancellation {
     pub cancelled: u64,
     /// How many ids it has visited.
     pub visited: u64,
-    /// How many of them were left as they are, with all their descendants: they had ended or moved on.
+    /// How many of them were left as they are, with all their descendants: they had ended or moved
+    /// on, or are shielded.
     pub spared: u64,
     /// When it was recorded.
     pub created_at: Timestamp,

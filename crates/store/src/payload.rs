@@ -270,6 +270,7 @@ impl Scrub {
             workload,
             cancel_mode: _,
             cancel_grace_ms: _,
+            shield: _,
             // Without control characters: checked where it was rendered.
             concurrency_key: _,
             started_by,

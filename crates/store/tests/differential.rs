@@ -14,6 +14,7 @@ use noetl_core::event::Event;
 use noetl_core::head::{CommandState, HeadView, Status};
 use noetl_core::id::{CancellationId, CatalogId, CommandId, ExecutionId, IdSource, SessionId, made_at};
 use noetl_core::log::{LogLine, LogStream};
+use noetl_core::playbook::Shield;
 use noetl_core::time::Timestamp;
 use noetl_core::turns::Turns;
 use noetl_store::catalog::{NewResource, ResourceKey};
@@ -33,7 +34,7 @@ const KEY: &str = "customer-7";
 /// One thing that happens. Numbers pick among what is there at that time.
 #[derive(Debug, Clone)]
 enum Act {
-    Birth { below: Option<usize> },
+    Birth { below: Option<usize>, shielded: bool },
     Enter { of: usize, stale: bool, with: Extra },
     Issue { of: usize, pool: usize, priority: i32 },
     Claim { command: usize, epoch: u32, session: i64 },
@@ -87,7 +88,8 @@ fn act() -> impl Strategy<Value = Act> {
     let number = 0..64usize;
     let session = 1..4i64;
     prop_oneof![
-        3 => proptest::option::of(number.clone()).prop_map(|below| Act::Birth { below }),
+        3 => (proptest::option::of(number.clone()), any::<bool>())
+            .prop_map(|(below, shielded)| Act::Birth { below, shielded }),
         4 => (number.clone(), any::<bool>(), extra()).prop_map(|(of, stale, with)| Act::Enter { of, stale, with }),
         5 => (number.clone(), 0..2usize, -1..2i32).prop_map(|(of, pool, priority)| Act::Issue { of, pool, priority }),
         5 => (number.clone(), 1..3u32, session.clone())
@@ -219,12 +221,16 @@ impl Stores {
     async fn play(&mut self, act: Act) {
         let script = self.script.clone();
         match act {
-            Act::Birth { below } => {
+            Act::Birth { below, shielded } => {
                 let parent = match below.and_then(|n| pick(&self.executions, n)) {
                     Some(parent) => self.view(parent).await.map(|view| view.head),
                     None => None,
                 };
-                let birth = script.birth(parent.as_ref());
+                let birth = match &parent {
+                    // Some are shielded, so that cascades walk round them.
+                    Some(parent) if shielded => script.shielded_birth(parent, Shield::Wait),
+                    parent => script.birth(parent.as_ref()),
+                };
                 self.executions.push(birth.execution_id);
                 self.append(vec![birth]).await;
             }
@@ -387,7 +393,7 @@ impl Stores {
                 let chunk = all!(self, store => async {
                     let script = Script::from_id(clock, first);
                     let chunk = store
-                        .cancel_chunk(id, Pick::Front(max), Box::new(move |locked, _| script.cancel(locked).into()))
+                        .cancel_chunk(id, Pick::Front(max), Box::new(move |locked, through| script.cancel_open(locked, through)))
                         .await?;
                     Ok((chunk.visited, chunk.done))
                 });

@@ -10,7 +10,7 @@ use crate::control::cleanup;
 use crate::event::{AttemptEnd, Cancelled, Ended, Escalated, Event, error_value};
 use crate::head::{CancelInfo, CommandRow, CommandState, Head, HeadView, Status};
 use crate::id::{CancellationId, CommandId, EventId, ExecutionId, IdSource};
-use crate::playbook::CancelMode;
+use crate::playbook::{CancelMode, Shield};
 use crate::time::Timestamp;
 use crate::tool::{ErrorKind, ToolError, kind};
 
@@ -96,6 +96,8 @@ pub enum Answer {
         /// What workers hold.
         in_flight: Vec<InFlight>,
     },
+    /// It is left alone, and what is below it; nothing is written.
+    Spared(Shield),
     /// It had ended; nothing is written.
     AlreadyEnded,
     /// The same idempotency key cancelled it; nothing is written.
@@ -113,8 +115,13 @@ pub enum Answer {
 /// | running | its own time limit | the same, but failed with an error of kind `timeout`: people alert on FAILED |
 /// | cancelled, not quiesced | `mode: interrupt` where the present mode is `finish`, or a shorter grace | escalated |
 /// | cancelled, not quiesced | the same idempotency key | repeated: the first answer again |
+/// | running, and shielded by its parent's task | one that named an ancestor | spared |
 /// | ended | any other | already ended; nothing is written, ever |
 pub fn decide(view: &HeadView, request: &Request, now: Timestamp, ids: &mut IdSource) -> Answer {
+    if let Some(shield) = view.head.shield.filter(|_| view.head.is_shielded_from(request.requested_execution_id)) {
+        // Nothing of the request is about it, ended or not.
+        return if view.head.is_active() { Answer::Spared(shield) } else { Answer::AlreadyEnded };
+    }
     match view.head.status {
         Status::Running => cancel(view, request, now, ids),
         Status::Cancelled => again(view, request, now, ids),
@@ -251,6 +258,14 @@ fn again(view: &HeadView, request: &Request, now: Timestamp, ids: &mut IdSource)
     });
     append.head.cancel = Some(CancelInfo { mode: CancelMode::Interrupt, grace_ms, since: now, ..present.clone() });
     Answer::Escalated { append: Box::new(append), in_flight: in_flight(view) }
+}
+
+/// Decides what its parent wants of a shielded child that it does not wait for any more: nothing, it runs on.
+pub fn left_alone(view: &HeadView, now: Timestamp) -> Append {
+    let mut append = locked(view, now);
+    let (execution_id, kind) = (view.head.execution_id, DueKind::CancelChild);
+    append.due.push(DueChange::Clear { execution_id, kind, key: 0 });
+    append
 }
 
 /// Returns what workers hold, lost attempts included: they may still run.

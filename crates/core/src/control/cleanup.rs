@@ -33,6 +33,7 @@ pub(super) fn bear(head: &Head, cancel: &CancelInfo, append: &mut Append, now: T
         workload: Arc::new(Value::Object(Map::new())),
         cancel_mode: head.cancel_mode,
         cancel_grace_ms: head.cancel_grace_ms,
+        shield: None,
         concurrency_key: None,
         started_by: Some(BY_CLEANUP.to_owned()),
         strict: false,
@@ -50,6 +51,8 @@ pub(super) fn bear(head: &Head, cancel: &CancelInfo, append: &mut Append, now: T
         decided: 0,
         in_flight: 0,
         runnable: true,
+        // It has no parent, so nothing comes down to it.
+        shield: None,
         concurrency_key: None,
         started_at: now,
         updated_at: now,

@@ -48,6 +48,7 @@ impl Draft {
                 },
                 root_execution_id: self.execution.init.root_execution_id,
                 depth: self.execution.init.depth,
+                shield: request.shield,
             }),
             started_by: self.execution.init.started_by.clone(),
             strict: self.execution.init.strict,

@@ -113,6 +113,7 @@ fn begin(
         workload: Arc::new(Value::Object(workload)),
         cancel_mode: playbook.executor.cancel_mode,
         cancel_grace_ms: playbook.executor.cancel_grace_ms,
+        shield: start.parent.as_ref().and_then(|parent| parent.shield),
         concurrency_key: wish.as_ref().map(|wish| Arc::clone(&wish.key)),
         started_by: start.started_by.clone(),
         strict: start.strict,
@@ -160,6 +161,7 @@ fn head(start: &Start, init: &Initialized, playbook: &Playbook, now: Timestamp) 
         engine: ENGINE_VERSION,
         cancel_mode: init.cancel_mode,
         cancel_grace_ms: init.cancel_grace_ms,
+        shield: init.shield,
         concurrency_key: init.concurrency_key.clone(),
         started_at: now,
         updated_at: now,
@@ -289,7 +291,7 @@ impl Draft {
 fn sibling_holder(sibling: &Append, key: &str) -> Option<KeyHolder> {
     let Guard::New(head) = &sibling.guard else { return None };
     let has = head.concurrency_key.as_deref() == Some(key) && sibling.head.status.is_none();
-    has.then(|| KeyHolder { execution_id: head.execution_id, active: true, started_at: head.started_at })
+    has.then_some(KeyHolder { execution_id: head.execution_id, active: true, started_at: head.started_at })
 }
 
 fn names(holders: &[KeyHolder]) -> String {

@@ -120,6 +120,32 @@ pub enum CancelMode {
     Interrupt,
 }
 
+/// What a cancel that comes down from an ancestor does to a child (`spec.cancel.policy` of a playbook task). A cancel
+/// that names the child itself reaches it all the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Shield {
+    /// The child is left alone, and whoever cancels does not wait for it.
+    Abandon,
+    /// The child ends in its own time; a cancel has not quiesced before it has.
+    Wait,
+}
+
+impl Shield {
+    /// Returns the word in playbooks, tables and answers.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Shield::Abandon => "abandon",
+            Shield::Wait => "wait",
+        }
+    }
+
+    /// Returns the shield that `word` names.
+    pub fn from_word(word: &str) -> Option<Self> {
+        [Shield::Abandon, Shield::Wait].into_iter().find(|shield| shield.as_str() == word)
+    }
+}
+
 /// One step.
 #[derive(Debug)]
 pub struct Step {
@@ -248,6 +274,8 @@ pub struct Task {
     pub policy: Vec<Rule>,
     /// Time limit of one execution in seconds (number, numeric string or template).
     pub timeout: Option<ValueTemplate>,
+    /// Of a playbook task: `spec.cancel.policy`.
+    pub shield: Option<Shield>,
     /// Identifiers that the task's code mentions, so that only those context names are sent along;
     /// `None` = it may look at everything (it mentions `context`, or the code is not at hand).
     pub mentions: Option<Vec<Arc<str>>>,

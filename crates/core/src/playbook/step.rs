@@ -372,6 +372,7 @@ fn claim(kind: &str, config: IndexMap<Arc<str>, ValueTemplate>) -> Step {
         set: Vec::new(),
         policy: Vec::new(),
         timeout: None,
+        shield: None,
         mentions: Some(Vec::new()),
     };
     let body = Body { pipeline: false, tasks: vec![task] };

@@ -6,7 +6,7 @@ use indexmap::IndexMap;
 
 use super::codes;
 use super::mentions::mentions;
-use super::model::{Body, Output, Task};
+use super::model::{Body, Output, Shield, Task};
 use super::policy::{self, Place};
 use super::reader::{Reader, Unreadable};
 use super::routing::{Bare, Outline, assignments, listed};
@@ -190,6 +190,7 @@ fn task(reader: &mut Reader<'_>, outline: &mut Outline<'_>, item: &Item<'_>, pla
     if let Some(set) = fields.get("set") {
         task.set.extend(assignments(reader, outline, set, Bare::Local));
     }
+    task.shield = shield(reader, &kind, &fields);
     Some(task)
 }
 
@@ -239,6 +240,8 @@ fn kind(reader: &mut Reader<'_>, node: &Node) -> Option<String> {
 struct Fields<'n> {
     entries: IndexMap<&'n str, (&'n Key, &'n Node)>,
     policy: Option<&'n Node>,
+    /// `spec.cancel`.
+    cancel: Option<&'n Node>,
 }
 
 impl<'n> Fields<'n> {
@@ -250,12 +253,14 @@ impl<'n> Fields<'n> {
         let inner = spec.map(Node::entries).unwrap_or_default();
         let mut entries = IndexMap::new();
         for (key, item) in node.entries().iter().chain(inner) {
-            if !matches!(&*key.text, "spec" | "policy") {
+            if !matches!(&*key.text, "spec" | "policy" | "cancel") {
                 entries.entry(&*key.text).or_insert((key, item));
             }
         }
         let policy = spec.and_then(|spec| spec.get("policy")).or_else(|| node.get("policy"));
-        Fields { entries, policy }
+        let cancel =
+            spec.and_then(|spec| spec.get("cancel")).or_else(|| node.get("cancel")).filter(|cancel| !cancel.is_null());
+        Fields { entries, policy, cancel }
     }
 
     fn get(&self, key: &str) -> Option<&'n Node> {
@@ -297,8 +302,22 @@ fn plain(reader: &mut Reader<'_>, outline: &mut Outline<'_>, kind: &str, fields:
         set: Vec::new(),
         policy: retry.into_iter().collect(),
         timeout,
+        shield: None,
         mentions,
     }
+}
+
+/// Reads `spec.cancel` of a task: what a cancel from above does to the child that it starts.
+fn shield(reader: &mut Reader<'_>, kind: &str, fields: &Fields<'_>) -> Option<Shield> {
+    let cancel = fields.cancel?;
+    if kind != "playbook" {
+        let hint = "write `spec: {cancel: {grace_seconds: …}}` on the step";
+        reader.error(codes::UNKNOWN_KEY, cancel.place(), format!("a {kind} task starts no child to be shielded"), hint);
+        return None;
+    }
+    reader.unknown_keys(cancel, "`spec.cancel` of a playbook task", &["policy"]);
+    let words = [("cancel", None), ("abandon", Some(Shield::Abandon)), ("wait", Some(Shield::Wait))];
+    cancel.get("policy").and_then(|policy| reader.word(policy, "`policy`", &words)).flatten()
 }
 
 /// Returns what a key of the tool mapping is called in the configuration; `None` when it is no part of that.

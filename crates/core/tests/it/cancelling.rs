@@ -48,7 +48,7 @@ fn cancel_as(desk: &mut Desk, id: ExecutionId, request: &Request) -> Answer {
         let answer = cancel::decide(view, request, now, ids);
         let append = match &answer {
             Answer::Cancelled { append, .. } | Answer::Escalated { append, .. } => Some((**append).clone()),
-            Answer::AlreadyEnded | Answer::Repeated { .. } => None,
+            Answer::Spared(_) | Answer::AlreadyEnded | Answer::Repeated { .. } => None,
         };
         kept = Some(answer);
         append

@@ -193,7 +193,7 @@ impl Desk {
         };
         self.control(id, |view, now, ids| match cancel::decide(view, &request, now, ids) {
             Answer::Cancelled { append, .. } | Answer::Escalated { append, .. } => Some(*append),
-            Answer::AlreadyEnded | Answer::Repeated { .. } => None,
+            Answer::Spared(_) | Answer::AlreadyEnded | Answer::Repeated { .. } => None,
         });
     }
 
@@ -300,7 +300,7 @@ impl Desk {
         };
         self.control(id, |view, now, ids| match cancel::decide(view, &request, now, ids) {
             cancel::Answer::Cancelled { append, .. } | cancel::Answer::Escalated { append, .. } => Some(*append),
-            cancel::Answer::AlreadyEnded | cancel::Answer::Repeated { .. } => None,
+            cancel::Answer::Spared(_) | cancel::Answer::AlreadyEnded | cancel::Answer::Repeated { .. } => None,
         });
     }
 

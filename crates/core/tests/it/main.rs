@@ -18,5 +18,6 @@ mod robust;
 mod routing;
 mod schema;
 mod secrets;
+mod shields;
 mod state_machine;
 mod values;

@@ -343,7 +343,7 @@ fn a_cancel_of_the_execution_names_what_was_withdrawn_and_is_still_held() {
             held = in_flight;
             Some(*append)
         }
-        Answer::Escalated { .. } | Answer::AlreadyEnded | Answer::Repeated { .. } => None,
+        Answer::Escalated { .. } | Answer::Spared(_) | Answer::AlreadyEnded | Answer::Repeated { .. } => None,
     });
     assert_eq!(held.iter().map(|held| held.command_id).collect::<Vec<_>>(), [slow.command_id]);
     let late = desk.work(&slow);

@@ -31,7 +31,7 @@ fn cancel(desk: &mut Desk, id: ExecutionId, mode: CancelMode) {
     };
     desk.control(id, |view, now, ids| match cancel::decide(view, &request, now, ids) {
         Answer::Cancelled { append, .. } | Answer::Escalated { append, .. } => Some(*append),
-        Answer::AlreadyEnded | Answer::Repeated { .. } => None,
+        Answer::Spared(_) | Answer::AlreadyEnded | Answer::Repeated { .. } => None,
     });
 }
 

@@ -390,7 +390,7 @@ fn pause(desk: &mut Desk, id: ExecutionId, paused: bool) {
 fn ask(desk: &mut Desk, id: ExecutionId, request: &Request) {
     desk.control(id, |view, now, ids| match cancel::decide(view, request, now, ids) {
         Answer::Cancelled { append, .. } | Answer::Escalated { append, .. } => Some(*append),
-        Answer::AlreadyEnded | Answer::Repeated { .. } => None,
+        Answer::Spared(_) | Answer::AlreadyEnded | Answer::Repeated { .. } => None,
     });
 }
 

@@ -14,6 +14,7 @@ mod runs;
 mod schedules;
 mod secrets;
 mod servers;
+mod shields;
 mod stops;
 mod workers;
 mod world;

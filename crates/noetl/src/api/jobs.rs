@@ -58,7 +58,7 @@ pub struct JobRow {
     pub visited: u64,
     /// How many it has cancelled, descendants included.
     pub cancelled: u64,
-    /// How many it left as they are: they had ended or moved on.
+    /// How many it left as they are: they had ended or moved on, or are shielded.
     pub spared: u64,
     /// Of those it has cancelled, how many have still something running. Null in a list.
     pub unquiesced: Option<u64>,

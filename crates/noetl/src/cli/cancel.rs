@@ -243,7 +243,7 @@ impl Cancel {
         console::print(&out)?;
         let spared = document::ids(answer, "spared").len();
         if spared > 0 {
-            console::note(&format!("{spared} had ended or moved on when their turn came"));
+            console::note(&format!("{spared} had ended or moved on when their turn came, or are shielded"));
         }
         Ok(Exit::Done)
     }

@@ -34,7 +34,10 @@ impl Why {
             let status = refusal::expect(&answer)?;
             // Up to the one that somebody named, if it was not this one.
             let named = status.pointer("/cancellation/requested_execution_id").and_then(render::document::id);
-            if named.is_some_and(|named| named != id) {
+            let elsewhere = named.is_some_and(|named| named != id);
+            // And up to what a shield kept away from it.
+            let spared = chain.is_empty() && render::document::text(&status, "shield").is_some();
+            if elsewhere || spared {
                 next = status.get("parent_execution_id").and_then(render::document::id);
             }
             chain.push(status);

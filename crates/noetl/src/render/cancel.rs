@@ -73,6 +73,13 @@ pub fn remarks(id: &str, answer: &Value) -> Vec<String> {
         lines.push(format!("{YELLOW}{running_on} descendant(s) run on.{YELLOW:#}"));
         lines.push(hint(&format!("cancel them too with `noetl cancel {id} --cascade`")));
     }
+    for spared in document::list(answer, "spared") {
+        let which = spared.get("execution_id").and_then(document::id).unwrap_or_default();
+        let (which, policy) = (clean(&which), document::text(spared, "policy").unwrap_or("?"));
+        let verb = if dry_run { "would be" } else { "is" };
+        lines.push(format!("Execution {which} {verb} spared (spec.cancel.policy: {}); it runs on.", clean(policy)));
+        lines.push(hint(&format!("`noetl cancel {which}` cancels it all the same")));
+    }
     if answer.get("complete").and_then(Value::as_bool) == Some(false) && !dry_run {
         let job = answer.get("job_id").and_then(document::id).map(|job| format!(" as job {}", clean(&job)));
         lines.push(format!("The cascade goes on in the server{}.", job.unwrap_or_default()));

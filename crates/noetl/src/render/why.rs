@@ -21,6 +21,16 @@ pub fn story(chain: &[Value]) -> String {
     if let Some(cancellation) = status.get("cancellation").filter(|cancellation| cancellation.is_object()) {
         lines.extend(cancelled(status, cancellation, &id));
     }
+    if let Some(shield) = document::text(status, "shield").filter(|_| word == "RUNNING") {
+        lines.push(format!(
+            "It is shielded: a cancel of an ancestor spares it (spec.cancel.policy: {}).",
+            clean(shield)
+        ));
+        let above = chain.get(1).and_then(|parent| parent.get("cancellation")).filter(|above| above.is_object());
+        if let Some(by) = above.and_then(|above| document::text(above, "cancelled_by")) {
+            lines.push(format!("Its parent was cancelled by {}:", clean(by)));
+        }
+    }
     for ancestor in chain.iter().skip(1) {
         let id = ancestor.get("execution_id").and_then(document::id).unwrap_or_default();
         let path = document::text(ancestor, "path").unwrap_or("-");
@@ -110,6 +120,24 @@ The request named its ancestor 1:
   ↑ 2 (branch) CANCELLED
   ↑ 1 (root) CANCELLED
 Nothing of it runs any more, since 2026-01-20T09:08:01.000Z.
+"
+        );
+    }
+
+    #[test]
+    fn what_a_shield_spared_says_from_what() {
+        let child = json!({"execution_id": "2", "path": "leaf", "status": "RUNNING", "current_step": "work",
+            "in_flight": 1, "shield": "wait"});
+        let parent = json!({"execution_id": "1", "path": "root", "status": "CANCELLED",
+            "cancellation": {"cancelled_by": "ann", "requested_execution_id": "1"}});
+        assert_eq!(
+            plain(&[child, parent]),
+            "\
+2 (leaf) is RUNNING.
+It is shielded: a cancel of an ancestor spares it (spec.cancel.policy: wait).
+Its parent was cancelled by ann:
+  ↑ 1 (root) CANCELLED
+It goes on: at step work, 1 command(s) in flight.
 "
         );
     }

@@ -356,3 +356,41 @@ fn a_job_outlives_the_server_that_was_killed_and_another_one_finishes_it() {
     assert_eq!(home.run(&["jobs", job, "--stop"]).exit, 1, "it is done");
     assert_eq!(home.run(&["jobs", "77"]).exit, 4);
 }
+
+/// A parent whose child is shielded; both take a while.
+const SHIELDED: &str = r#"
+apiVersion: noetl.io/v2
+kind: Playbook
+metadata: {name: shielded, path: test/shielded}
+workflow:
+  - step: child
+    tool: {kind: playbook, path: test/sleep, spec: {cancel: {policy: abandon}}}
+"#;
+
+#[test]
+fn a_shielded_child_is_spared_listed_and_explained() {
+    let home = Home::new();
+    let _server = Server::start(&home, &["--no-worker"]);
+    home.file("sleep.yaml", SLEEP);
+    home.file("shielded.yaml", SHIELDED);
+    home.run(&["register", "sleep.yaml"]).done();
+    home.run(&["register", "shielded.yaml"]).done();
+    let id = start(&home, "test/shielded", &[]);
+    let child = eventually("the child waits for a worker", || {
+        let sql = format!("SELECT execution_id FROM noetl.execution WHERE parent_execution_id = {id}");
+        let found = home.run(&["query", &sql, "--format", "json"]).done().json();
+        let child = found.pointer("/result/0/execution_id").or_else(|| found.pointer("/result/0/0"))?.clone();
+        Some(child.as_str().map_or_else(|| child.to_string(), str::to_owned))
+    });
+    let dry = home.run(&["cancel", &id, "--cascade", "--dry-run", "--json"]).done().json();
+    assert_eq!(dry["spared"], json!([{"execution_id": child, "policy": "abandon"}]), "{dry}");
+    assert_eq!(dry["would_cancel"], json!([id]), "{dry}");
+    let said = home.run(&["cancel", &id, "--cascade", "-r", "enough"]).done();
+    assert!(said.stdout.contains("Cancelled: 1 execution(s)\n"), "{}", said.stdout);
+    let spared = format!("Execution {child} is spared (spec.cancel.policy: abandon); it runs on.");
+    assert!(said.stderr.contains(&spared), "{}", said.stderr);
+    let why = home.run(&["why", &child]).done().stdout;
+    assert!(why.contains("a cancel of an ancestor spares it") && why.contains(&format!("↑ {id}")), "{why}");
+    home.run(&["cancel", &child]).done();
+    assert!(home.run(&["db", "verify"]).done().stdout.ends_with(" 0 problem(s)\n"));
+}

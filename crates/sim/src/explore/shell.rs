@@ -139,8 +139,9 @@ impl Shell {
                 self.control(&mut state, execution, |view, now, ids| lease::forget(view, session, now, ids))?;
             }
             Action::List { execution } => {
-                let children = children(&state, execution);
-                if let Some(cascade) = &mut state.tables.cascade {
+                if let Some(cascade) = state.tables.cascade.clone() {
+                    let children = children(&state, execution, cascade.requested);
+                    let cascade = state.tables.cascade.insert(cascade);
                     cascade.front.remove(&execution);
                     cascade.front.extend(children);
                     cascade.listed.insert(execution);
@@ -299,7 +300,7 @@ impl Shell {
         let Some(cascade) = state.tables.cascade.clone() else { return Ok(()) };
         self.cancel(state, execution, &request(cascade.requested, true))?;
         // Listed after the fence is held: nobody is born below it any more.
-        let children = children(state, execution);
+        let children = children(state, execution, cascade.requested);
         if let Some(cascade) = &mut state.tables.cascade {
             cascade.front.remove(&execution);
             if !cascade.listed.remove(&execution) {
@@ -313,7 +314,9 @@ impl Shell {
         self.control(state, execution, |view, now, ids| {
             let append = match cancel::decide(view, request, now, ids) {
                 cancel::Answer::Cancelled { append, .. } | cancel::Answer::Escalated { append, .. } => append,
-                cancel::Answer::AlreadyEnded | cancel::Answer::Repeated { .. } => return None,
+                cancel::Answer::Spared(_) | cancel::Answer::AlreadyEnded | cancel::Answer::Repeated { .. } => {
+                    return None;
+                }
             };
             let mut append = *append;
             self.spoil_cancel(&mut append, now, ids);
@@ -540,8 +543,12 @@ fn outcome_of(state: &State, child: ExecutionId) -> Option<ChildOutcome> {
     Some(ChildOutcome { execution_id: child, status: member.head.status, result: Bound::null(), error })
 }
 
-fn children(state: &State, execution: ExecutionId) -> Vec<ExecutionId> {
+/// Returns to whom a cascade from `requested` walks on: to nobody below a shield.
+fn children(state: &State, execution: ExecutionId, requested: ExecutionId) -> Vec<ExecutionId> {
     let heads = state.tables.seats.values().map(|seat| &seat.member.head);
+    if heads.clone().any(|head| head.execution_id == execution && head.is_shielded_from(requested)) {
+        return Vec::new();
+    }
     heads.filter(|head| head.parent_execution_id == Some(execution)).map(|head| head.execution_id).collect()
 }
 

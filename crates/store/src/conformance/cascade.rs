@@ -6,9 +6,10 @@ use std::sync::Arc;
 use noetl_core::append::{RefusedBy, Verdict};
 use noetl_core::head::{Head, Status};
 use noetl_core::id::{CancellationId, ExecutionId};
+use noetl_core::playbook::Shield;
 
 use super::Stage;
-use crate::{ListQuery, Pick, StoreError};
+use crate::{ListQuery, LockedView, Pick, StoreError};
 
 /// Takes steps of at most `max` until nothing is left; returns what was visited.
 async fn drive(stage: &Stage, id: CancellationId, max: usize) -> Vec<ExecutionId> {
@@ -85,6 +86,52 @@ pub async fn a_cascade_passes_through_what_has_ended(stage: Stage) {
     assert_eq!(stage.head(leaf).await.status, Status::Cancelled);
     let done = stage.store.cancellation(id).await.unwrap().unwrap();
     assert_eq!((done.cancelled, done.visited), (1, 3));
+}
+
+/// What the walk leaves alone, as it does what is shielded, is visited and not walked through; the decision is told
+/// through whom it is reached, so that one that was named itself is another case.
+pub async fn a_cascade_leaves_what_is_shielded_alone(stage: Stage) {
+    let root = stage.start().await;
+    let open = stage.start_below(root).await;
+    let script = stage.script();
+    let mut shielded = Vec::new();
+    for shield in [Shield::Abandon, Shield::Wait] {
+        let birth = script.shielded_birth(&stage.head(open).await, shield);
+        shielded.push(birth.execution_id);
+        stage.land(birth).await;
+        assert_eq!(stage.head(shielded[shielded.len() - 1]).await.shield, Some(shield));
+    }
+    let below = stage.start_below(shielded[0]).await;
+    let beside = stage.start_below(open).await;
+    for (requested, visits, cancels) in [
+        (root, vec![root, open, shielded[0], shielded[1], beside], vec![root, open, beside]),
+        (shielded[0], vec![shielded[0], below], vec![shielded[0], below]),
+    ] {
+        let cancellation = script.cancellation(requested);
+        let id = cancellation.cancellation_id;
+        stage.store.open_cancellation(cancellation).await.unwrap();
+        let mut visited = BTreeSet::new();
+        loop {
+            let script = stage.script();
+            let decide = Box::new(move |locked: &LockedView, through: ExecutionId| script.cancel_open(locked, through));
+            let chunk = stage.store.cancel_chunk(id, Pick::Front(2), decide).await.unwrap();
+            visited.extend(chunk.visited);
+            if chunk.done {
+                break;
+            }
+        }
+        let job = stage.store.cancellation(id).await.unwrap().unwrap();
+        let spared = visits.len() - cancels.len();
+        assert_eq!(
+            (job.cancelled, job.visited, job.spared),
+            (cancels.len() as u64, visits.len() as u64, spared as u64)
+        );
+        assert_eq!(visited, visits.into_iter().collect());
+        for id in cancels {
+            assert_eq!(stage.head(id).await.status, Status::Cancelled);
+        }
+    }
+    assert_eq!(stage.head(shielded[1]).await.status, Status::Running);
 }
 
 /// Half done, somebody else goes on; what is visited is not visited again.

@@ -7,13 +7,13 @@ use noetl_core::append::{Append, CommandChange, Due, DueKind, Guard, HeadChange,
 use noetl_core::event::{AttemptEnd, Cancelled, CommandDone, Ended, Event, Initialized, Issued, Parent, Recorded};
 use noetl_core::head::{CancelInfo, CommandRow, CommandState, ENGINE_VERSION, Head, HeadView, Holder, Status};
 use noetl_core::id::{CancellationId, CatalogId, CommandId, EventId, ExecutionId, SessionId};
-use noetl_core::playbook::CancelMode;
+use noetl_core::playbook::{CancelMode, Shield};
 use noetl_core::result::Bound;
 use noetl_core::time::Timestamp;
 use serde_json::json;
 
 use super::{ManualClock, Reopen, Subject};
-use crate::{Cancellation, Chunk, EventQuery, FamilyAction, LockedView, Pick, Session, Store, StoreError};
+use crate::{Cancellation, Chunk, EventQuery, FamilyAction, LockedView, Pick, Session, Store, StoreError, Visit};
 
 /// A store with a clock and ids of its own.
 pub struct Stage {
@@ -194,6 +194,7 @@ impl Script {
             engine: ENGINE_VERSION,
             cancel_mode: None,
             cancel_grace_ms: None,
+            shield: None,
             started_at: self.now(),
             updated_at: self.now(),
             ended_at: None,
@@ -224,6 +225,7 @@ impl Script {
             workload: Arc::new(json!({"n": 1})),
             cancel_mode: None,
             cancel_grace_ms: None,
+            shield: None,
             concurrency_key: None,
             started_by: None,
             strict: false,
@@ -231,6 +233,18 @@ impl Script {
             cleanup: None,
         }));
         Append { events: vec![self.event(first)], ..self.empty(execution_id, Guard::New(Box::new(head))) }
+    }
+
+    /// Returns the first append of a child that is shielded from its ancestors' cancels.
+    pub fn shielded_birth(&self, parent: &Head, shield: Shield) -> Append {
+        let mut birth = self.birth(Some(parent));
+        if let Guard::New(head) = &mut birth.guard {
+            head.shield = Some(shield);
+        }
+        if let Some(NewEvent { event: Event::PlaybookInitialized(init), .. }) = birth.events.first_mut() {
+            init.shield = Some(shield);
+        }
+        birth
     }
 
     /// Returns a decision that enters a step.
@@ -347,6 +361,14 @@ impl Script {
             events: vec![self.event(done)],
             head: HeadChange { status: Some(Status::Completed), quiesced: true, ..HeadChange::default() },
             ..self.empty(head.execution_id, Guard::At(head.decided))
+        }
+    }
+
+    /// Visits what a walk reaches through `through`: cancels it, unless it is shielded from that.
+    pub fn cancel_open(&self, locked: &LockedView, through: ExecutionId) -> Visit {
+        match locked.view.head.is_shielded_from(through) {
+            true => Visit { append: None, walks_on: false },
+            false => self.cancel(locked).into(),
         }
     }
 

@@ -6,7 +6,7 @@ use noetl_core::append::{CommandChange, Guard, HeadChange};
 use noetl_core::event::{AttemptEnd, Call, CursorPlan, Ended, Event, Exit, StepExited, Suspended, Wait, Write};
 use noetl_core::head::{CancelInfo, CommandState, Holder, Status};
 use noetl_core::id::{CancellationId, CommandId, ExecutionId, SessionId};
-use noetl_core::playbook::CancelMode;
+use noetl_core::playbook::{CancelMode, Shield};
 use noetl_core::result::{Bound, StoredRef};
 use serde_json::{Value, json};
 
@@ -70,6 +70,7 @@ pub async fn the_head_survives_every_field(stage: Stage) {
     first.playbook_version = 40_000;
     first.cancel_mode = Some(CancelMode::Interrupt);
     first.cancel_grace_ms = Some(0);
+    first.shield = Some(Shield::Wait);
     first.runnable = true;
     let mut head = (**first).clone();
     head.land(&birth);

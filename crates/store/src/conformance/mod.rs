@@ -156,6 +156,7 @@ macro_rules! for_each_promise {
             finished_jobs_are_pruned,
             a_listing_is_counted_and_its_ids_read,
             a_cascade_reaches_every_descendant,
+            a_cascade_leaves_what_is_shielded_alone,
             a_cascade_passes_through_what_has_ended,
             a_cascade_goes_on_where_it_stopped,
             a_cascade_is_opened_once,

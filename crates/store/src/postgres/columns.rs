@@ -5,6 +5,7 @@ use noetl_core::append::Due;
 use noetl_core::event::SCHEMA_VERSION;
 use noetl_core::head::{CommandRow, Head, Holder};
 use noetl_core::id::ExecutionId;
+use noetl_core::playbook::Shield;
 use tokio_postgres::Statement;
 use tokio_postgres::types::ToSql;
 
@@ -58,6 +59,7 @@ columns!(HeadColumns {
     engine: i64 = "bigint",
     cancel_mode: Option<&'static str> = "text",
     cancel_grace_ms: Option<i64> = "bigint",
+    shield: Option<&'static str> = "text",
     started_at: Moment = "timestamptz",
     updated_at: Moment = "timestamptz",
     ended_at: Option<Moment> = "timestamptz",
@@ -92,6 +94,7 @@ impl<'a> HeadColumns<'a> {
         self.engine.push(head.engine.into());
         self.cancel_mode.push(head.cancel_mode.map(rows::mode_word));
         self.cancel_grace_ms.push(head.cancel_grace_ms.map(integer));
+        self.shield.push(head.shield.map(Shield::as_str));
         self.started_at.push(Moment(head.started_at));
         self.updated_at.push(Moment(head.updated_at));
         self.ended_at.push(head.ended_at.map(Moment));

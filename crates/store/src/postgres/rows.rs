@@ -9,7 +9,7 @@ use noetl_core::event::row::{EventRow, from_row};
 use noetl_core::event::{Recorded, Wait};
 use noetl_core::head::{CommandRow, CommandState, Head, Holder, Status};
 use noetl_core::id::{CancellationId, CatalogId, CommandId, CredentialId, EventId, ExecutionId, ScheduleId, SessionId};
-use noetl_core::playbook::CancelMode;
+use noetl_core::playbook::{CancelMode, Shield};
 use noetl_core::schedule::{Rhythm, Schedule};
 use noetl_core::time::Timestamp;
 use serde::de::DeserializeOwned;
@@ -107,9 +107,8 @@ impl<'r> Reader<'r> {
 /// The columns that [`head`] reads.
 pub(super) const HEAD: &str = "execution_id, catalog_id, path, playbook_version, parent_execution_id, \
      parent_command_id, root_execution_id, depth, status, version, decided, in_flight, runnable, engine, cancel_mode, \
-     cancel_grace_ms, started_at, updated_at, ended_at, quiesced_at, current_step, steps_entered, commands_issued, \
-     failed_steps, error_detail, cancel, pause, concurrency_key, \
-     cleanup, cleanup_of";
+     cancel_grace_ms, shield, started_at, updated_at, ended_at, quiesced_at, current_step, steps_entered, \
+     commands_issued, failed_steps, error_detail, cancel, pause, concurrency_key, cleanup, cleanup_of";
 
 pub(super) fn head(row: &Row) -> Result<Head, StoreError> {
     let mut row = Reader::new(row);
@@ -130,6 +129,7 @@ pub(super) fn head(row: &Row) -> Result<Head, StoreError> {
         engine: row.number()?,
         cancel_mode: row.maybe_word(mode_of)?,
         cancel_grace_ms: row.maybe_number()?,
+        shield: row.maybe_word(Shield::from_word)?,
         started_at: row.time()?,
         updated_at: row.time()?,
         ended_at: row.maybe_time()?,

@@ -7,6 +7,7 @@ use noetl_core::concurrency::KeyHolder;
 use noetl_core::event::{Recorded, SCHEMA_VERSION};
 use noetl_core::head::{CommandRow, CommandState, Head, HeadView};
 use noetl_core::id::{CommandId, ExecutionId, ScheduleId};
+use noetl_core::playbook::Shield;
 use noetl_core::time::Timestamp;
 use rusqlite::{Connection, OptionalExtension, ToSql, params};
 
@@ -180,10 +181,11 @@ impl Tables {
         let mut statement = self.connection.prepare_cached(
             "INSERT INTO noetl.execution (execution_id, catalog_id, path, playbook_version, parent_execution_id, \
              parent_command_id, root_execution_id, depth, status, version, decided, in_flight, runnable, engine, \
-             cancel_mode, cancel_grace_ms, started_at, updated_at, ended_at, quiesced_at, current_step, \
+             cancel_mode, cancel_grace_ms, shield, started_at, updated_at, ended_at, quiesced_at, current_step, \
              steps_entered, commands_issued, failed_steps, error_detail, cancel, pause, concurrency_key, cleanup, \
              cleanup_of) VALUES (?1, ?2, ?3, ?4, ?5, \
-             ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30)",
+             ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27, \
+             ?28, ?29, ?30, ?31)",
         )?;
         statement.execute(params![
             head.execution_id.0,
@@ -202,6 +204,7 @@ impl Tables {
             head.engine,
             head.cancel_mode.map(rows::mode_word),
             head.cancel_grace_ms.map(integer),
+            head.shield.map(Shield::as_str),
             head.started_at.to_iso(),
             head.updated_at.to_iso(),
             head.ended_at.map(Timestamp::to_iso),

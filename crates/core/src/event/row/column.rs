@@ -10,7 +10,7 @@ use crate::event::{AttemptEnd, CursorPlan, Ended, StopCause, Wait, Write};
 use crate::execution::cleanup::CleanupOf;
 use crate::execution::rerun::Kept;
 use crate::id::{CancellationId, CommandId, ExecutionId, SessionId};
-use crate::playbook::CancelMode;
+use crate::playbook::{CancelMode, Shield};
 use crate::result::{Bound, StoredRef};
 use crate::time::Timestamp;
 
@@ -94,6 +94,8 @@ pub(super) struct InitializedContext {
     pub(super) cancel_mode: Option<CancelMode>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) cancel_grace_ms: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) shield: Option<Shield>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) concurrency_key: Option<Arc<str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]

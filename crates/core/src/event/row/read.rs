@@ -298,6 +298,7 @@ fn initialized<J: ReadJson>(mut row: EventRow<J>) -> Result<Event, String> {
         workload: context.workload,
         cancel_mode: context.cancel_mode,
         cancel_grace_ms: context.cancel_grace_ms,
+        shield: context.shield,
         concurrency_key: context.concurrency_key,
         started_by: context.started_by.map(Cow::into_owned),
         strict: context.strict,

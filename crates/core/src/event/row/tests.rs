@@ -11,7 +11,7 @@ use crate::execution::cleanup::{CleanupOf, Prepared};
 use crate::execution::rerun::{Kept, Rerun};
 use crate::execution::state::{StepState, Token};
 use crate::id::{CancellationId, SessionId};
-use crate::playbook::CancelMode;
+use crate::playbook::{CancelMode, Shield};
 use crate::result::{Bound, StoredRef};
 
 /// Rows as version 1 wrote them. Never edited: a later version gets its own file and still reads this one.
@@ -64,6 +64,7 @@ fn rerun(kept: Option<Kept>) -> Initialized {
         workload: Arc::new(json!({})),
         cancel_mode: None,
         cancel_grace_ms: None,
+        shield: None,
         concurrency_key: None,
         started_by: None,
         strict: false,
@@ -89,6 +90,7 @@ fn samples() -> Vec<Event> {
             workload: Arc::new(json!({"z": 1, "a": [null, "é\"\\", 1e300]})),
             cancel_mode: None,
             cancel_grace_ms: None,
+            shield: None,
             concurrency_key: None,
             started_by: None,
             strict: false,
@@ -110,6 +112,7 @@ fn samples() -> Vec<Event> {
             workload: Arc::new(Value::Null),
             cancel_mode: Some(CancelMode::Interrupt),
             cancel_grace_ms: Some(2_500),
+            shield: None,
             concurrency_key: None,
             started_by: Some("ann".into()),
             strict: true,
@@ -127,6 +130,7 @@ fn samples() -> Vec<Event> {
             workload: Arc::new(json!({})),
             cancel_mode: Some(CancelMode::Finish),
             cancel_grace_ms: Some(0),
+            shield: None,
             concurrency_key: None,
             started_by: None,
             strict: false,
@@ -377,6 +381,7 @@ fn samples() -> Vec<Event> {
         })),
         Event::PlaybookInitialized(Box::new(rerun(Some(kept())))),
         Event::PlaybookInitialized(Box::new(rerun(None))),
+        Event::PlaybookInitialized(Box::new(Initialized { shield: Some(Shield::Wait), ..rerun(None) })),
         Event::ExecutionPaused(Box::new(PauseOrder {
             reason: Some("the target is down".into()),
             by: "cli".into(),

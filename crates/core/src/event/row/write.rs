@@ -132,6 +132,7 @@ pub fn columns<J: WriteJson>(event: &Event) -> Columns<J> {
                 return_step: init.parent.as_ref().and_then(|parent| parent.return_step.clone()),
                 cancel_mode: init.cancel_mode,
                 cancel_grace_ms: init.cancel_grace_ms,
+                shield: init.shield,
                 concurrency_key: init.concurrency_key.clone(),
                 started_by: init.started_by.clone().map(Cow::Owned),
                 strict: init.strict,

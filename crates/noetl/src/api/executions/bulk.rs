@@ -109,7 +109,7 @@ pub struct BulkReply {
     /// What a request without `dry_run` would cancel now, descendants not included.
     #[schema(value_type = Vec<String>)]
     pub would_cancel: Vec<ExecutionId>,
-    /// What matched at first and had ended or moved on when its turn came.
+    /// What matched at first and had ended or moved on when its turn came, and shielded descendants.
     #[schema(value_type = Vec<String>)]
     pub spared: Vec<ExecutionId>,
     /// What `ids` named and does not exist.

@@ -7,7 +7,7 @@ use noetl_core::control::cancel::{InFlight, REASON_BYTES_MAX};
 use noetl_core::id::{CancellationId, CommandId, ExecutionId};
 use noetl_core::playbook::CancelMode;
 use noetl_engine::{
-    CancelAnswer, CancelError, CancelRequest, CancelStatus, CompleteRequest, StopError, StopRequest, Stopped,
+    CancelAnswer, CancelError, CancelRequest, CancelStatus, CompleteRequest, Spared, StopError, StopRequest, Stopped,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -88,7 +88,9 @@ pub struct CancelReply {
     pub in_flight: Vec<InFlightCommand>,
     /// Descendants that run on because `cascade` was not asked.
     pub active_descendants: u64,
-    /// Nothing of what was cancelled runs any more.
+    /// Descendants that a cascade left alone with all that is below them, because they are shielded.
+    pub spared: Vec<SparedExecution>,
+    /// Nothing of what was cancelled runs any more, and what is spared with `wait` has ended.
     pub quiesced: bool,
     /// The execution that cleans up after the named one; it begins when that has quiesced.
     #[schema(value_type = Option<String>)]
@@ -121,6 +123,22 @@ pub struct InFlightCommand {
     pub tool: String,
     /// Whether an interrupt can end it.
     pub stoppable: bool,
+}
+
+/// A descendant that a cascade left alone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SparedExecution {
+    /// Which.
+    #[schema(value_type = String)]
+    pub execution_id: ExecutionId,
+    /// What its parent's task says (`spec.cancel.policy`): `abandon`, or `wait`.
+    pub policy: String,
+}
+
+impl From<Spared> for SparedExecution {
+    fn from(spared: Spared) -> Self {
+        SparedExecution { execution_id: spared.execution_id, policy: spared.policy.as_str().to_owned() }
+    }
 }
 
 impl From<InFlight> for InFlightCommand {
@@ -171,6 +189,7 @@ impl CancelReply {
             quiesced: stopped.in_flight.is_empty(),
             in_flight: stopped.in_flight.into_iter().map(InFlightCommand::from).collect(),
             active_descendants: 0,
+            spared: Vec::new(),
             cleanup: None,
             cleaned_up: false,
             complete: true,
@@ -196,6 +215,7 @@ impl From<CancelAnswer> for CancelReply {
             mode: mode_word(answer.mode).to_owned(),
             in_flight: answer.in_flight.into_iter().map(InFlightCommand::from).collect(),
             active_descendants: answer.active_descendants,
+            spared: answer.spared.into_iter().map(SparedExecution::from).collect(),
             quiesced: answer.quiesced,
             cleanup: answer.cleanup,
             cleaned_up: answer.cleaned_up,

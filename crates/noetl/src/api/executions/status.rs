@@ -121,6 +121,8 @@ pub struct StatusReply {
     pub commands_truncated: bool,
     /// How it was cancelled.
     pub cancellation: Option<Cancellation>,
+    /// What a cancel of an ancestor does to it: nothing (`abandon`, `wait`); null: it is cancelled too.
+    pub shield: Option<String>,
     /// Who paused it, since when and why.
     pub pause: Option<Pause>,
     /// The cancelled execution that it cleans up after.
@@ -280,6 +282,7 @@ fn reply(inspection: &Inspection, now: Timestamp, full: bool) -> StatusReply {
         commands: commands.iter().take(RUNNING_MAX).map(|row| live(row, head, now)).collect(),
         commands_truncated: commands.len() > RUNNING_MAX,
         cancellation: summary.cancellation,
+        shield: head.shield.map(|shield| shield.as_str().to_owned()),
         pause: summary.pause,
         cleanup_of: summary.cleanup_of,
         last_version: head.version,

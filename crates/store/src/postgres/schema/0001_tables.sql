@@ -63,6 +63,7 @@ CREATE TABLE noetl.execution (
     engine              bigint NOT NULL,
     cancel_mode         text,
     cancel_grace_ms     bigint,
+    shield              text,
     started_at          timestamptz NOT NULL,
     updated_at          timestamptz NOT NULL,
     ended_at            timestamptz,

@@ -58,6 +58,7 @@ CREATE TABLE noetl.execution (
     engine              INTEGER NOT NULL,
     cancel_mode         TEXT,
     cancel_grace_ms     INTEGER,
+    shield              TEXT,
     started_at          TEXT NOT NULL,
     updated_at          TEXT NOT NULL,
     ended_at            TEXT,
