@@ -21,7 +21,7 @@ pub fn lose(view: &HeadView, session_id: SessionId, now: Timestamp, ids: &mut Id
     let mut append = locked(view, now);
     for row in held(view, session_id, CommandState::Claimed) {
         let stops = view.head.is_active() && row.stopping;
-        let again = stops || view.head.is_active() && !row.at_most_once && row.losses < row.losses_max;
+        let again = view.head.is_active() && !row.at_most_once && (stops || row.losses < row.losses_max);
         append.events.push(NewEvent {
             event_id: EventId(ids.next(now)),
             event: Event::CommandLost {
@@ -41,8 +41,9 @@ pub fn lose(view: &HeadView, session_id: SessionId, now: Timestamp, ids: &mut Id
         append.commands.push(CommandChange::Delete { command_id, epoch, expect: CommandState::Claimed });
         append.commands.push(CommandChange::Insert(Box::new(CommandRow { state: CommandState::Lost, ..row.clone() })));
         if stops {
-            // It had been ordered to stop: the attempt that would follow ends before it begins.
-            stop::settle(row, row.epoch + 1, &mut append, now, ids);
+            // It had been ordered to stop: the attempt that would follow ends before it begins. (None would follow one
+            // that is tried once, or that was withdrawn: then this one ends.)
+            stop::settle(row, row.epoch + u32::from(again), &mut append, now, ids);
         } else if again {
             let next = CommandRow { losses: row.losses + 1, ..pending(view, row, now) };
             append.commands.push(CommandChange::Insert(Box::new(next)));

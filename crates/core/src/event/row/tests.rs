@@ -597,7 +597,7 @@ fn every_event_comes_back_from_its_row_as_it_was() {
 #[test]
 fn the_samples_hold_every_event_type() {
     let names: BTreeSet<&str> = samples().iter().map(wire_name).collect();
-    assert_eq!(names.len(), 29, "{names:?}");
+    assert_eq!(names.len(), 31, "{names:?}");
 }
 
 #[test]
