@@ -289,7 +289,7 @@ impl Draft {
 fn sibling_holder(sibling: &Append, key: &str) -> Option<KeyHolder> {
     let Guard::New(head) = &sibling.guard else { return None };
     let has = head.concurrency_key.as_deref() == Some(key) && sibling.head.status.is_none();
-    has.then(|| KeyHolder { execution_id: head.execution_id, active: true, started_at: head.started_at })
+    has.then_some(KeyHolder { execution_id: head.execution_id, active: true, started_at: head.started_at })
 }
 
 fn names(holders: &[KeyHolder]) -> String {
