@@ -151,7 +151,7 @@ impl Walk {
         let Seen { mut decided, mut spared } = std::mem::take(&mut *hold(&seen));
         if found {
             // Newest first, as they were found; a store visits them in the order in which it locks them.
-            decided.sort_by_key(|(one, _)| Reverse(one.execution_id));
+            decided.sort_by_key(|(one, _)| Reverse(one.head.execution_id));
             spared.sort_by_key(|id| Reverse(*id));
         }
         let mut stepped = Stepped { decided: Vec::with_capacity(decided.len()), spared, done: chunk.done };
