@@ -3,6 +3,7 @@
 //! A walk reads nothing but its row: whoever takes it over goes on where it stopped. What it has still to visit stands on
 //! its front (a family, listed ids) or below its cursor (what a selection finds); the front comes first.
 
+use std::cmp::Reverse;
 use std::sync::{Arc, Mutex};
 
 use noetl_core::control::cancel::Request;
@@ -131,6 +132,7 @@ impl Walk {
             (true, _) | (false, None) => Pick::Front(size),
             (false, Some(from)) => self.page(engine, from, size).await?,
         };
+        let found = matches!(pick, Pick::Page { .. });
         let seen: Arc<Mutex<Seen>> = Arc::default();
         let decide = {
             let (seen, request, ids) = (Arc::clone(&seen), Arc::clone(&self.request), Arc::clone(&engine.ids));
@@ -146,7 +148,12 @@ impl Walk {
         self.pace.visited += chunk.visited.len() as u64;
         self.front = chunk.front;
         self.cursor = chunk.cursor;
-        let Seen { decided, spared } = std::mem::take(&mut *hold(&seen));
+        let Seen { mut decided, mut spared } = std::mem::take(&mut *hold(&seen));
+        if found {
+            // Newest first, as they were found; a store visits them in the order in which it locks them.
+            decided.sort_by_key(|(one, _)| Reverse(one.head.execution_id));
+            spared.sort_by_key(|id| Reverse(*id));
+        }
         let mut stepped = Stepped { decided: Vec::with_capacity(decided.len()), spared, done: chunk.done };
         for (one, landing) in decided {
             if let Some((landing, version)) = landing {

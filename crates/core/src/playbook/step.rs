@@ -124,14 +124,23 @@ fn body(reader: &mut Reader<'_>, outline: &mut Outline<'_>, name: &str, node: &N
     }
 }
 
+/// What the step says of its result, and where it says nothing, what its tool says.
 fn output(reader: &mut Reader<'_>, node: &Node) -> Output {
-    if let Some(output) = node.get("output").filter(|output| !output.is_null()) {
-        return task::output(reader, output);
+    let tool = node.get("tool").filter(|tool| tool.is_map()).and_then(|tool| task::output_of(reader, tool));
+    let tool = tool.unwrap_or_default();
+    let step = match node.get("output").filter(|output| !output.is_null()) {
+        Some(output) => task::output(reader, output),
+        None => Output::default(),
+    };
+    let select = match node.get("output_select") {
+        Some(select) if step.select.is_empty() => task::names(reader, select),
+        Some(_) | None => step.select,
+    };
+    Output {
+        select: if select.is_empty() { tool.select } else { select },
+        store: step.store.or(tool.store),
+        inline_bytes_max: step.inline_bytes_max.or(tool.inline_bytes_max),
     }
-    if let Some(select) = node.get("output_select") {
-        return Output { select: task::names(reader, select), ..Output::default() };
-    }
-    node.get("tool").filter(|tool| tool.is_map()).and_then(|tool| task::output_of(reader, tool)).unwrap_or_default()
 }
 
 fn read_spec(reader: &mut Reader<'_>, outline: &Outline<'_>, node: &Node) -> (StepSpec, Vec<AdmitRule>) {

@@ -128,6 +128,13 @@ fn output_settings_are_read_at_the_step_and_at_a_single_tool() {
         let playbook = compiled(&format!("{HEAD}workflow:\n- step: a\n  {written}\n")).playbook;
         assert_eq!(playbook.steps[0].output.select, ["keep"], "{written}");
     }
+    // What the step leaves open, its tool says.
+    let both = "output: {output_select: [keep]}\n  tool: {kind: python, code: x, output: {select: [no], store: disk}}";
+    let playbook = compiled(&format!("{HEAD}workflow:\n- step: a\n  {both}\n")).playbook;
+    assert_eq!(
+        (&*playbook.steps[0].output.select, playbook.steps[0].output.store.as_deref()),
+        (&["keep".to_owned()][..], Some("disk"))
+    );
     // One that is no list is an http tool's own affair.
     compiled(&format!("{HEAD}workflow: [{{step: a, tool: {{kind: http, url: u, output_select: {{strategy: x}}}}}}]"));
 }
