@@ -4,10 +4,17 @@ use noetl_core::control::cancel::{self, Answer, Request};
 use noetl_core::head::Status;
 use noetl_core::id::ExecutionId;
 use noetl_core::playbook::{CancelMode, Shield, compile};
+use noetl_core::properties::{Property, check_edges};
 use noetl_core::tool::ToolOutcome;
 use serde_json::json;
 
 use crate::desk::Desk;
+
+/// Which promises about the edges of a family are broken, when a cascade from `requested` was answered as complete.
+fn broken(desk: &Desk, requested: ExecutionId) -> Vec<Property> {
+    let heads = desk.members.iter().map(|(id, seat)| (*id, &seat.head)).collect();
+    check_edges(&heads, &[requested].into()).into_iter().map(|violation| violation.property).collect()
+}
 
 fn parent(policy: &str) -> String {
     format!(
@@ -22,12 +29,13 @@ fn family(policy: &str) -> (Desk, ExecutionId, ExecutionId) {
         workflow:
           - {step: start, tool: {kind: python, code: x}}
         ";
-    family_of(policy, child)
+    family_of(policy, &[child])
 }
 
-/// The same with a child that is at hand.
-fn family_of(policy: &str, child: &str) -> (Desk, ExecutionId, ExecutionId) {
-    let mut desk = Desk::new(&[&parent(policy), child], |_| ToolOutcome::ok(json!({})));
+/// The same with a child that is at hand, and what it starts.
+fn family_of(policy: &str, below: &[&str]) -> (Desk, ExecutionId, ExecutionId) {
+    let parent = parent(policy);
+    let mut desk = Desk::new(&[&[parent.as_str()], below].concat(), |_| ToolOutcome::ok(json!({})));
     let id = desk.start(0, json!({}));
     while desk.pending().is_none() {
         assert!(desk.step());
@@ -87,6 +95,32 @@ fn a_child_is_born_with_its_shield_and_spared_by_a_cascade_from_above() {
 }
 
 #[test]
+fn the_promises_hold_a_shield_to_be_an_end_of_the_family_for_those_above_it_alone() {
+    for (policy, escapes) in [("abandon", vec![]), ("cancel", vec![Property::NoEscapee])] {
+        let (mut desk, id, _) = family(policy);
+        cascade(&mut desk, id, id);
+        // Nobody has walked on to the child.
+        assert_eq!(broken(&desk, id), escapes, "{policy}");
+    }
+    // A cascade from the child itself leaves it no way out.
+    let middle = "workflow: [{step: start, tool: {kind: playbook, path: test/p2}}]";
+    let leaf = "workflow: [{step: start, tool: {kind: python, code: x}}]";
+    let (mut desk, id, child) = family_of("abandon", &[middle, leaf]);
+    cascade(&mut desk, child, child);
+    let below = desk.members.values().find(|seat| seat.head.parent_execution_id == Some(child)).unwrap();
+    assert_eq!((below.head.shield, broken(&desk, id)), (None, vec![]));
+    assert_eq!(broken(&desk, child), [Property::NoEscapee]);
+    // And nobody is cancelled through what it is shielded from.
+    for (policy, provenance) in [("abandon", vec![Property::Provenance]), ("cancel", vec![])] {
+        let (mut desk, id, child) = family(policy);
+        cascade(&mut desk, child, child);
+        assert_eq!(broken(&desk, child), vec![]);
+        desk.members.get_mut(&child).unwrap().head.cancel.as_mut().unwrap().requested_execution_id = id;
+        assert_eq!(broken(&desk, child), provenance, "{policy}");
+    }
+}
+
+#[test]
 fn who_names_the_child_itself_reaches_it() {
     let (mut desk, id, child) = family("abandon");
     assert!(matches!(cascade(&mut desk, child, child), Answer::Cancelled { .. }));
@@ -104,7 +138,7 @@ fn the_cleanup_of_a_shielded_child_has_no_shield_of_its_own() {
           - {step: start, tool: {kind: python, code: x}}
           - {step: tell, tool: {kind: python, code: x}}
         ";
-    let (mut desk, _, child) = family_of("abandon", child);
+    let (mut desk, _, child) = family_of("abandon", &[child]);
     assert!(matches!(cascade(&mut desk, child, child), Answer::Cancelled { .. }));
     desk.run();
     let cleanup = desk.members.values().find(|seat| seat.head.cleanup_of == Some(child)).unwrap();

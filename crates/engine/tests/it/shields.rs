@@ -3,7 +3,7 @@
 use noetl_core::head::{Head, Status};
 use noetl_core::id::ExecutionId;
 use noetl_core::playbook::{CancelMode, Shield};
-use noetl_engine::{CancelRequest, Spared, StopRequest};
+use noetl_engine::{BulkRequest, CancelRequest, Change, PauseRequest, Selected, Spared, StopRequest};
 use tokio::time::{Duration, Instant, sleep};
 
 use crate::world::{World, cancel, chain, playbook};
@@ -98,6 +98,51 @@ async fn a_shielded_child_that_is_named_is_cancelled_with_what_is_below_it() {
     assert!(answer.spared.is_empty());
     assert_eq!(server.ended(id).await, Status::Completed);
     world.check([middle]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_spares_what_is_shielded_below_what_it_selected_but_not_what_it_selected() {
+    let (world, server, id) = family("abandon").await;
+    let middle = child(&world, id, "middle").await.execution_id;
+    let below = child(&world, middle, "leaf").await.execution_id;
+    let open = child(&world, id, "leaf").await.execution_id;
+    let select = |ids: &[ExecutionId]| BulkRequest {
+        selected: Selected::Listed(ids.to_vec()),
+        how: cascade(ExecutionId(0)),
+        max: 10,
+        rate: None,
+        answer_ms: 10_000,
+    };
+    let answer = server.engine.cancel_matching(&select(&[id])).await.unwrap();
+    assert_eq!((answer.cancelled, answer.spared, answer.complete), (vec![id, open], vec![middle], true));
+    let (row, _) = server.engine.job(answer.job_id.unwrap()).await.unwrap().unwrap();
+    assert_eq!((row.cancelled, row.visited, row.spared), (2, 3, 1));
+    assert_eq!(world.head(below).await.status, Status::Running);
+    // Selected itself, it is no longer spared, although what it is below is selected too.
+    let answer = server.engine.cancel_matching(&select(&[id, middle])).await.unwrap();
+    assert_eq!((answer.cancelled, answer.spared), (vec![middle, below], vec![id]));
+    world.check([id, middle]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_goes_down_to_what_is_shielded() {
+    let (world, server, id) = family("abandon").await;
+    let middle = child(&world, id, "middle").await.execution_id;
+    let below = child(&world, middle, "leaf").await.execution_id;
+    let order = |change| PauseRequest {
+        execution_id: id,
+        change,
+        reason: None,
+        cascade: true,
+        by: "test".into(),
+        requested_by: None,
+    };
+    let paused = server.engine.pause(&order(Change::Pause)).await.unwrap().changed;
+    assert!(paused.contains(&middle) && paused.contains(&below), "{paused:?}");
+    let resumed = server.engine.pause(&order(Change::Resume)).await.unwrap().changed;
+    assert_eq!(resumed, paused);
+    assert_eq!(server.ended(id).await, Status::Completed);
+    world.check([]).await;
 }
 
 #[tokio::test(start_paused = true)]
