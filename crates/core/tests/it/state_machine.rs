@@ -398,6 +398,9 @@ fn ask(desk: &mut Desk, id: ExecutionId, request: &Request) {
 fn standing(desk: &Desk, id: ExecutionId) -> String {
     let head = &desk.members[&id].head;
     let mut words = head.status.as_str().to_owned();
+    if head.pause.is_some() {
+        words.push_str(", paused");
+    }
     if head.in_flight > 0 {
         write!(words, ", {} in flight", head.in_flight).unwrap();
     }
