@@ -292,6 +292,7 @@ impl Engine {
     async fn correct(&self, session_id: SessionId) -> Result<(), StoreError> {
         let given = self.desk.given();
         let mut held = Vec::new();
+        let mut sent_again = BTreeSet::new();
         for row in self.store.held(session_id).await? {
             match row.state {
                 CommandState::Claimed => {}
@@ -304,9 +305,19 @@ impl Engine {
             } else {
                 self.whose(row.execution_id).await?.map(|whose| whose.assignment(&row))
             };
+            if assignment.is_some() {
+                sent_again.insert(row.execution_id);
+            }
             held.push((attempt, assignment));
         }
         self.desk.correct(session_id, given, &held);
+        // Another server may have cancelled what its worker has not heard of yet: the order goes with the work, so that
+        // it is skipped and not started.
+        for execution_id in sent_again {
+            if let Some(view) = self.store.view(execution_id).await? {
+                self.order_cancels(&view);
+            }
+        }
         Ok(())
     }
 

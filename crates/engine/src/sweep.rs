@@ -70,12 +70,13 @@ async fn hinted(hints: &mut Option<watch::Receiver<u64>>) {
 }
 
 async fn everything(engine: &Arc<Engine>, cascades: &mut Cascades, ticks: &mut Ticks) -> Result<(), StoreError> {
-    due(engine, cascades).await?;
-    silent_workers(engine).await?;
+    // First of all, because everything else may take its time: an order to stop is to reach its worker soon.
     let unquiesced = engine.store.unquiesced(LOOK_MAX).await?;
     for view in &unquiesced {
         engine.order_cancels(view);
     }
+    due(engine, cascades).await?;
+    silent_workers(engine).await?;
     count_unquiesced(engine, &unquiesced).await?;
     cascades.resume(engine).await?;
     ticks.look(engine);

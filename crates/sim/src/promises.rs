@@ -1,5 +1,6 @@
 //! Promises that logs alone do not show: they need to know what people asked for, and how calm the world was.
 
+use noetl_core::event::AttemptEnd;
 use noetl_core::playbook::CancelMode;
 use noetl_core::properties::Member;
 
@@ -20,6 +21,10 @@ pub(crate) fn bounded_stop(scenario: &Scenario, members: &[Member]) -> Vec<Strin
     let mut broken = Vec::new();
     for head in members.iter().map(|member| &member.head) {
         let Some(cancel) = head.cancel.as_ref().filter(|cancel| cancel.mode == CancelMode::Interrupt) else { continue };
+        // What was held and never started had no process to stop: when its worker says so is C7's affair.
+        if cancel.ended.iter().all(|ended| ended.end == AttemptEnd::NeverStarted) {
+            continue;
+        }
         let took = head.quiesced_at.map(|proof| proof.since_ms(cancel.since));
         if took.is_none_or(|took| took > cancel.grace_ms + ORDER_MS_MAX + STOP_MS_MAX) {
             let (id, grace) = (head.execution_id, cancel.grace_ms);

@@ -5,6 +5,8 @@ use noetl_sim::{Scenario, run};
 /// Worlds in every run; `NOETL_TEST_LONG=1` (`./test --long`) runs thousands.
 const SEEDS: u64 = 200;
 const SEEDS_LONG: u64 = 5_000;
+/// Worlds beyond the first ones that once broke a promise: orders of things that are easily got wrong again.
+const SEEDS_KEPT: [u64; 2] = [795, 868];
 
 fn check(seed: u64) -> noetl_sim::Outcome {
     let outcome = run(&Scenario::of(seed));
@@ -25,7 +27,7 @@ fn long() -> bool {
 fn every_seed_keeps_every_promise() {
     let seeds = if long() { SEEDS_LONG } else { SEEDS };
     let (mut executions, mut cancelled, mut tools) = (0, 0, 0);
-    for seed in 0..seeds {
+    for seed in (0..seeds).chain(SEEDS_KEPT) {
         let outcome = check(seed);
         executions += outcome.executions;
         cancelled += outcome.cancelled;
