@@ -10,6 +10,7 @@ mod desk;
 mod failures;
 mod language;
 mod loops;
+mod meeting;
 mod pausing;
 mod pipelines;
 mod regions;

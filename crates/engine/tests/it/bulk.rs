@@ -144,6 +144,24 @@ async fn a_large_job_outlives_its_request_and_its_server() {
     world.check(tops).await;
 }
 
+/// The race: a job goes on while executions that it would have selected begin.
+#[tokio::test(start_paused = true)]
+async fn what_is_born_after_a_job_is_not_looked_at() {
+    let world = World::new();
+    let server = world.server();
+    let tops = families(&world, &server, 40).await;
+    let slow = BulkRequest { rate: Some(20), answer_ms: 1_000, ..request(path("top")) };
+    let answer = server.engine.cancel_matching(&slow).await.unwrap();
+    assert!(!answer.complete);
+    let late = server.start("top").await.execution_id;
+    let job = answer.job_id.unwrap();
+    world.until("the job is done", async || done(&server, job).await).await;
+    let (row, _) = server.engine.job(job).await.unwrap().unwrap();
+    assert_eq!((row.selected, row.visited, row.cancelled), (Some(40), 40, 40));
+    assert!(world.head(late).await.is_active());
+    world.check(tops).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_rate_is_kept() {
     let world = World::new();

@@ -13,8 +13,8 @@ const BYSTANDERS: usize = 50;
 const ROUNDS: usize = 3;
 /// Room for every bystander and for the runaway: what is measured is the stop, not the wait for a slot.
 const SLOTS: &str = "60";
-/// From the end of the running task to the proof that nothing runs.
-const STOPPED_WITHIN_MS: i64 = 100;
+/// From the end of the running task to the proof that nothing runs (C7). How fast it is in fact, `noetl bench` says.
+const STOPPED_WITHIN_MS: i64 = 1_000;
 /// From the decision until its worker knows: what it holds may go on to its next task for so long.
 const ORDERED_WITHIN_MS: i64 = 250;
 

@@ -126,8 +126,8 @@ fn broken(before: &State, after: &State) -> Vec<Violation> {
         }
     }
     let heads = after.tables.seats.iter().map(|(id, seat)| (*id, &seat.member.head)).collect();
-    let through = |cascade: &&tables::Cascade| cascade.front.is_empty() && cascade.listed.is_empty();
-    let cascades = after.tables.cascade.iter().filter(through).map(|cascade| cascade.requested).collect();
+    let through = after.tables.cascades.iter().filter(|cascade| !cascade.is_open());
+    let cascades = through.map(|cascade| cascade.requested).collect();
     broken.extend(properties::check_edges(&heads, &cascades));
     broken
 }
@@ -226,13 +226,14 @@ fn words(state: &State, action: Action) -> String {
         Action::Stop { worker } => format!("{} stops its tool", name(worker)),
         Action::Lose { session, execution } => format!("the lease of session {session} runs out in {execution}"),
         Action::Forget { session, execution } => format!("session {session} is forgotten in {execution}"),
-        Action::Visit { execution } => format!("the cascade visits {execution}"),
-        Action::List { execution } => format!("the cascade lists the children of {execution}"),
+        Action::Visit { execution, .. } => format!("the cascade visits {execution}"),
+        Action::List { execution, .. } => format!("the cascade lists the children of {execution}"),
         Action::Bear { .. } => "a child is born".to_owned(),
         Action::Remember { .. } => "the server writes down what has to happen later".to_owned(),
         Action::Cancel { execution } => format!("somebody cancels {execution}"),
         Action::Pause { execution } => format!("somebody pauses {execution}"),
         Action::Resume { execution } => format!("somebody resumes {execution}"),
+        Action::StopStep { execution, command } => format!("somebody stops command {command} of {execution}"),
         Action::CancelFamily { execution } => format!("somebody cancels {execution} with everything below it"),
         Action::CrashServer => "the server dies and comes back".to_owned(),
         Action::CrashWorker { worker } => format!("{} dies and comes back", name(worker)),

@@ -7,8 +7,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use noetl_core::append::{Append, CommandChange, DueChange, DueKind, Guard, HeadChange, NewEvent, RefusedBy, Verdict};
-use noetl_core::control::{cancel, lease, pause, settle};
-use noetl_core::event::Event;
+use noetl_core::control::cancel::{self, BY_TIMEOUT};
+use noetl_core::control::{lease, pause, settle, stop};
+use noetl_core::event::{Event, StopCause, Wait};
 use noetl_core::execution::draft::{Draft as Decision, start};
 use noetl_core::execution::{Book, BookKey, Books, Env, Input, Refusal, Start};
 use noetl_core::expr::Library;
@@ -23,11 +24,13 @@ use noetl_core::work::{ChildOutcome, Report, Reported, Work};
 use serde_json::{Map, Value, json};
 
 use super::mutant::Mutant;
-use super::state::{Action, Cause, Draft, DraftCause, Held, Left, State};
+use super::state::{Action, BY_PARENT, Cause, Draft, DraftCause, Held, Left, State};
 use super::tables::{Cascade, DueKey};
 
 /// When the small world begins. The time of a decision is this and its place in the log: so equal logs have equal ids.
 const BEGINNING: Timestamp = Timestamp(1_768_900_000_000);
+/// Who cancels in the small world.
+const BY_PEOPLE: &str = "explorer";
 /// Sources of ids per execution: decisions, and the claims of each worker.
 const SOURCES: usize = 4;
 
@@ -108,7 +111,7 @@ impl Shell {
             }
             Action::Begin { worker } => {
                 let Some(held) = state.workers[worker].held else { return Ok(state) };
-                if is_active(&state, held.execution) {
+                if state.is_active(held.execution) {
                     state.workers[worker].held = Some(Held { runs: true, ..held });
                 } else {
                     let outcome = Reported::Cancelled { started: false, stopped: None, pids: Vec::new() };
@@ -138,16 +141,14 @@ impl Shell {
             Action::Forget { session, execution } => {
                 self.control(&mut state, execution, |view, now, ids| lease::forget(view, session, now, ids))?;
             }
-            Action::List { execution } => {
-                if let Some(cascade) = state.tables.cascade.clone() {
-                    let children = children(&state, execution, cascade.requested);
-                    let cascade = state.tables.cascade.insert(cascade);
-                    cascade.front.remove(&execution);
-                    cascade.front.extend(children);
-                    cascade.listed.insert(execution);
-                }
+            Action::List { cascade, execution } => {
+                let children = children(&state, execution, state.tables.cascades[cascade].requested);
+                let cascade = &mut state.tables.cascades[cascade];
+                cascade.front.remove(&execution);
+                cascade.front.extend(children);
+                cascade.listed.insert(execution);
             }
-            Action::Visit { execution } => self.visit(&mut state, execution)?,
+            Action::Visit { cascade, execution } => self.visit(&mut state, cascade, execution)?,
             Action::Bear { birth } => {
                 let append = state.births.remove(birth);
                 state.tables.force(append)?;
@@ -158,7 +159,12 @@ impl Shell {
             }
             Action::Cancel { execution } => {
                 state.left.cancels -= 1;
-                self.cancel(&mut state, execution, &request(execution, false))?;
+                self.cancel(&mut state, execution, &request(execution, BY_PEOPLE, false))?;
+            }
+            Action::StopStep { execution, command } => {
+                if self.stop(&mut state, execution, command, StopCause::Cancelled)? {
+                    state.left.stops -= 1;
+                }
             }
             Action::Pause { execution } => {
                 state.left.pauses -= 1;
@@ -173,9 +179,7 @@ impl Shell {
             }
             Action::CancelFamily { execution } => {
                 state.left.cascades -= 1;
-                // Written before the first fence: whoever comes after a crash knows that there is more to do.
-                let front = [execution].into();
-                state.tables.cascade = Some(Cascade { requested: execution, front, listed: Default::default() });
+                state.tables.cascades.push(Cascade::begin(execution, BY_PEOPLE));
             }
             Action::CrashServer => {
                 state.left.server_crashes -= 1;
@@ -199,6 +203,11 @@ impl Shell {
 
     /// One input is decided on the state as it is now; the append waits to be written.
     fn decide(&self, state: &mut State, execution: ExecutionId, cause: Cause) -> Result<(), String> {
+        if let Cause::Due(kind, key) = cause
+            && self.meet(state, execution, kind, key)?
+        {
+            return Ok(());
+        }
         let Some(seat) = state.tables.seats.get(&execution) else { return Ok(()) };
         let head = &seat.member.head;
         let version = head.version;
@@ -230,6 +239,73 @@ impl Shell {
         Ok(())
     }
 
+    /// Meets an obligation that is no input of a workflow decision; `false` when it is one.
+    fn meet(&self, state: &mut State, execution: ExecutionId, kind: DueKind, key: i64) -> Result<bool, String> {
+        match kind {
+            DueKind::Timer | DueKind::Continue | DueKind::ChildDone => return Ok(false),
+            DueKind::Timeout | DueKind::StepTimeout | DueKind::GraceEnd | DueKind::CancelChild | DueKind::Displaced => {
+            }
+        }
+        if !state.is_active(execution) {
+            state.tables.due.remove(&(execution, kind, key));
+            return Ok(true);
+        }
+        match kind {
+            DueKind::Timeout => state.tables.cascades.push(Cascade::begin(execution, BY_TIMEOUT)),
+            DueKind::StepTimeout => {
+                self.stop(state, execution, CommandId(key), StopCause::Timeout)?;
+            }
+            DueKind::GraceEnd => self.stop_command(state, execution, CommandId(key), None)?,
+            DueKind::CancelChild => {
+                if state.tables.seats.get(&execution).is_some_and(|seat| seat.member.head.shield.is_some()) {
+                    self.control(state, execution, |view, now, _| Some(cancel::left_alone(view, now)))?;
+                } else {
+                    state.tables.cascades.push(Cascade::begin(execution, BY_PARENT));
+                }
+            }
+            // Nothing in the small world has a key.
+            DueKind::Timer | DueKind::Continue | DueKind::ChildDone | DueKind::Displaced => {}
+        }
+        Ok(true)
+    }
+
+    /// Stops a command: the child that it waits for first, in a transaction of its own. `false` when that was all.
+    fn stop(
+        &self,
+        state: &mut State,
+        execution: ExecutionId,
+        command: CommandId,
+        cause: StopCause,
+    ) -> Result<bool, String> {
+        let waits = state.tables.rows().find(|row| row.command_id == command && row.state == CommandState::Suspended);
+        if let Some(Wait::Child { execution_id: child, .. }) = waits.and_then(|row| row.wait.clone()) {
+            let seat = state.tables.seats.get(&child);
+            let left_alone = seat.is_some_and(|seat| seat.member.head.shield.is_some());
+            if !left_alone && state.is_active(child) && !state.tables.is_begun(child, BY_PARENT) {
+                state.tables.cascades.push(Cascade::begin(child, BY_PARENT));
+                return Ok(false);
+            }
+        }
+        let wish = stop::Wish { cause, reason: "explored".to_owned(), by: BY_PEOPLE.to_owned() };
+        self.stop_command(state, execution, command, Some(&wish))?;
+        Ok(true)
+    }
+
+    fn stop_command(
+        &self,
+        state: &mut State,
+        execution: ExecutionId,
+        command: CommandId,
+        wish: Option<&stop::Wish>,
+    ) -> Result<(), String> {
+        self.control(state, execution, |view, now, ids| match stop::decide(view, command, wish, now, ids) {
+            stop::Answer::Withdrawn(append) | stop::Answer::Over(append) | stop::Answer::Ordered { append, .. } => {
+                Some(*append)
+            }
+            stop::Answer::Ended => None,
+        })
+    }
+
     /// What no workflow decision takes: a report is settled under the lock, an obligation of an ended execution goes.
     fn late(&self, state: &mut State, execution: ExecutionId, cause: Cause) -> Result<(), String> {
         match cause {
@@ -246,7 +322,7 @@ impl Shell {
                 answered(state, worker);
             }
             Cause::Due(kind, key) => {
-                if !is_active(state, execution) {
+                if !state.is_active(execution) {
                     state.tables.due.remove(&(execution, kind, key));
                 }
             }
@@ -296,16 +372,15 @@ impl Shell {
         Ok(())
     }
 
-    fn visit(&self, state: &mut State, execution: ExecutionId) -> Result<(), String> {
-        let Some(cascade) = state.tables.cascade.clone() else { return Ok(()) };
-        self.cancel(state, execution, &request(cascade.requested, true))?;
+    fn visit(&self, state: &mut State, cascade: usize, execution: ExecutionId) -> Result<(), String> {
+        let Cascade { requested, by, .. } = state.tables.cascades[cascade];
+        self.cancel(state, execution, &request(requested, by, true))?;
         // Listed after the fence is held: nobody is born below it any more.
-        let children = children(state, execution, cascade.requested);
-        if let Some(cascade) = &mut state.tables.cascade {
-            cascade.front.remove(&execution);
-            if !cascade.listed.remove(&execution) {
-                cascade.front.extend(children);
-            }
+        let children = children(state, execution, requested);
+        let cascade = &mut state.tables.cascades[cascade];
+        cascade.front.remove(&execution);
+        if !cascade.listed.remove(&execution) {
+            cascade.front.extend(children);
         }
         Ok(())
     }
@@ -358,15 +433,15 @@ impl Shell {
         };
         // Its row is gone when the attempt was forgotten: whatever it says then is of no effect.
         let step = issued.map(|live| Arc::clone(&live.step)).or_else(|| row.map(|row| Arc::clone(&row.step)));
-        let Some(step) = step.and_then(|name| playbook.body(&name, false)) else {
-            return Ok(Reported::Cancelled { started: true, stopped: None, pids: Vec::new() });
-        };
         let work: Work = match row {
             Some(row) => serde_json::from_value((*row.work).clone()).map_err(|error| error.to_string())?,
             None => Work::default(),
         };
+        let Some(step) = step.and_then(|name| playbook.body(&name, work.iteration.is_some())) else {
+            return Ok(Reported::Cancelled { started: true, stopped: None, pids: Vec::new() });
+        };
         let mut pipeline = Pipeline::new(step, Arc::new(work));
-        if !is_active(state, held.execution) {
+        if !state.is_active(held.execution) {
             pipeline.finish_only();
         }
         let place = Place {
@@ -431,7 +506,7 @@ impl Shell {
             DueKind::Timer => Input::Timer(command),
             DueKind::Continue => Input::Continue,
             DueKind::ChildDone => Input::ChildEnded(command, Box::new(outcome_of(state, due.child?)?)),
-            // Nothing in the small world has a time limit or a key, and no arc of it cancels a region.
+            // See `meet`.
             DueKind::GraceEnd | DueKind::Timeout | DueKind::StepTimeout | DueKind::CancelChild | DueKind::Displaced => {
                 return None;
             }
@@ -492,12 +567,12 @@ impl Shell {
     }
 }
 
-fn request(requested: ExecutionId, cascade: bool) -> cancel::Request {
+fn request(requested: ExecutionId, by: &str, cascade: bool) -> cancel::Request {
     cancel::Request {
         requested_execution_id: requested,
         job_id: None,
         reason: None,
-        cancelled_by: "explorer".to_owned(),
+        cancelled_by: by.to_owned(),
         requested_by: None,
         remote: None,
         cascade,
@@ -550,10 +625,6 @@ fn children(state: &State, execution: ExecutionId, requested: ExecutionId) -> Ve
         return Vec::new();
     }
     heads.filter(|head| head.parent_execution_id == Some(execution)).map(|head| head.execution_id).collect()
-}
-
-fn is_active(state: &State, execution: ExecutionId) -> bool {
-    state.tables.seats.get(&execution).is_some_and(|seat| seat.member.head.is_active())
 }
 
 fn held_by(row: &CommandRow, session: SessionId) -> bool {

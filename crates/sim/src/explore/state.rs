@@ -4,12 +4,15 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use noetl_core::append::{Append, Due, DueKind};
+use noetl_core::control::cancel::BY_TIMEOUT;
 use noetl_core::head::{CommandState, Holder};
 use noetl_core::id::{CommandId, ExecutionId, SessionId};
 use noetl_core::work::Report;
 
 use super::tables::{DueKey, Tables};
 
+/// Who says that a child nobody waits for is cancelled.
+pub(super) const BY_PARENT: &str = "parent";
 /// Workers of the small world.
 pub(super) const WORKERS: usize = 2;
 /// Lives of a worker are numbered: `worker * LIVES + life`.
@@ -37,9 +40,9 @@ pub(super) enum Action {
     /// A lost attempt has not been heard of for ages.
     Forget { session: SessionId, execution: ExecutionId },
     /// The cascade visits an execution.
-    Visit { execution: ExecutionId },
+    Visit { cascade: usize, execution: ExecutionId },
     /// (A mistake only.) The cascade lists the children of an execution that it has not fenced yet.
-    List { execution: ExecutionId },
+    List { cascade: usize, execution: ExecutionId },
     /// (A mistake only.) A child is born apart from its parent.
     Bear { birth: usize },
     /// (A mistake only.) The server writes down what it has only remembered.
@@ -50,6 +53,8 @@ pub(super) enum Action {
     Pause { execution: ExecutionId },
     /// Somebody resumes it: sooner or later somebody does.
     Resume { execution: ExecutionId },
+    /// Somebody stops one command, and the child that it waits for.
+    StopStep { execution: ExecutionId, command: CommandId },
     /// Somebody cancels a family, with mode `interrupt`.
     CancelFamily { execution: ExecutionId },
     /// The server dies where it stands and comes back.
@@ -113,6 +118,8 @@ pub struct Left {
     pub cascades: u8,
     /// Pauses of one execution.
     pub pauses: u8,
+    /// Stops of one command.
+    pub stops: u8,
     /// Crashes of the server.
     pub server_crashes: u8,
     /// Crashes of a worker.
@@ -224,7 +231,8 @@ impl State {
             if self.is_paused(execution) && kind.waits_while_paused() {
                 continue;
             }
-            if !self.decides(execution) && !drafted(DraftCause::Decision(Cause::Due(kind, key))) {
+            let begins = !self.decides(execution) && !drafted(DraftCause::Decision(Cause::Due(kind, key)));
+            if begins && self.must_be_met(execution, kind, key) {
                 progress.push(Action::Decide { execution, cause: Cause::Due(kind, key) });
             }
         }
@@ -238,13 +246,14 @@ impl State {
                 progress.push(Action::Forget { session: *session, execution });
             }
         }
-        if let Some(cascade) = &self.tables.cascade {
-            for execution in cascade.front.iter().copied() {
-                progress.push(if list_first { Action::List { execution } } else { Action::Visit { execution } });
+        for (cascade, known) in self.tables.cascades.iter().enumerate() {
+            for execution in known.front.iter().copied() {
+                progress.push(match list_first {
+                    true => Action::List { cascade, execution },
+                    false => Action::Visit { cascade, execution },
+                });
             }
-            for execution in cascade.listed.iter().copied() {
-                progress.push(Action::Visit { execution });
-            }
+            progress.extend(known.listed.iter().map(|execution| Action::Visit { cascade, execution: *execution }));
         }
         let paused = self.tables.seats.keys().filter(|execution| self.is_paused(**execution));
         progress.extend(paused.map(|execution| Action::Resume { execution: *execution }));
@@ -266,6 +275,20 @@ impl State {
             }
             if left.cascades > 0 && seat.member.head.depth == 0 {
                 mishaps.push(Action::CancelFamily { execution });
+            }
+        }
+        if left.stops > 0 {
+            let live = self.tables.rows().filter(|row| row.state != CommandState::Lost && !row.stopping);
+            let of_active = live.filter(|row| {
+                self.tables.seats.get(&row.execution_id).is_some_and(|seat| seat.member.head.is_active())
+            });
+            mishaps
+                .extend(of_active.map(|row| Action::StopStep { execution: row.execution_id, command: row.command_id }));
+        }
+        // Time passes as it likes: a limit may be over at any moment, or never before the end.
+        for (execution, kind, key) in self.tables.due.keys().copied() {
+            if self.may_run_out(execution, kind) {
+                mishaps.push(Action::Decide { execution, cause: Cause::Due(kind, key) });
             }
         }
         if left.server_crashes > 0 && !(self.drafts.is_empty() && self.births.is_empty() && self.remembered.is_empty())
@@ -301,6 +324,42 @@ impl State {
             .any(|draft| draft.append.execution_id == execution && matches!(draft.cause, DraftCause::Decision(_)))
     }
 
+    /// Returns whether an obligation is one that has to be met sooner or later, and that can be met now.
+    fn must_be_met(&self, execution: ExecutionId, kind: DueKind, key: i64) -> bool {
+        if !self.is_active(execution) {
+            // It goes with its execution.
+            return true;
+        }
+        match kind {
+            DueKind::Timer | DueKind::Continue | DueKind::ChildDone => true,
+            DueKind::Timeout | DueKind::StepTimeout | DueKind::Displaced => false,
+            // What a worker holds it is told, see `may_stop`; the order is given again until it has answered.
+            DueKind::GraceEnd => !self
+                .tables
+                .rows()
+                .any(|row| (row.execution_id, row.command_id.0, row.state) == (execution, key, CommandState::Claimed)),
+            DueKind::CancelChild => !self.tables.is_begun(execution, BY_PARENT),
+        }
+    }
+
+    /// Returns whether an obligation is a time limit that has not been over yet.
+    fn may_run_out(&self, execution: ExecutionId, kind: DueKind) -> bool {
+        match kind {
+            DueKind::Timeout => self.is_active(execution) && !self.tables.is_begun(execution, BY_TIMEOUT),
+            DueKind::StepTimeout => self.is_active(execution),
+            DueKind::Timer
+            | DueKind::Continue
+            | DueKind::ChildDone
+            | DueKind::GraceEnd
+            | DueKind::CancelChild
+            | DueKind::Displaced => false,
+        }
+    }
+
+    pub(super) fn is_active(&self, execution: ExecutionId) -> bool {
+        self.tables.seats.get(&execution).is_some_and(|seat| seat.member.head.is_active())
+    }
+
     fn is_paused(&self, execution: ExecutionId) -> bool {
         self.tables.seats.get(&execution).is_some_and(|seat| seat.member.head.pause.is_some())
     }
@@ -309,6 +368,10 @@ impl State {
         let worker = &self.workers[worker];
         let Some(held) = worker.held.filter(|_| !worker.silenced) else { return false };
         let seat = self.tables.seats.get(&held.execution);
+        let ordered = (held.execution, DueKind::GraceEnd, held.command.0);
+        if self.tables.due.contains_key(&ordered) && self.is_active(held.execution) {
+            return true;
+        }
         let cancel = seat.and_then(|seat| seat.member.head.cancel.as_ref());
         cancel.is_some_and(|cancel| cancel.mode == noetl_core::playbook::CancelMode::Interrupt)
     }

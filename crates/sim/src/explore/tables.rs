@@ -24,7 +24,7 @@ pub(super) type DueKey = (ExecutionId, DueKind, i64);
 pub(super) struct Tables {
     pub(super) seats: BTreeMap<ExecutionId, Arc<Seat>>,
     pub(super) due: BTreeMap<DueKey, Due>,
-    pub(super) cascade: Option<Cascade>,
+    pub(super) cascades: Vec<Cascade>,
 }
 
 /// One execution.
@@ -41,10 +41,24 @@ pub(super) struct Seat {
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub(super) struct Cascade {
     pub(super) requested: ExecutionId,
+    /// Who wants it.
+    pub(super) by: &'static str,
     /// Still to be visited.
     pub(super) front: BTreeSet<ExecutionId>,
     /// (A mistake only.) Their children have been listed already.
     pub(super) listed: BTreeSet<ExecutionId>,
+}
+
+impl Cascade {
+    /// Written before the first fence: whoever comes after a crash knows that there is more to do.
+    pub(super) fn begin(requested: ExecutionId, by: &'static str) -> Self {
+        Cascade { requested, by, front: [requested].into(), listed: BTreeSet::new() }
+    }
+
+    /// Returns whether it still has to visit somebody.
+    pub(super) fn is_open(&self) -> bool {
+        !(self.front.is_empty() && self.listed.is_empty())
+    }
 }
 
 impl Rows for &Tables {
@@ -87,6 +101,11 @@ impl Tables {
             .rows()
             .filter(|row| row.state == state && row.holder.as_ref().is_some_and(|holder| holder.session_id == session));
         held.map(|row| row.execution_id).collect()
+    }
+
+    /// Returns whether `by` has such a cascade under way.
+    pub(super) fn is_begun(&self, requested: ExecutionId, by: &str) -> bool {
+        self.cascades.iter().any(|cascade| cascade.is_open() && cascade.requested == requested && cascade.by == by)
     }
 
     pub(super) fn view(&self, execution_id: ExecutionId) -> Option<HeadView> {
@@ -160,7 +179,7 @@ impl Tables {
         for (id, kind, key) in self.due.keys() {
             (id, kind.as_str(), key).hash(hasher);
         }
-        self.cascade.hash(hasher);
+        self.cascades.hash(hasher);
     }
 }
 

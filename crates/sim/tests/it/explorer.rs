@@ -56,10 +56,68 @@ workflow:
   - {step: second, tool: {kind: shell, cmds: [work]}}
 "];
 
+/// A family whose child is left alone by whoever cancels its parent.
+const SHIELDED: &[&str] = &[
+    "
+apiVersion: noetl.io/v2
+kind: Playbook
+metadata: {name: parent, path: small/parent}
+workflow:
+  - {step: start, tool: {kind: noop}, next: {spec: {mode: inclusive}, arcs: [{step: below}, {step: beside}]}}
+  - {step: below, tool: {kind: playbook, path: small/child, spec: {cancel: {policy: abandon}}}}
+  - {step: beside, tool: {kind: shell, cmds: [work]}}
+",
+    FAMILY[1],
+];
+
+/// A run with a time limit, whose first step has one of its own and waits for a child.
+const TIMED: &[&str] = &[
+    "
+apiVersion: noetl.io/v2
+kind: Playbook
+metadata: {name: parent, path: small/parent}
+executor: {spec: {timeout: 60}}
+workflow:
+  - {step: below, spec: {timeout: 5}, tool: {kind: playbook, path: small/child}, next: {arcs: [{step: after}]}}
+  - {step: after, spec: {timeout: 5}, tool: {kind: shell, cmds: [work]}}
+",
+    FAMILY[1],
+];
+
+/// Whichever of a command and its neighbours ends first cancels the others: a command and a child.
+const REGION: &[&str] = &[
+    "
+apiVersion: noetl.io/v2
+kind: Playbook
+metadata: {name: parent, path: small/parent}
+workflow:
+  - {step: start, tool: {kind: noop}, next: {spec: {mode: inclusive}, arcs: [{step: below}, {step: beside}, {step: first}]}}
+  - {step: first, tool: {kind: shell, cmds: [work]}, next: {arcs: [{step: after, cancel: [below, beside]}]}}
+  - {step: below, tool: {kind: playbook, path: small/child}}
+  - {step: beside, tool: {kind: shell, cmds: [work]}}
+  - {step: after, tool: {kind: noop}}
+",
+    FAMILY[1],
+];
+
+/// A loop that has enough when one of its three iterations has ended.
+const LOOP: &[&str] = &["
+apiVersion: noetl.io/v2
+kind: Playbook
+metadata: {name: loop, path: small/loop}
+workflow:
+  - step: each
+    loop: {in: [1, 2, 3], iterator: n, spec: {mode: parallel, max_in_flight: 2, complete_when: \"{{ stats.completed >= 1 }}\"}}
+    tool: {kind: shell, cmds: [work]}
+    next: {arcs: [{step: after}]}
+  - {step: after, tool: {kind: noop}}
+"];
+
 const CALM: Left = Left {
     cancels: 0,
     cascades: 0,
     pauses: 0,
+    stops: 0,
     server_crashes: 0,
     worker_crashes: 0,
     silences: 0,
@@ -114,6 +172,36 @@ fn a_retry_meets_a_cancel() {
 fn workers_fall_silent_and_come_back_too_late() {
     let left = Left { cancels: 1, silences: 1, unheard: 1, ..CALM };
     holds(&world(RETRY, left));
+}
+
+#[test]
+fn a_shield_meets_a_cascade() {
+    holds(&world(SHIELDED, Left { cascades: 1, server_crashes: 1, ..CALM }));
+}
+
+#[test]
+fn a_stop_meets_a_claim_a_report_and_a_lost_worker() {
+    holds(&world(FAMILY, Left { stops: 1, worker_crashes: 1, ..CALM }));
+}
+
+#[test]
+fn a_stop_meets_a_cancel() {
+    holds(&world(RETRY, Left { stops: 1, cancels: 1, failures: 1, server_crashes: 1, ..CALM }));
+}
+
+#[test]
+fn time_limits_meet_everything_else() {
+    holds(&world(TIMED, Left { server_crashes: 1, ..CALM }));
+}
+
+#[test]
+fn a_region_is_cancelled_while_it_begins() {
+    holds(&world(REGION, Left { cascades: 1, ..CALM }));
+}
+
+#[test]
+fn a_loop_is_completed_early_while_its_workers_die() {
+    holds(&world(LOOP, Left { cancels: 1, worker_crashes: 1, ..CALM }));
 }
 
 /// The worlds that a mistake is looked for in, and the promises one of which it breaks.

@@ -149,16 +149,38 @@ fn every_promise_is_explained_and_every_named_test_exists() {
         let row = format!("| {} | {} |", property.code(), property.title());
         assert!(page.contains(&row), "docs/proof.md does not explain `{row}`");
     }
+    every_named_test_exists("docs/proof.md");
+}
+
+/// docs/reference/cancellation.md names for each race a test that walks it, and names only tests that there are.
+#[test]
+fn every_race_has_a_test() {
+    let page = std::fs::read_to_string(root().join("docs/reference/cancellation.md")).expect("the page");
+    let table = page.split("| what meets | who wins |").nth(1).expect("the table of races");
+    let rows: Vec<&str> = table.lines().skip(2).take_while(|line| line.starts_with('|')).collect();
+    assert!(rows.len() > 30, "{} races", rows.len());
+    for row in rows {
+        let walked = row.trim_end_matches('|').rsplit('|').next().unwrap_or_default();
+        assert!(walked.contains('`'), "no test walks this race: {row}");
+    }
+    every_named_test_exists("docs/reference/cancellation.md");
+}
+
+/// What stands between backticks in `page` and looks like the name of a test is one.
+fn every_named_test_exists(page: &str) {
+    let text = std::fs::read_to_string(root().join(page)).expect("a page");
     let code: String = sources(&root().join("crates"))
         .iter()
-        .filter(|file| file.components().any(|part| part.as_os_str() == "tests"))
+        .filter(|file| {
+            file.components().any(|part| ["tests", "conformance"].iter().any(|name| part.as_os_str() == *name))
+        })
         .map(|file| std::fs::read_to_string(file).expect("a source file"))
         .collect();
-    let words = page.split('`').skip(1).step_by(2);
+    let words = text.split('`').skip(1).step_by(2);
     let names =
         words.filter(|word| word.chars().all(|letter| letter.is_ascii_lowercase() || "_0123456789".contains(letter)));
     for name in names.filter(|word| word.matches('_').count() > 2) {
-        assert!(code.contains(&format!("fn {name}(")), "docs/proof.md names the test `{name}`, which is not there");
+        assert!(code.contains(&format!("fn {name}(")), "{page} names the test `{name}`, which is not there");
     }
 }
 
