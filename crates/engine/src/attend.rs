@@ -178,6 +178,10 @@ impl Engine {
         };
         loop {
             let Some(view) = self.store.view(execution_id).await? else { return Err(ClaimError::Unknown(claim.id)) };
+            if !self.can_decide(&view.head) {
+                let what = format!("execution {execution_id} needs a newer server");
+                return Err(StoreError::Closed(what).into());
+            }
             match view.head.status {
                 Status::Running => {}
                 Status::Cancelled => return Err(ClaimError::Cancelled),
@@ -326,7 +330,9 @@ impl Engine {
         if let Some(known) = self.executions.get(execution_id) {
             return Ok(Some(Whose::of_init(&known.init)));
         }
-        Ok(self.store.head(execution_id).await?.map(|head| Whose::of_head(&head)))
+        // What a worker of this server runs is reported here, and has to be decided here.
+        let head = self.store.head(execution_id).await?.filter(|head| self.can_decide(head));
+        Ok(head.map(|head| Whose::of_head(&head)))
     }
 
     async fn offer(&self, attention: &Attention) -> Result<Vec<Offer>, StoreError> {

@@ -156,11 +156,13 @@ impl Engine {
         answer.complete = false;
         let deadline = asked + Duration::from_millis(request.answer_ms);
         let mut walk = Walk::new(&job, self.options.default_cancel_mode);
+        let mut wrote = 0;
         // The next step is taken here, or by the sweep once nobody drives it here.
         while Instant::now() < deadline && walk.next_step().is_none_or(|at| at < deadline) {
             walk.pause().await;
             let stepped = walk.step(self).await?;
             answer.complete = stepped.done;
+            wrote += stepped.decided.iter().filter(|one| one.wrote()).count() as u64;
             stepped.decided.iter().for_each(|one| {
                 missing.remove(&one.head.execution_id);
             });
@@ -173,10 +175,31 @@ impl Engine {
             }
         }
         driving.done = answer.complete;
+        drop(driving);
+        self.add_elsewhere(id, wrote, &mut answer).await?;
         if answer.complete {
-            answer.unknown = missing.into_iter().collect();
+            for id in missing {
+                // One that another server has visited is not unknown.
+                if self.store.head(id).await?.is_none() {
+                    answer.unknown.push(id);
+                }
+            }
         }
         Ok(answer)
+    }
+
+    /// Adds what other servers cancelled for a job that this one began and was slow with: the answer is the request's,
+    /// whoever carried it out.
+    async fn add_elsewhere(&self, id: CancellationId, wrote: u64, answer: &mut BulkAnswer) -> Result<(), StoreError> {
+        match self.store.cancellation(id).await? {
+            Some(row) if row.cancelled > wrote => {}
+            Some(_) | None => return Ok(()),
+        }
+        let all = ListQuery { job: Some(id), limit: LISTED_MAX as u64, ..ListQuery::default() };
+        let count = ListQuery { limit: MATCHED_MAX, ..all.clone() };
+        answer.cancelled_count = self.store.count_executions(count).await?;
+        answer.cancelled = self.store.execution_ids(all).await?;
+        Ok(())
     }
 
     /// Counts what matches, and names some.

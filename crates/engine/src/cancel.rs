@@ -154,6 +154,18 @@ pub(crate) struct Decided {
 }
 
 impl Decided {
+    /// Returns what another server decided for the same request, as the rows tell it.
+    pub(crate) fn elsewhere(head: Head, in_flight: Vec<InFlight>) -> Option<Self> {
+        let cancel = head.cancel.clone()?;
+        let what = What::Cancelled { mode: cancel.mode, quiesced: head.quiesced_at.is_some() };
+        Some(Decided { head, what, in_flight, cancel: Some(cancel), orders: Vec::new() })
+    }
+
+    /// Returns whether this decision wrote something.
+    pub(crate) fn wrote(&self) -> bool {
+        self.cancel.is_some()
+    }
+
     /// One line for each decision.
     fn log(&self) {
         let Decided { head, what, in_flight, cancel, .. } = self;
@@ -276,7 +288,8 @@ impl Engine {
             let landing = Landing::of_control(&append, &locked.view.head);
             Some((append, landing))
         })
-        .await?;
+        .await?
+        .wrote()?;
         let Some(decided) = hold(&seen).take() else { return Err(CancelError::Unknown(request.execution_id)) };
         self.tell_workers(&decided);
         if decided.what == What::AlreadyEnded {

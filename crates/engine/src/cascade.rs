@@ -8,14 +8,14 @@ use std::sync::{Arc, Mutex};
 
 use noetl_core::append::Due;
 use noetl_core::concurrency::BY_CONCURRENCY;
-use noetl_core::control::cancel::{self as cancel_core, BY_TIMEOUT};
+use noetl_core::control::cancel::{self as cancel_core, BY_TIMEOUT, InFlight};
 use noetl_core::head::Head;
 use noetl_core::id::{CancellationId, ExecutionId};
 use noetl_core::playbook::CancelMode;
-use noetl_store::{Cancellation, ListQuery, StoreError};
+use noetl_store::{Cancellation, EventQuery, ListQuery, StoreError};
 use tokio::time::{Duration, Instant};
 
-use crate::cancel::{self, CancelAnswer, CancelError, CancelRequest, CancelStatus, Spared, What};
+use crate::cancel::{self, CancelAnswer, CancelError, CancelRequest, CancelStatus, Decided, Spared, What};
 use crate::engine::Engine;
 use crate::hold;
 use crate::job::{self, Stepped, Walk};
@@ -106,6 +106,7 @@ impl Engine {
         }
         let complete = driving.done;
         drop(driving);
+        self.add_decided_elsewhere(&cancellation, &head, &mut decided).await?;
         let touched = decided.iter().any(|one| match one.what {
             What::Cancelled { .. } | What::Escalated => true,
             What::AlreadyEnded | What::Spared(_) => false,
@@ -128,6 +129,54 @@ impl Engine {
             answer.message = format!("{} so far; job {id} goes on", answer.message);
         }
         Ok(answer)
+    }
+
+    /// Adds what other servers decided for a cascade that this one began: its sweep was slow, and another one took it
+    /// over. The answer is the request's, whoever carried it out, and so it is read from the rows.
+    async fn add_decided_elsewhere(
+        &self,
+        cascade: &Cancellation,
+        named: &Head,
+        decided: &mut Vec<Decided>,
+    ) -> Result<(), StoreError> {
+        let id = cascade.cancellation_id;
+        let here = decided.iter().filter(|one| one.wrote()).count() as u64;
+        match self.store.cancellation(id).await? {
+            Some(row) if row.cancelled > here => {}
+            Some(_) | None => return Ok(()),
+        }
+        let known: BTreeSet<ExecutionId> =
+            decided.iter().filter(|one| one.wrote()).map(|one| one.head.execution_id).collect();
+        let mut found = Vec::new();
+        let mut before = None;
+        while found.len() < FAMILY_MAX {
+            let root = Some(named.root_execution_id);
+            let query = ListQuery { root, job: Some(id), before, limit: FAMILY_PAGE, ..ListQuery::default() };
+            let page = self.store.executions(query).await?;
+            let Some(last) = page.last() else { break };
+            before = Some(last.execution_id);
+            found.extend(page.into_iter().filter(|head| !known.contains(&head.execution_id)));
+        }
+        for head in found {
+            let held = self.held_at_the_end(&head).await?;
+            decided.retain(|one| one.wrote() || one.head.execution_id != head.execution_id);
+            decided.extend(Decided::elsewhere(head, held));
+        }
+        // The named one comes first in the answer.
+        decided
+            .sort_by_key(|one| one.head.execution_id != cascade.requested_execution_id.unwrap_or(named.execution_id));
+        Ok(())
+    }
+
+    /// Returns what workers held of an execution when it was cancelled, from its log.
+    async fn held_at_the_end(&self, head: &Head) -> Result<Vec<InFlight>, StoreError> {
+        let held_something = head.in_flight > 0 || head.cancel.as_ref().is_some_and(|cancel| !cancel.ended.is_empty());
+        if !held_something {
+            return Ok(Vec::new());
+        }
+        let query = EventQuery { execution_id: Some(head.execution_id), limit: u64::MAX, ..EventQuery::default() };
+        let (log, _) = self.store.events(query).await?;
+        Ok(cancel_core::in_flight_of(&log))
     }
 
     /// Begins what the time limit of an execution brings about: it fails, its descendants are cancelled, what runs is

@@ -26,6 +26,7 @@ use crate::desk::Promise;
 use crate::engine::Engine;
 use crate::hold;
 use crate::landing::{Fold, Landing, Whose};
+use crate::lock::UnderLock;
 use crate::mailbox::Letter;
 
 /// Executions decided for at the same time.
@@ -88,6 +89,7 @@ enum Decided {
 }
 
 /// All that a decision reads besides the state.
+#[derive(Clone)]
 struct Reading {
     playbook: Arc<Playbook>,
     stock: Stock,
@@ -330,7 +332,16 @@ impl Engine {
                     }
                 }
             };
-            self.under_lock_with(execution_id, Some(state.version), decide).await?;
+            let mut stock = shared.stock.clone();
+            match self.under_lock_with(execution_id, Some(state.version), decide).await? {
+                UnderLock::Wrote | UnderLock::Nothing => {}
+                // A child's concurrency key has changed hands since it was looked at; the lock of the head holds no key.
+                UnderLock::KeyHeld => {
+                    stock.forget_holders();
+                    reading = Reading { stock, ..Reading::clone(&shared) };
+                    continue;
+                }
+            }
             let outcome = hold(&outcome).take();
             match outcome {
                 // Nobody was asked: there is no such execution (any more).
@@ -342,13 +353,8 @@ impl Engine {
                 Some(Outcome::Broken(what)) => return Err(StoreError::Corrupt(what)),
                 Some(Outcome::Decided(Decided::Done(fates, _))) => return Ok(fates),
                 Some(Outcome::Decided(Decided::Needs(needs))) => {
-                    let mut stock = shared.stock.clone();
                     self.fetch(needs, &mut stock).await?;
-                    reading = Reading {
-                        playbook: Arc::clone(&shared.playbook),
-                        stock,
-                        environment: Arc::clone(&shared.environment),
-                    };
+                    reading = Reading { stock, ..Reading::clone(&shared) };
                 }
             }
         }
@@ -427,5 +433,76 @@ impl Engine {
                 tracing::warn!(%execution_id, %error, "the store could not do it; it is tried again");
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use noetl_core::event::Event;
+    use noetl_core::execution::CompleteLoop;
+    use noetl_core::head::Status;
+    use noetl_core::playbook::CancelMode;
+    use noetl_store::EventQuery;
+    use noetl_store::catalog::ResourceKey;
+    use noetl_store::memory::MemoryStore;
+
+    use super::*;
+    use crate::engine::EngineOptions;
+    use crate::start::StartRequest;
+
+    async fn start(engine: &Engine, path: &str) -> ExecutionId {
+        let request = StartRequest {
+            target: ResourceKey::Latest(path.into()),
+            payload: serde_json::Map::new(),
+            parent_execution_id: None,
+            started_by: None,
+            strict: false,
+            idempotency_key: None,
+        };
+        engine.start(request).await.unwrap().execution_id
+    }
+
+    /// The race: somebody takes a child's concurrency key between the look at who has it and the lock of the parent's
+    /// head. Then who has it is looked at anew, and the execution goes on.
+    #[tokio::test]
+    async fn a_key_that_is_taken_before_the_lock_is_looked_at_again() {
+        let engine = Engine::new(
+            Arc::new(MemoryStore::new(Arc::new(|| Timestamp(1_768_900_080_123)))),
+            EngineOptions::default(),
+        );
+        let book = |path: &str, rest: &str| {
+            format!("apiVersion: noetl.io/v2\nkind: Playbook\nmetadata: {{name: {path}, path: {path}}}\n{rest}")
+        };
+        let noop = "tool: {kind: noop}, spec: {run_on: worker}";
+        let key = "executor: {spec: {concurrency: {key: the key, on_conflict: reject}}}";
+        engine.register(&book("child", &format!("{key}\nworkflow: [{{step: start, {noop}}}]")), None).await.unwrap();
+        let parent = format!(
+            "workflow:\n- {{step: each, loop: {{in: [1], iterator: n}}, {noop}, next: {{arcs: [{{step: call}}]}}}}\n\
+             - {{step: call, tool: {{kind: playbook, path: child}}}}\n"
+        );
+        engine.register(&book("parent", &parent), None).await.unwrap();
+        let id = start(&engine, "parent").await;
+        let state = engine.load(id).await.unwrap().unwrap();
+        let mut stock = Stock::default();
+        engine.fetch(Needs { keys: vec!["the key".into()], ..Needs::default() }, &mut stock).await.unwrap();
+        let holder = start(&engine, "child").await;
+        let reading = Reading {
+            playbook: engine.compiled(state.init.catalog_id).await.unwrap(),
+            stock,
+            environment: Arc::clone(&engine.options.environment),
+        };
+        let complete =
+            CompleteLoop { step: "each".into(), mode: Some(CancelMode::Interrupt), by: "test".into(), reason: None };
+        let letters = [Letter::of(Input::CompleteLoop(Box::new(complete)))];
+        let fates = engine.decide_locked(state, &letters, reading).await.unwrap();
+        assert_eq!(fates, [Fate::Decided]);
+        let query = EventQuery { execution_id: Some(id), limit: 100, ..EventQuery::default() };
+        let (log, _) = engine.store.events(query).await.unwrap();
+        let refused = log.iter().any(|recorded| match &recorded.event {
+            Event::CallDone(call) => call.error.as_ref().is_some_and(|error| error["code"] == "CONCURRENCY_KEY_HELD"),
+            _ => false,
+        });
+        assert!(refused, "{log:#?}");
+        assert_eq!(engine.store.head(holder).await.unwrap().unwrap().status, Status::Running);
     }
 }

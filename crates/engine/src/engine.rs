@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
+use noetl_core::head::ENGINE_VERSION;
 use noetl_core::id::{CommandId, ExecutionId, IdSource};
 use noetl_core::playbook::CancelMode;
 use noetl_core::time::Timestamp;
@@ -30,6 +31,9 @@ use crate::{claim, drive, hold, sweep};
 pub struct EngineOptions {
     /// Which node this is, for ids: distinct among all servers that run at one time, and after a crash.
     pub node: u16,
+    /// The newest version of decisions that it can make. While servers are replaced one by one, what needs a newer one
+    /// is left to servers that have it; a cancel needs none.
+    pub version: u32,
     /// What templates see under `env`.
     pub environment: Arc<Value>,
     /// How a cancel treats what runs when neither request nor playbook says.
@@ -58,6 +62,7 @@ impl Default for EngineOptions {
     fn default() -> Self {
         EngineOptions {
             node: 0,
+            version: ENGINE_VERSION,
             environment: Arc::new(Value::Object(Map::new())),
             default_cancel_mode: CancelMode::Finish,
             lease_ms: 30_000,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use noetl_core::event::Recorded;
 use noetl_core::execution::state::{Execution, FoldError};
-use noetl_core::head::{ENGINE_VERSION, Head};
+use noetl_core::head::Head;
 use noetl_core::id::ExecutionId;
 use noetl_store::{EventQuery, StoreError};
 
@@ -20,11 +20,11 @@ impl Engine {
     pub(crate) async fn load(&self, execution_id: ExecutionId) -> Result<Option<Arc<Execution>>, StoreError> {
         self.metrics.loads.add_one();
         let Some(loaded) = self.store.load(execution_id).await? else { return Ok(None) };
-        if loaded.head.engine > ENGINE_VERSION {
+        if !self.can_decide(&loaded.head) {
             // While servers are upgraded one by one: a newer one goes on with it.
             return Err(StoreError::Closed(format!(
-                "execution {execution_id} needs engine {}, this server has {ENGINE_VERSION}",
-                loaded.head.engine
+                "execution {execution_id} needs engine {}, this server has {}",
+                loaded.head.engine, self.options.version
             )));
         }
         let snapshot = loaded.snapshot.as_ref().map(|(version, state)| (*version, &**state));
@@ -39,6 +39,11 @@ impl Engine {
             Err(error @ (FoldError::NoBeginning | FoldError::Hole { .. })) => return Err(broken(execution_id, &error)),
         };
         self.keep(folded, &loaded.head).map(Some)
+    }
+
+    /// Returns whether this server knows how to go on with an execution; a newer one may have begun it.
+    pub(crate) fn can_decide(&self, head: &Head) -> bool {
+        head.engine <= self.options.version
     }
 
     /// Brings a state up to date with the store.

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use noetl_core::append::{Append, Verdict};
+use noetl_core::append::{Append, RefusedBy, Verdict};
 use noetl_core::id::{ExecutionId, IdSource};
 use noetl_store::{LockedView, StoreError};
 
@@ -12,6 +12,30 @@ use crate::landing::Landing;
 
 /// How often a store that finds the head busy is asked again.
 const BUSY_MAX: u32 = 100;
+
+/// What came of a decision under the lock of a head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum UnderLock {
+    /// It stands in the log.
+    Wrote,
+    /// There was nothing to write, or nobody to decide for.
+    Nothing,
+    /// It would start something with a concurrency key that others have: nothing was written.
+    KeyHeld,
+}
+
+impl UnderLock {
+    /// Returns whether something was written, by a decision that starts nothing with a key.
+    pub(crate) fn wrote(self) -> Result<bool, StoreError> {
+        match self {
+            UnderLock::Wrote => Ok(true),
+            UnderLock::Nothing => Ok(false),
+            UnderLock::KeyHeld => {
+                Err(StoreError::BadData("a decision that takes no concurrency key was refused for one".into()))
+            }
+        }
+    }
+}
 
 impl Engine {
     /// Decides under the lock of a head and acts upon what landed; `false` when nothing was written.
@@ -31,7 +55,8 @@ impl Engine {
             let landing = Landing::of_control(&append, &locked.view.head);
             Some((append, landing))
         })
-        .await
+        .await?
+        .wrote()
     }
 
     /// The same, for a decision that knows more of what it brings about.
@@ -40,7 +65,7 @@ impl Engine {
         execution_id: ExecutionId,
         tail_after: Option<u64>,
         decide: D,
-    ) -> Result<bool, StoreError>
+    ) -> Result<UnderLock, StoreError>
     where
         D: Fn(&LockedView, &mut IdSource) -> Option<(Append, Landing)> + Send + Sync + 'static,
     {
@@ -59,14 +84,15 @@ impl Engine {
             };
             let landing = hold(&decided).take();
             match verdict {
-                None => return Ok(false),
+                None => return Ok(UnderLock::Nothing),
                 Some(Verdict::Landed { version }) => {
-                    let Some(landing) = landing else { return Ok(false) };
+                    let Some(landing) = landing else { return Ok(UnderLock::Nothing) };
                     self.landed(landing, version);
-                    return Ok(true);
+                    return Ok(UnderLock::Wrote);
                 }
                 // A store may say so when the head is held by a batch; under its lock nothing else can happen.
                 Some(Verdict::Busy | Verdict::Conflict) => tokio::task::yield_now().await,
+                Some(Verdict::Refused(RefusedBy::KeyHeld)) => return Ok(UnderLock::KeyHeld),
                 Some(Verdict::Refused(by)) => {
                     return Err(StoreError::BadData(format!("a decision under the lock was refused: {by:?}")));
                 }

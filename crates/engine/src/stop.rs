@@ -213,7 +213,8 @@ impl Engine {
             let landing = Landing::of_control(&append, &locked.view.head);
             Some((*append, landing))
         })
-        .await?;
+        .await?
+        .wrote()?;
         let Some((ordered, order)) = hold(&seen).take() else { return Ok(None) };
         if let Some((attempt, grace_ms)) = order
             && self.desk.cancel(attempt, CancelMode::Interrupt, grace_ms)

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::append::{Append, CommandChange, Due, DueChange, DueKind, Guard, HeadChange, NewEvent};
 use crate::control::cleanup;
-use crate::event::{AttemptEnd, Cancelled, Ended, Escalated, Event, error_value};
+use crate::event::{AttemptEnd, Cancelled, Ended, Escalated, Event, Recorded, error_value};
 use crate::head::{CancelInfo, CommandRow, CommandState, Head, HeadView, Status};
 use crate::id::{CancellationId, CommandId, EventId, ExecutionId, IdSource};
 use crate::playbook::{CancelMode, Shield};
@@ -283,6 +283,31 @@ pub fn in_flight(view: &HeadView) -> Vec<InFlight> {
             stoppable: kind::stoppable(&row.kind),
         })
         .collect()
+}
+
+/// Returns the same from the log of an execution that was cancelled: what workers held at that moment.
+pub fn in_flight_of(log: &[Recorded]) -> Vec<InFlight> {
+    let cancelled = log.iter().find_map(|recorded| {
+        let Event::ExecutionCancelled(cancelled) = &recorded.event else { return None };
+        Some((recorded.execution_id, cancelled))
+    });
+    let Some((execution_id, cancelled)) = cancelled else { return Vec::new() };
+    let held = |command_id: &CommandId| {
+        let claim = log.iter().rev().find_map(|recorded| {
+            let Event::CommandClaimed { command_id: claimed, epoch, step, worker_id, .. } = &recorded.event else {
+                return None;
+            };
+            (claimed == command_id).then(|| (*epoch, Arc::clone(step), Arc::clone(worker_id)))
+        });
+        let tool = log.iter().find_map(|recorded| {
+            let Event::CommandIssued(issued) = &recorded.event else { return None };
+            (issued.command_id == *command_id).then(|| Arc::clone(&issued.kind))
+        });
+        let ((epoch, step, worker), tool) = claim.zip(tool)?;
+        let stoppable = kind::stoppable(&tool);
+        Some(InFlight { command_id: *command_id, execution_id, step, epoch, worker: Some(worker), tool, stoppable })
+    };
+    cancelled.in_flight.iter().filter_map(held).collect()
 }
 
 /// Returns the grace of an interrupt for one command: what the request named, else its step's own, else its

@@ -1,8 +1,9 @@
 //! Several servers on one store, and servers that crash.
 
-use noetl_core::head::Status;
+use noetl_core::head::{ENGINE_VERSION, Status};
+use noetl_core::id::ExecutionId;
 use noetl_core::playbook::CancelMode;
-use noetl_engine::CancelRequest;
+use noetl_engine::{BulkRequest, CancelRequest, Selected};
 use serde_json::json;
 use tokio::time::{Duration, Instant, sleep};
 
@@ -63,6 +64,137 @@ async fn a_cancel_on_one_server_reaches_a_worker_of_another_one() {
     let request = CancelRequest { mode: Some(CancelMode::Interrupt), wait_ms: 5_000, ..cancel(id) };
     assert!(one.cancel(request).await.unwrap().quiesced);
     assert!(asked.elapsed().as_millis() < 400, "{:?}", asked.elapsed());
+    world.check([]).await;
+}
+
+/// A family of a top that waits for its children, on a server that is about to fall behind.
+async fn family(world: &World, server: &crate::world::Server, children: usize) -> ExecutionId {
+    server.register(&chain("child", &[("deep", "sleep 3600000")])).await;
+    let each = "loop: {in: '{{ workload.n }}', iterator: i, spec: {mode: parallel}}";
+    let step = format!("- {{step: call, {each}, tool: {{kind: playbook, path: child}}}}");
+    server.register(&playbook("parent", &format!("\nworkload: {{n: {children}}}\nworkflow:\n{step}\n"))).await;
+    let id = server.start("parent").await.execution_id;
+    world.until_started("deep", children).await;
+    id
+}
+
+/// The race: the server that was asked falls behind in the middle of a cascade, and another one finishes it. The answer
+/// says what the request has cancelled, whoever did it, and what was in flight.
+#[tokio::test(start_paused = true)]
+async fn the_answer_to_a_cascade_that_another_server_finished_is_whole() {
+    let world = World::new();
+    let (one, two) = (world.server(), world.server());
+    world.hire(&two, "at two", 8);
+    let id = family(&world, &one, 5).await;
+    let request = CancelRequest { cascade: true, mode: Some(CancelMode::Interrupt), ..cancel(id) };
+    let mut asked = std::pin::pin!(one.cancel(request));
+    // It visits the top, and then nobody turns to it for long.
+    assert!(futures_util::poll!(&mut asked).is_pending());
+    assert_eq!(world.head(id).await.status, Status::Cancelled);
+    world
+        .until("the other server is through", || async { world.store.open_cancellations().await.unwrap().is_empty() })
+        .await;
+    for head in world.heads().await {
+        two.quiesced(head.execution_id).await;
+    }
+    let answer = asked.await.unwrap();
+    let all: std::collections::BTreeSet<_> = world.heads().await.into_iter().map(|head| head.execution_id).collect();
+    assert_eq!(answer.cancelled_executions.first(), Some(&id));
+    assert_eq!(answer.cancelled_executions.iter().copied().collect::<std::collections::BTreeSet<_>>(), all);
+    assert_eq!(answer.cancelled_executions.len(), 6);
+    assert_eq!(answer.in_flight.len(), 5, "{:?}", answer.in_flight);
+    assert!(answer.in_flight.iter().all(|held| held.worker.as_deref() == Some("at two") && &*held.step == "deep"));
+    assert!(answer.complete);
+    world.check([id]).await;
+}
+
+/// The same race where nothing but the other server's work is there to be told of: the top had ended. No 409.
+#[tokio::test(start_paused = true)]
+async fn a_cascade_below_an_ended_top_that_another_server_carried_out_is_no_refusal() {
+    let world = World::new();
+    let (one, two) = (world.server(), world.server());
+    world.hire(&two, "at two", 8);
+    one.register(&chain("top", &[("only", "sleep 50")])).await;
+    one.register(&chain("child", &[("deep", "sleep 3600000")])).await;
+    let top = one.start("top").await.execution_id;
+    let child = one.start_with("child", json!({}), Some(top)).await.execution_id;
+    assert_eq!(one.ended(top).await, Status::Completed);
+    world.until_started("deep", 1).await;
+    let request = CancelRequest { cascade: true, ..cancel(top) };
+    let mut asked = std::pin::pin!(one.cancel(request));
+    assert!(futures_util::poll!(&mut asked).is_pending());
+    assert_eq!(world.head(child).await.status, Status::Running);
+    world
+        .until("the other server is through", || async { world.store.open_cancellations().await.unwrap().is_empty() })
+        .await;
+    let answer = asked.await.unwrap();
+    assert_eq!(answer.cancelled_executions, [child]);
+    world.check([top]).await;
+}
+
+/// The same of many at once.
+#[tokio::test(start_paused = true)]
+async fn the_answer_to_a_job_that_another_server_finished_is_whole() {
+    let world = World::new();
+    let (one, two) = (world.server(), world.server());
+    one.register(&chain("wait", &[("deep", "ok")])).await;
+    let mut ids = Vec::new();
+    // More than one step takes.
+    for _ in 0..100 {
+        ids.push(one.start("wait").await.execution_id);
+    }
+    let request = BulkRequest {
+        selected: Selected::Listed(ids.clone()),
+        how: cancel(ids[0]),
+        max: 1_000,
+        rate: None,
+        answer_ms: 60_000,
+    };
+    let mut asked = std::pin::pin!(one.engine.cancel_matching(&request));
+    assert!(futures_util::poll!(&mut asked).is_pending());
+    world
+        .until("the other server is through", || async { world.store.open_cancellations().await.unwrap().is_empty() })
+        .await;
+    two.quiesced(ids[99]).await;
+    let mut answer = asked.await.unwrap();
+    answer.cancelled.sort_unstable();
+    assert_eq!((answer.cancelled, answer.cancelled_count), (ids, 100));
+    assert!(answer.complete && answer.unknown.is_empty() && answer.spared.is_empty(), "{:?}", answer.unknown);
+    world.check([]).await;
+}
+
+/// A rolling upgrade: servers of two versions on one store, each with workers. What the older one can not decide it
+/// leaves alone, timers, children and pending commands included; but a cancel needs no decision of that kind.
+#[tokio::test(start_paused = true)]
+async fn what_needs_a_newer_server_is_left_to_newer_ones() {
+    let world = World::new();
+    let newer = world.server();
+    let older = world.server_with(|options| options.version = ENGINE_VERSION - 1);
+    world.hire(&older, "at older", 8);
+    newer.register(&chain("child", &[("deep", "sleep 50"), ("deeper", "ok")])).await;
+    let parent = "
+workflow:
+- step: call
+  tool: {kind: playbook, path: child}
+  next: {arcs: [{step: flaky}]}
+- step: flaky
+  tool:
+    kind: python
+    code: 'flaky 1'
+    spec: {policy: {rules: [{when: '{{ output.status == \"error\" }}', then: {do: retry, attempts: 5, delay: 600}}]}}
+";
+    newer.register(&playbook("parent", parent)).await;
+    newer.register(&chain("long", &[("long", "sleep 3600000")])).await;
+    let id = newer.start("parent").await.execution_id;
+    // Its worker has free slots, and takes nothing that it could not report.
+    sleep(Duration::from_secs(5)).await;
+    assert!(world.scripts.started().is_empty(), "{:?}", world.scripts.started());
+    world.hire(&newer, "at newer", 8);
+    assert_eq!(older.ended(id).await, Status::Completed, "{}", world.story().await);
+    let long = newer.start("long").await.execution_id;
+    world.until_started("long", 1).await;
+    let request = CancelRequest { mode: Some(CancelMode::Interrupt), wait_ms: 5_000, ..cancel(long) };
+    assert!(older.cancel(request).await.unwrap().quiesced);
     world.check([]).await;
 }
 

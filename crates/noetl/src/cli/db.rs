@@ -17,8 +17,17 @@ use crate::render::{clean, document, duration, json as text, table};
 const LONG: Duration = Duration::from_secs(3600);
 
 /// Look after the tables
+#[derive(Debug, clap::Args)]
+pub struct Db {
+    /// The tables in this PostgreSQL database, without a server
+    #[arg(long, global = true, value_name = "URL", help_heading = "Where")]
+    database_url: Option<String>,
+    #[command(subcommand)]
+    what: What,
+}
+
 #[derive(Debug, clap::Subcommand)]
-pub enum Db {
+enum What {
     /// Make the tables, or bring them up to date
     Init,
     /// Check tables and bytes
@@ -56,85 +65,95 @@ pub enum Db {
     },
 }
 
+/// Where the tables are.
+#[derive(Clone, Copy)]
+struct At<'a> {
+    globals: &'a Globals,
+    database_url: Option<&'a str>,
+}
+
 impl Db {
     /// Does what is asked.
     pub async fn run(&self, globals: &Globals) -> Result<Exit, Stop> {
-        match self {
-            Db::Init => init(globals).await,
-            Db::Validate => validate(globals).await,
-            Db::Verify { id, json } => {
-                let body = verify::ask(globals, *id, false).await?;
-                verify::say(&body, *json)
+        let at = At { globals, database_url: self.database_url.as_deref() };
+        match &self.what {
+            What::Init => at.init().await,
+            What::Validate => at.validate().await,
+            What::Verify { id, json } => {
+                let link = Link::beside_servers(globals, at.database_url, Mode::Look)?;
+                verify::say(&verify::ask(link, *id, false).await?, *json)
             }
-            Db::Prune { older_than, yes, dry_run: _ } => prune(globals, *older_than, *yes).await,
-            Db::Size { json } => size(globals, *json).await,
-            Db::Backup { file } => backup(globals, file).await,
+            What::Prune { older_than, yes, dry_run: _ } => at.prune(*older_than, *yes).await,
+            What::Size { json } => at.size(*json).await,
+            What::Backup { file } => at.backup(file).await,
         }
     }
 }
 
-async fn ask(globals: &Globals, mode: Mode, make: impl for<'c> Fn(&'c Client) -> Request<'c>) -> Result<Value, Stop> {
-    let mut link = Link::new(globals, mode)?;
-    let answer = link.ask(|client| make(client).patience(LONG)).await?;
-    link.close().await;
-    refusal::expect(&answer)
-}
-
-async fn init(globals: &Globals) -> Result<Exit, Stop> {
-    console::print("Initializing NoETL database schema...\n")?;
-    let body = ask(globals, Mode::Create, |client| client.post(&["db", "init"])).await?;
-    console::print(&format!("Database initialized successfully:\n{}\n", text::pretty(&body)))?;
-    Ok(Exit::Done)
-}
-
-async fn validate(globals: &Globals) -> Result<Exit, Stop> {
-    console::print("Validating NoETL database schema...\n")?;
-    let body = ask(globals, Mode::Look, |client| client.get(&["db", "validate"])).await?;
-    console::print(&format!("Database validation result:\n{}\n", text::pretty(&body)))?;
-    Ok(if body.get("valid").and_then(Value::as_bool) == Some(false) { Exit::Failed } else { Exit::Done })
-}
-
-async fn prune(globals: &Globals, older_than: Duration, yes: bool) -> Result<Exit, Stop> {
-    let request = json!({"older_than_seconds": older_than.as_secs(), "dry_run": !yes});
-    let body = ask(globals, Mode::Look, |client| client.post(&["db", "prune"]).body(request.clone())).await?;
-    console::print(&format!("{}\n", clean(document::text(&body, "message").unwrap_or("done"))))?;
-    if !yes && document::count(&body, "executions").unwrap_or(0) > 0 {
-        console::note("nothing was removed; say --yes to remove them");
+impl At<'_> {
+    async fn ask(&self, mode: Mode, make: impl for<'c> Fn(&'c Client) -> Request<'c>) -> Result<Value, Stop> {
+        let mut link = Link::beside_servers(self.globals, self.database_url, mode)?;
+        let answer = link.ask(|client| make(client).patience(LONG)).await?;
+        link.close().await;
+        refusal::expect(&answer)
     }
-    Ok(Exit::Done)
-}
 
-async fn size(globals: &Globals, json: bool) -> Result<Exit, Stop> {
-    let body = ask(globals, Mode::Look, |client| client.get(&["db", "size"])).await?;
-    if json {
-        console::print_json(&body, true)?;
-        return Ok(Exit::Done);
+    async fn init(&self) -> Result<Exit, Stop> {
+        console::print("Initializing NoETL database schema...\n")?;
+        let body = self.ask(Mode::Create, |client| client.post(&["db", "init"])).await?;
+        console::print(&format!("Database initialized successfully:\n{}\n", text::pretty(&body)))?;
+        Ok(Exit::Done)
     }
-    let rows: Vec<Vec<String>> = document::list(&body, "tables")
-        .iter()
-        .map(|row| {
-            vec![
-                clean(document::text(row, "table").unwrap_or("?")).into_owned(),
-                document::count(row, "rows").map_or("-".to_owned(), |rows| rows.to_string()),
-                document::count(row, "bytes").map_or("-".to_owned(), bytes),
-            ]
-        })
-        .collect();
-    console::print(&table::columns(&["TABLE", "ROWS", "SIZE"], &rows))?;
-    if let Some(total) = document::count(&body, "bytes") {
-        console::print(&format!("total {}\n", bytes(total)))?;
-    }
-    Ok(Exit::Done)
-}
 
-async fn backup(globals: &Globals, file: &Path) -> Result<Exit, Stop> {
-    let path = std::path::absolute(file)
-        .map_err(|error| Stop::usage(format!("can not tell where {} is: {error}", file.display())))?;
-    let request = json!({"path": path.display().to_string()});
-    let body = ask(globals, Mode::Look, |client| client.post(&["db", "backup"]).body(request.clone())).await?;
-    let written = document::count(&body, "bytes").map(|count| format!(" ({})", bytes(count))).unwrap_or_default();
-    console::print(&format!("backup written to {}{written}\n", path.display()))?;
-    Ok(Exit::Done)
+    async fn validate(&self) -> Result<Exit, Stop> {
+        console::print("Validating NoETL database schema...\n")?;
+        let body = self.ask(Mode::Look, |client| client.get(&["db", "validate"])).await?;
+        console::print(&format!("Database validation result:\n{}\n", text::pretty(&body)))?;
+        Ok(if body.get("valid").and_then(Value::as_bool) == Some(false) { Exit::Failed } else { Exit::Done })
+    }
+
+    async fn prune(&self, older_than: Duration, yes: bool) -> Result<Exit, Stop> {
+        let request = json!({"older_than_seconds": older_than.as_secs(), "dry_run": !yes});
+        let body = self.ask(Mode::Look, |client| client.post(&["db", "prune"]).body(request.clone())).await?;
+        console::print(&format!("{}\n", clean(document::text(&body, "message").unwrap_or("done"))))?;
+        if !yes && document::count(&body, "executions").unwrap_or(0) > 0 {
+            console::note("nothing was removed; say --yes to remove them");
+        }
+        Ok(Exit::Done)
+    }
+
+    async fn size(&self, json: bool) -> Result<Exit, Stop> {
+        let body = self.ask(Mode::Look, |client| client.get(&["db", "size"])).await?;
+        if json {
+            console::print_json(&body, true)?;
+            return Ok(Exit::Done);
+        }
+        let rows: Vec<Vec<String>> = document::list(&body, "tables")
+            .iter()
+            .map(|row| {
+                vec![
+                    clean(document::text(row, "table").unwrap_or("?")).into_owned(),
+                    document::count(row, "rows").map_or("-".to_owned(), |rows| rows.to_string()),
+                    document::count(row, "bytes").map_or("-".to_owned(), bytes),
+                ]
+            })
+            .collect();
+        console::print(&table::columns(&["TABLE", "ROWS", "SIZE"], &rows))?;
+        if let Some(total) = document::count(&body, "bytes") {
+            console::print(&format!("total {}\n", bytes(total)))?;
+        }
+        Ok(Exit::Done)
+    }
+
+    async fn backup(&self, file: &Path) -> Result<Exit, Stop> {
+        let path = std::path::absolute(file)
+            .map_err(|error| Stop::usage(format!("can not tell where {} is: {error}", file.display())))?;
+        let request = json!({"path": path.display().to_string()});
+        let body = self.ask(Mode::Look, |client| client.post(&["db", "backup"]).body(request.clone())).await?;
+        let written = document::count(&body, "bytes").map(|count| format!(" ({})", bytes(count))).unwrap_or_default();
+        console::print(&format!("backup written to {}{written}\n", path.display()))?;
+        Ok(Exit::Done)
+    }
 }
 
 /// Returns `512 B`, `1.5 KiB`, `3.0 GiB`.

@@ -1,14 +1,19 @@
 //! The way from a command to whoever answers it, kept open while owners of the data directory come and go.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use noetl_engine::{Engine, EngineOptions};
+use noetl_store::Store;
+use noetl_store::postgres::{Address, Postgres, PostgresOptions, Shape};
 use tokio::net::UnixStream;
 use tokio_util::sync::CancellationToken;
 
 use super::refusal;
 use super::stop::{Exit, Stop};
 use super::target::{Globals, Named, Target};
+use crate::api::{self, Api};
 use crate::client::{Answer, Client, ClientError, Request};
 use crate::clock;
 use crate::embed::{DataDir, EmbedError, Place, Role, SocketPath};
@@ -53,8 +58,16 @@ struct Open {
     client: Client,
     /// This process owns the directory.
     node: Option<Node>,
+    /// This process has opened the database.
+    database: Option<Arc<dyn Store>>,
     /// Keeps the way to the socket, see [`SocketPath`].
     _socket: Option<SocketPath>,
+}
+
+impl Open {
+    fn with(client: Client) -> Self {
+        Open { client, node: None, database: None, _socket: None }
+    }
 }
 
 impl Link {
@@ -66,6 +79,14 @@ impl Link {
     /// The same to a server, never to the data directory.
     pub fn to_server(globals: &Globals) -> Result<Link, Stop> {
         Ok(Link::to(Target::Server(globals.server()?), Mode::Look))
+    }
+
+    /// The same, or to the tables of a database: looking after them needs no server.
+    pub fn beside_servers(globals: &Globals, database_url: Option<&str>, mode: Mode) -> Result<Link, Stop> {
+        match database_url {
+            Some(url) => Ok(Link::to(globals.database(url)?, mode)),
+            None => Link::new(globals, mode),
+        }
     }
 
     /// The same to the data directory, never to a context's server.
@@ -123,7 +144,8 @@ impl Link {
             return Ok(open.client.clone());
         }
         let open = match &self.target {
-            Target::Server(named) => Open { client: named_client(named)?, node: None, _socket: None },
+            Target::Server(named) => Open::with(named_client(named)?),
+            Target::Database(address) => open_database(address, &self.mode).await?,
             Target::Directory { directory, fallback } => {
                 if self.gave_way {
                     self.gave_way = false;
@@ -153,13 +175,20 @@ impl Link {
         match &self.target {
             Target::Server(named) => named.url.clone(),
             Target::Directory { directory, .. } => directory.path().display().to_string(),
+            Target::Database(address) => address.shown(),
         }
     }
 
     /// Leaves the directory, if this process owns it: what it runs may end, then the next owner finds it tidy.
     pub async fn close(&mut self) {
-        if let Some(node) = self.open.take().and_then(|open| open.node) {
+        let Some(Open { node, database, .. }) = self.open.take() else { return };
+        if let Some(node) = node {
             node.stop().await;
+        }
+        if let Some(store) = database
+            && let Err(error) = store.close().await
+        {
+            tracing::warn!(%error, "the store did not close");
         }
     }
 
@@ -178,7 +207,7 @@ impl Link {
 
     fn may_move(&self) -> bool {
         match &self.target {
-            Target::Server(_) => false,
+            Target::Server(_) | Target::Database(_) => false,
             Target::Directory { .. } => true,
         }
     }
@@ -192,7 +221,7 @@ async fn find(dir: &DataDir, fallback: Option<&Named>, mode: &Mode) -> Result<Op
         (None, _) => {}
     }
     if let Some(named) = fallback {
-        return Ok(Open { client: named_client(named)?, node: None, _socket: None });
+        return Ok(Open::with(named_client(named)?));
     }
     let (role, options) = match mode {
         Mode::Look | Mode::Tend if !dir.exists() => {
@@ -209,14 +238,30 @@ async fn find(dir: &DataDir, fallback: Option<&Named>, mode: &Mode) -> Result<Op
             let node = Node::start(owned, options).await.map_err(|error| bad_node(&error))?;
             let place = dir.path().display().to_string();
             let client = Client::to_router(node.router(), place).map_err(|error| bad_client(&error))?;
-            Ok(Open { client, node: Some(node), _socket: None })
+            Ok(Open { node: Some(node), ..Open::with(client) })
         }
     }
 }
 
 fn guest(socket: SocketPath) -> Result<Open, Stop> {
     let client = Client::to_socket(socket.path()).map_err(|error| bad_client(&error))?;
-    Ok(Open { client, node: None, _socket: Some(socket) })
+    Ok(Open { _socket: Some(socket), ..Open::with(client) })
+}
+
+/// Opens a database as a server does that drives nothing. It must hold tables already, unless they are to be made.
+async fn open_database(address: &Address, mode: &Mode) -> Result<Open, Stop> {
+    let shape = match mode {
+        Mode::Create => Shape::Newest,
+        Mode::Look | Mode::Tend | Mode::Work(_) => Shape::AsItIs,
+    };
+    let options = PostgresOptions { shape, ..PostgresOptions::new(address.clone()) };
+    let store = Postgres::open(options).await.map_err(|error| Stop::new(Exit::Unreachable, error.to_string()))?;
+    let node = *store.node().borrow();
+    let store: Arc<dyn Store> = Arc::new(store);
+    let engine = Engine::new(Arc::clone(&store), EngineOptions { node, ..EngineOptions::default() });
+    let router = api::router(Api::new(engine, CancellationToken::new()));
+    let client = Client::to_router(router, address.shown()).map_err(|error| bad_client(&error))?;
+    Ok(Open { database: Some(store), ..Open::with(client) })
 }
 
 /// Returns the owner's socket, if somebody answers there.

@@ -110,7 +110,6 @@ enum Command {
     Tools(tools::Tools),
     #[command(subcommand)]
     Schedule(schedule::Schedules),
-    #[command(subcommand)]
     Db(db::Db),
     #[command(subcommand)]
     Credential(credential::Credential),

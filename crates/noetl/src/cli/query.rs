@@ -31,6 +31,9 @@ pub struct Query {
     /// Schema that bare table names are looked up in
     #[arg(short, long, default_value = "noetl")]
     pub schema: String,
+    /// Read this PostgreSQL database, without a server
+    #[arg(long, value_name = "URL")]
+    pub database_url: Option<String>,
     /// How to print rows
     #[arg(short, long, value_enum, default_value = "table")]
     pub format: Format,
@@ -44,7 +47,7 @@ impl Query {
                 .map_err(|error| Stop::usage(format!("can not read the statement from stdin: {error}")))?,
             sql => sql.to_owned(),
         };
-        let mut link = Link::new(globals, Mode::Look)?;
+        let mut link = Link::beside_servers(globals, self.database_url.as_deref(), Mode::Look)?;
         let answer = link
             .ask(|client| client.post(&["postgres", "execute"]).body(json!({"query": sql, "schema": self.schema})))
             .await?;

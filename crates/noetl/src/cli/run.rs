@@ -280,7 +280,9 @@ async fn to_server(globals: &Globals) -> Result<Link, Stop> {
         super::target::Target::Directory { fallback: None, .. } if Link::owner_lives(globals).await? => {
             Link::new(globals, Mode::Look)
         }
-        super::target::Target::Directory { .. } | super::target::Target::Server(_) => Link::to_server(globals),
+        super::target::Target::Directory { .. }
+        | super::target::Target::Server(_)
+        | super::target::Target::Database(_) => Link::to_server(globals),
     }
 }
 

@@ -4,6 +4,9 @@
 use std::fs;
 use std::path::PathBuf;
 
+use noetl_store::StoreError;
+use noetl_store::postgres::Address;
+
 use super::config::{self, Config, Context, Runtime};
 use super::link::bad_directory;
 use super::stop::{Exit, Stop};
@@ -53,6 +56,8 @@ pub enum Target {
         /// The current context's server.
         fallback: Option<Named>,
     },
+    /// The tables themselves, in the database that servers share.
+    Database(Address),
 }
 
 /// A server with an address.
@@ -102,6 +107,14 @@ impl Globals {
             None => None,
         };
         Ok(Target::Directory { directory, fallback })
+    }
+
+    /// Returns the database, when its URL is given and no other place.
+    pub fn database(&self, url: &str) -> Result<Target, Stop> {
+        if self.names_server() || self.data_dir.is_some() {
+            return Err(Stop::usage("--database-url and another place are given").hint("leave one of them out"));
+        }
+        Ok(Target::Database(url.parse().map_err(|error: StoreError| Stop::usage(error.to_string()))?))
     }
 
     /// Returns the server that the command line names, else the current context's, else the default one.

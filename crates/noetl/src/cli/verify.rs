@@ -3,17 +3,13 @@
 use std::time::Duration;
 
 use noetl_core::id::ExecutionId;
-use noetl_store::postgres::{Postgres, PostgresOptions};
-use noetl_store::{Store, StoreError};
 use serde_json::Value;
 
 use super::link::{Link, Mode};
 use super::stop::{Exit, Stop};
 use super::target::Globals;
 use super::{console, refusal};
-use crate::api::verify::VerifyReply;
 use crate::render::{clean, document, verify as render};
-use crate::verify::{Scope, verify};
 
 /// How long a look at everything may take.
 const LONG: Duration = Duration::from_secs(3600);
@@ -41,38 +37,13 @@ pub struct Verify {
 impl Verify {
     /// Does it.
     pub async fn run(&self, globals: &Globals) -> Result<Exit, Stop> {
-        let body = match &self.database_url {
-            None => ask(globals, self.id, self.trace).await?,
-            Some(url) => self.look(globals, url).await?,
-        };
-        say(&body, self.json)
-    }
-
-    async fn look(&self, globals: &Globals, url: &str) -> Result<Value, Stop> {
-        if globals.names_server() || globals.data_dir.is_some() {
-            return Err(Stop::usage("--database-url and another place are given").hint("leave one of them out"));
-        }
-        let address = url.parse().map_err(|error: StoreError| Stop::usage(error.to_string()))?;
-        let failed = |error: StoreError| Stop::new(Exit::Unreachable, error.to_string());
-        let store = Postgres::open(PostgresOptions::new(address)).await.map_err(failed)?;
-        let scope = match self.id {
-            None => Scope::Everything,
-            Some(id) => {
-                let head = store.head(id).await.map_err(failed)?;
-                let unknown = || Stop::new(Exit::Unknown, format!("no such execution: {id}"));
-                Scope::Family { root: head.ok_or_else(unknown)?.root_execution_id, trace: self.trace }
-            }
-        };
-        let verified = verify(&store, scope).await.map_err(failed)?;
-        store.close().await.map_err(failed)?;
-        serde_json::to_value(VerifyReply::from(verified))
-            .map_err(|error| Stop::new(Exit::Defect, format!("can not write the answer: {error}")))
+        let link = Link::beside_servers(globals, self.database_url.as_deref(), Mode::Look)?;
+        say(&ask(link, self.id, self.trace).await?, self.json)
     }
 }
 
-/// Asks a server, or the data directory.
-pub async fn ask(globals: &Globals, id: Option<ExecutionId>, trace: bool) -> Result<Value, Stop> {
-    let mut link = Link::new(globals, Mode::Look)?;
+/// Asks whoever is at the other end.
+pub async fn ask(mut link: Link, id: Option<ExecutionId>, trace: bool) -> Result<Value, Stop> {
     let answer = link
         .ask(|client| {
             let request = client.get(&["db", "verify"]).query_opt("execution_id", id);

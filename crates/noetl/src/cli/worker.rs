@@ -310,6 +310,7 @@ enum Servers {
 fn servers(globals: &Globals, insecure: bool) -> Result<Servers, Stop> {
     let named = match globals.target()? {
         Target::Server(named) | Target::Directory { fallback: Some(named), .. } => named,
+        Target::Database(_) => return Err(Stop::usage("a worker speaks to a server, not to a database")),
         Target::Directory { directory, fallback: None } => {
             // A short path of its own process would end with this function, so the plain one is used.
             drop(directory.socket().map_err(|error| bad_directory(&error))?);

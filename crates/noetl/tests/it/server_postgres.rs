@@ -51,6 +51,54 @@ fn two_servers_are_one_engine() {
     }
 }
 
+/// Looking after the tables needs no server, and changes nothing that was not asked for.
+#[test]
+fn a_database_is_looked_after_without_a_server() {
+    let Some(home) = Home::on_postgres() else { return };
+    let url = home.database_url().unwrap();
+    let db = |arguments: &[&str]| {
+        let all: Vec<&str> = ["db"].iter().chain(arguments).copied().chain(["--database-url", &url]).collect();
+        home.run(&all)
+    };
+    // Who only looks makes no tables.
+    let said = db(&["size"]);
+    assert_eq!((said.exit, said.stderr.contains("noetl db init")), (3, true), "{said:?}");
+    let said = home.run(&["verify", "--all", "--database-url", &url]);
+    assert_eq!((said.exit, said.stderr.contains("noetl db init")), (3, true), "{said:?}");
+    db(&["init"]).done();
+    let server = Server::start(&home, &[]);
+    home.file("hello.yaml", HELLO);
+    home.run(&["register", "hello.yaml"]).done();
+    let id = start(&home, "test/hello");
+    assert_eq!(home.run(&["wait", &id, "--for", "quiesced"]).done().stdout, "COMPLETED\n");
+    assert_eq!(server.stop(), Some(0));
+    let rows = || {
+        let sizes = db(&["size", "--json"]).done().json();
+        let tables = sizes["tables"].as_array().unwrap().clone();
+        let execution = tables.iter().find(|table| table["table"] == "execution").unwrap();
+        execution["rows"].as_u64().unwrap()
+    };
+    assert_eq!(rows(), 1);
+    let verified = db(&["verify", "--json"]).done().json();
+    assert_eq!((verified["executions"].as_u64(), verified["status"].as_str()), (Some(1), Some("ok")));
+    assert_eq!(home.run(&["verify", &id, "--json", "--database-url", &url]).done().json()["executions"], 1);
+    assert!(db(&["validate"]).done().stdout.contains("\"valid\": true"));
+    let query = "SELECT status FROM noetl.execution";
+    let found = home.run(&["query", query, "--format", "json", "--database-url", &url]).done();
+    assert!(found.stdout.contains("COMPLETED"), "{}", found.stdout);
+    let prune = |more: &[&str]| {
+        let arguments: Vec<&str> = ["prune", "--older-than", "0s"].iter().chain(more).copied().collect();
+        db(&arguments).done().stdout
+    };
+    assert!(prune(&[]).starts_with("would remove 1 execution(s)"));
+    assert_eq!(rows(), 1);
+    assert!(prune(&["--yes"]).starts_with("removed 1 execution(s)"));
+    assert_eq!(rows(), 0);
+    // One place is meant, and no other.
+    let both = home.run(&["db", "size", "--database-url", &url, "--data-dir", "x"]);
+    assert_eq!((both.exit, both.stderr.contains("another place")), (2, true), "{both:?}");
+}
+
 #[test]
 fn a_database_that_can_not_be_used_is_said_at_once() {
     let home = Home::new();
@@ -59,6 +107,9 @@ fn a_database_that_can_not_be_used_is_said_at_once() {
         ("postgres://ann:s3cret@127.0.0.1:1/x", "refused"),
     ] {
         let said = home.run(&["server", "run", "--port", "0", "--database-url", url]);
+        assert!(said.exit != 0 && said.stderr.contains(why), "{said:?}");
+        assert!(!said.stderr.contains("s3cret"), "{said:?}");
+        let said = home.run(&["db", "size", "--database-url", url]);
         assert!(said.exit != 0 && said.stderr.contains(why), "{said:?}");
         assert!(!said.stderr.contains("s3cret"), "{said:?}");
     }

@@ -202,6 +202,7 @@ macro_rules! for_each_promise {
             a_keychain_entry_is_kept_until_it_expires,
             a_sound_store_has_nothing_to_find,
             old_families_are_pruned_whole,
+            what_is_cleaned_up_after_is_not_pruned,
             sizes_are_counted,
             a_closed_store_answers_nothing,
             what_was_acknowledged_survives_a_crash,

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use noetl_core::append::{DueChange, DueKind};
+use noetl_core::append::{DueChange, DueKind, Guard};
 use noetl_core::id::SessionId;
 use noetl_core::result::LargeResult;
 use serde_json::json;
 
 use super::Stage;
-use crate::{EventQuery, StoreError};
+use crate::{EventQuery, LockedView, StoreError};
 
 /// After everything that happens in a life, head and log agree.
 pub async fn a_sound_store_has_nothing_to_find(stage: Stage) {
@@ -81,6 +81,45 @@ pub async fn old_families_are_pruned_whole(stage: Stage) {
     assert_eq!(stage.store.prune(stage.clock.now(), false).await.unwrap(), 41);
     let (left, _) = stage.store.events(EventQuery { limit: 100, ..EventQuery::default() }).await.unwrap();
     assert!(left.iter().all(|recorded| recorded.execution_id >= half && recorded.execution_id <= running));
+}
+
+/// The race: a removal comes while the cleanup of a cancelled execution, or of one in the family, still reads what that
+/// left behind. Both stay until the cleanup has ended too.
+pub async fn what_is_cleaned_up_after_is_not_pruned(stage: Stage) {
+    let script = stage.script();
+    let (top, lone) = (stage.start().await, stage.start().await);
+    let child = stage.start_below(top).await;
+    stage.complete(top).await;
+    let mut cleanups = Vec::new();
+    for cancelled in [child, lone] {
+        let mut cleanup = script.birth(None);
+        let Guard::New(head) = &mut cleanup.guard else { unreachable!() };
+        head.cleanup_of = Some(cancelled);
+        let id = cleanup.execution_id;
+        let canceller = script.clone();
+        let decide = Box::new(move |locked: &LockedView| {
+            let mut append = canceller.cancel(locked)?;
+            append.head.cancel.as_mut()?.cleanup = Some(id);
+            Some(append)
+        });
+        stage.store.locked(cancelled, None, decide).await.unwrap().unwrap();
+        stage.land(cleanup).await;
+        cleanups.push(id);
+    }
+    let prune = async || {
+        stage.clock.advance_ms(1);
+        let before = stage.clock.now();
+        let counted = stage.store.prune(before, true).await.unwrap();
+        assert_eq!(stage.store.prune(before, false).await.unwrap(), counted);
+        counted
+    };
+    assert_eq!(prune().await, 0);
+    stage.complete(cleanups[0]).await;
+    // The family, and its cleanup itself.
+    assert_eq!(prune().await, 3);
+    assert!(stage.store.head(lone).await.unwrap().is_some());
+    stage.complete(cleanups[1]).await;
+    assert_eq!(prune().await, 2);
 }
 
 /// Every table by its name.

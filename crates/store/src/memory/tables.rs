@@ -302,6 +302,9 @@ impl Tables {
             if head.is_active() || head.in_flight > 0 || rest.is_none_or(|rest| rest >= before) {
                 keep.insert(head.root_execution_id);
             }
+            // Its cleanup reads what it left behind.
+            let cleaned = head.cleanup_of.filter(|_| head.is_active() || head.in_flight > 0);
+            keep.extend(cleaned.and_then(|id| self.executions.get(&id)).map(|of| of.head.root_execution_id));
         }
         let members = self.executions.values().filter(|execution| !keep.contains(&execution.head.root_execution_id));
         members.map(|execution| execution.head.execution_id).collect()

@@ -45,7 +45,7 @@ const SLOW_SESSION: &str = "SET jit = off; SET TimeZone = 'UTC'; SET idle_in_tra
 ///
 /// Beside what the driver knows, `sslrootcert=FILE` names the certificates that are trusted instead of the system's.
 /// A certificate is always checked. Without `sslmode`, connections are encrypted unless they stay on this machine.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Address {
     config: Config,
     root_certificates: Option<PathBuf>,

@@ -29,17 +29,26 @@ const SHAPE_LOCK: i64 = 0x6e6f_6574_6c00_0001;
 /// The role that people's queries run as: it can read, and not what is encrypted. It belongs to the whole cluster.
 pub(super) const READER: &str = "noetl_reader";
 
-/// Brings the database to the newest shape.
-pub(super) async fn migrate(address: &Address) -> Result<(), StoreError> {
+/// What becomes of a database whose tables have an older shape, or that has none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    /// It is brought to the newest one.
+    Newest,
+    /// It stays as it is, and is not opened: who only looks changes nothing under the servers that use it.
+    AsItIs,
+}
+
+/// Brings the database to the newest shape, or sees that it has it.
+pub(super) async fn migrate(address: &Address, shape: Shape) -> Result<(), StoreError> {
     let (client, task) = address.connect(|_| {}).await?;
-    let done = walk(STEPS, &client).await;
+    let done = walk(STEPS, &client, shape).await;
     drop(client);
     // It ends with the client.
     task.await.ok();
     done
 }
 
-async fn walk(steps: &[Step], client: &Client) -> Result<(), StoreError> {
+async fn walk(steps: &[Step], client: &Client, shape: Shape) -> Result<(), StoreError> {
     connection::inspect(client).await?;
     client.batch_execute("SET search_path = pg_catalog; SET TimeZone = 'UTC'; BEGIN").await?;
     client.execute("SELECT pg_advisory_xact_lock($1)", &[&SHAPE_LOCK]).await?;
@@ -53,6 +62,15 @@ async fn walk(steps: &[Step], client: &Client) -> Result<(), StoreError> {
     }
     verify(steps, client, from).await?;
     let missing: Vec<&Step> = steps.iter().filter(|step| step.version > from).collect();
+    if shape == Shape::AsItIs && !missing.is_empty() {
+        return Err(StoreError::Closed(match from {
+            0 => "the database has no tables of noetl: `noetl db init` makes them".to_owned(),
+            older => format!(
+                "the tables of the database are older (schema {older}, this one knows {latest}): `noetl db init`, or a \
+                 server that starts, brings them up to date"
+            ),
+        }));
+    }
     if !missing.is_empty() {
         tracing::info!(from, to = latest, "bringing the database to the newest shape");
     }

@@ -53,7 +53,7 @@ use tokio::task::JoinHandle;
 use self::clock::StoreClock;
 pub use self::connection::Address;
 use self::hints::Hints;
-pub use self::migrate::SCHEMA_LATEST;
+pub use self::migrate::{SCHEMA_LATEST, Shape};
 use self::node::{First, Numbers};
 use self::partition::Partitions;
 use crate::catalog::{NewResource, Resource, ResourceKey};
@@ -81,6 +81,8 @@ pub struct PostgresOptions {
     pub writers: usize,
     /// How many connections read.
     pub readers: usize,
+    /// What becomes of tables that are older than this program.
+    pub shape: Shape,
     /// Where the time comes from; `None` = the database's own clock.
     pub clock: Option<Clock>,
 }
@@ -88,7 +90,7 @@ pub struct PostgresOptions {
 impl PostgresOptions {
     /// Returns the usual options for a database.
     pub fn new(address: Address) -> Self {
-        PostgresOptions { address, writers: WRITERS, readers: READERS, clock: None }
+        PostgresOptions { address, writers: WRITERS, readers: READERS, shape: Shape::Newest, clock: None }
     }
 }
 
@@ -127,8 +129,8 @@ impl fmt::Debug for Postgres {
 impl Postgres {
     /// Opens the database; makes its tables, or brings them to the newest shape.
     pub async fn open(options: PostgresOptions) -> Result<Self, StoreError> {
-        let PostgresOptions { address, writers, readers, clock } = options;
-        migrate::migrate(&address).await?;
+        let PostgresOptions { address, writers, readers, shape, clock } = options;
+        migrate::migrate(&address, shape).await?;
         let hints = Arc::new(Hints::new());
         let (writers, readers) = (address.quick(writers)?, address.quick(readers)?);
         let slow = address.slow(SLOW_READERS)?;
@@ -265,15 +267,15 @@ impl Store for Postgres {
     }
 
     async fn execution_ids(&self, query: ListQuery) -> Result<Vec<ExecutionId>, StoreError> {
-        read::execution_ids(&*self.reader().await?, &query).await
+        self.whole(move |inner| async move { read::execution_ids(&*inner.readers.get().await?, &query).await }).await
     }
 
     async fn count_executions(&self, query: ListQuery) -> Result<u64, StoreError> {
-        read::count_executions(&*self.reader().await?, &query).await
+        self.whole(move |inner| async move { read::count_executions(&*inner.readers.get().await?, &query).await }).await
     }
 
     async fn executions(&self, query: ListQuery) -> Result<Vec<Head>, StoreError> {
-        read::executions(&*self.reader().await?, &query).await
+        self.whole(move |inner| async move { read::executions(&*inner.readers.get().await?, &query).await }).await
     }
 
     async fn candidates(

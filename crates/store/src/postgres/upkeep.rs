@@ -85,11 +85,16 @@ pub(super) async fn size(client: &ClientWrapper) -> Result<Vec<TableSize>, Store
     Ok(sizes)
 }
 
-/// The family of top `r` may go: every member has ended and come to rest before `$1`.
+/// The family of top `r` may go: every member has ended and come to rest before `$1`, and so has its cleanup, which
+/// reads what it left behind.
 const AT_REST: &str = "r.status <> 'RUNNING' AND r.in_flight = 0 \
      AND greatest(r.ended_at, coalesce(r.quiesced_at, r.ended_at)) < $1 \
-     AND NOT EXISTS (SELECT 1 FROM noetl.execution m WHERE m.root_execution_id = r.execution_id \
+     AND NOT EXISTS (SELECT 1 FROM noetl.execution c WHERE c.execution_id = (r.cancel ->> 'cleanup')::bigint \
+         AND (c.status = 'RUNNING' OR c.in_flight > 0)) \
+     AND NOT EXISTS (SELECT 1 FROM noetl.execution m LEFT JOIN noetl.execution c \
+         ON c.execution_id = (m.cancel ->> 'cleanup')::bigint WHERE m.root_execution_id = r.execution_id \
          AND m.parent_execution_id IS NOT NULL AND (m.status = 'RUNNING' OR m.in_flight > 0 \
+         OR c.status = 'RUNNING' OR c.in_flight > 0 \
          OR greatest(m.ended_at, coalesce(m.quiesced_at, m.ended_at)) >= $1))";
 
 /// Counts the executions that pruning would remove.

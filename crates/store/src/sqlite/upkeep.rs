@@ -143,11 +143,16 @@ fn settle(partial: &Path, path: &Path) -> Result<(), StoreError> {
     settled.map_err(|error| StoreError::Unavailable(format!("{}: {error}", path.display())))
 }
 
-/// Tops of families that may go: every member has ended and come to rest before `?1`.
+/// Tops of families that may go: every member has ended and come to rest before `?1`, and so has its cleanup, which
+/// reads what it left behind.
 const PRUNABLE: &str = "FROM noetl.execution r WHERE r.parent_execution_id IS NULL AND r.status <> 'RUNNING' \
      AND r.in_flight = 0 AND max(r.ended_at, coalesce(r.quiesced_at, r.ended_at)) < ?1 \
-     AND NOT EXISTS (SELECT 1 FROM noetl.execution m WHERE m.root_execution_id = r.execution_id \
+     AND NOT EXISTS (SELECT 1 FROM noetl.execution c WHERE c.execution_id = CAST(r.cancel ->> '$.cleanup' AS INTEGER) \
+         AND (c.status = 'RUNNING' OR c.in_flight > 0)) \
+     AND NOT EXISTS (SELECT 1 FROM noetl.execution m LEFT JOIN noetl.execution c \
+         ON c.execution_id = CAST(m.cancel ->> '$.cleanup' AS INTEGER) WHERE m.root_execution_id = r.execution_id \
          AND m.parent_execution_id IS NOT NULL AND (m.status = 'RUNNING' OR m.in_flight > 0 \
+         OR c.status = 'RUNNING' OR c.in_flight > 0 \
          OR max(m.ended_at, coalesce(m.quiesced_at, m.ended_at)) >= ?1))";
 
 /// Counts the executions that pruning would remove.
