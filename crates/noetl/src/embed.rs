@@ -340,6 +340,25 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_directory_that_others_may_enter_has_nothing_in_it_that_they_may_read() {
+        let home = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(home.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        let owned = dir(home.path()).try_take(Role::Server, NOW).unwrap().unwrap();
+        let _listener = owned.listen().unwrap();
+        let store = crate::server::node::open_directory(&owned).await.unwrap();
+        store.backup(&home.path().join("copy.db")).await.unwrap();
+        let mut looked_at = 0;
+        for entry in std::fs::read_dir(home.path()).unwrap() {
+            let entry = entry.unwrap();
+            let mode = entry.metadata().unwrap().permissions().mode();
+            assert_eq!(mode & 0o077, 0, "{} has mode {mode:o}", entry.path().display());
+            looked_at += 1;
+        }
+        assert!(looked_at >= 5, "lock, socket, copy, and a database with its log: {looked_at}");
+        store.close().await.unwrap();
+    }
+
+    #[tokio::test]
     async fn what_a_killed_owner_left_over_is_taken_over() {
         let home = tempfile::tempdir().unwrap();
         let dir = dir(home.path());

@@ -9,9 +9,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use jiff::tz::TimeZone;
 use noetl_core::expr::{Binding, Condition, Library, Names, ResultBinding, Scope, Template, is_template};
+use noetl_core::id::ExecutionId;
 use noetl_core::playbook::compile;
 use noetl_core::result::Bound;
+use noetl_core::schedule::Rhythm;
 use noetl_core::time::Timestamp;
 use serde_json::{Value, json};
 
@@ -321,5 +324,42 @@ fn damaged_templates_are_evaluated_or_refused_in_time() {
             drop(condition.holds(&scope));
         }
         drop(Condition::compile_raw(&source));
+    });
+}
+
+#[test]
+fn damaged_words_are_read_or_refused_in_time() {
+    let words: Vec<String> = [
+        "* * * * *",
+        "*/5 0-6 1,15 JAN-MAR SUN#2",
+        "30 2 L * MON-FRI",
+        "0 0 29 2 *",
+        "0 0 31 2,4,6 1W",
+        "@daily",
+        "2026-01-20T09:06:40.002Z",
+        "2026-12-31T23:59:60+14:00",
+        "9223372036854775807",
+        "385471962346958848",
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    let zones = [TimeZone::UTC, TimeZone::posix("EST5EDT,M3.2.0,M11.1.0").unwrap()];
+    let moments = [0, 1_768_900_000_000, i64::MAX, i64::MIN, -1];
+    run("damaged_words_are_read_or_refused_in_time", |chance| {
+        let word = damage(chance.pick::<String>(&words), &words, chance);
+        if let Ok(id) = word.parse::<ExecutionId>() {
+            assert_eq!(id.to_string().parse(), Ok(id), "{word}");
+        }
+        if let Some(at) = Timestamp::from_iso(&word) {
+            assert_eq!(Timestamp::from_iso(&at.to_iso()), Some(at), "{word}");
+        }
+        let rhythm = Rhythm::Cron(word.as_str().into());
+        if rhythm.check().is_ok() {
+            let (zone, after) = (chance.pick(&zones), Timestamp(*chance.pick(&moments)));
+            if let Ok(Some(next)) = rhythm.next(zone, Timestamp(0), after) {
+                assert!(next > after, "{word}: {next} is not after {after}");
+            }
+        }
+        drop(Rhythm::Every(chance.next()).next(&TimeZone::UTC, Timestamp(*chance.pick(&moments)), Timestamp(0)));
     });
 }

@@ -130,13 +130,13 @@ pub struct Entry {
     /// The text as it was given.
     pub content: String,
     /// Always null.
-    #[schema(value_type = Object)]
+    #[schema(value_type = Value)]
     pub layout: Value,
     /// Always null.
-    #[schema(value_type = Object)]
+    #[schema(value_type = Value)]
     pub payload: Value,
     /// Always null.
-    #[schema(value_type = Object)]
+    #[schema(value_type = Value)]
     pub meta: Value,
     /// When it was registered.
     pub created_at: String,

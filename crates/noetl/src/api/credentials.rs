@@ -34,7 +34,7 @@ pub struct CredentialRequest {
     #[schema(value_type = Option<Object>)]
     data: Option<Map<String, Value>>,
     /// What its author wants to remember.
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<Value>)]
     meta: Option<Value>,
     /// Words to find it by, as a list or with commas between.
     #[serde(deserialize_with = "words")]
@@ -78,7 +78,7 @@ pub struct CredentialReply {
     #[serde(rename = "type")]
     pub kind: String,
     /// What its author wants to remember.
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<Value>)]
     pub meta: Option<Value>,
     /// Words to find it by.
     pub tags: Vec<String>,
@@ -270,7 +270,10 @@ impl From<VaultError> for ApiError {
             | VaultError::KeyNotGiven
             | VaultError::KeyLost { .. }
             | VaultError::OtherKey { .. }
-            | VaultError::Locked(_) => locked(error.to_string()),
+            | VaultError::Locked(_) => {
+                tracing::error!(%error, "the secrets can not be opened");
+                locked(error.to_string()).discreet("the secrets can not be opened; the server's log says why")
+            }
         }
     }
 }

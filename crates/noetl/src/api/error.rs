@@ -106,6 +106,19 @@ pub struct ApiError {
     pub status: StatusCode,
     /// The body.
     pub body: Box<ErrorBody>,
+    /// The sentence that the network hears instead of the message, which may name paths, hosts and tables. Whoever may
+    /// open the data directory, and the log, know all of it.
+    pub discreet: Option<&'static str>,
+}
+
+/// What stands in place of a refusal that is not for everybody. The response carries it to the doors.
+#[derive(Debug, Clone)]
+pub struct Discreet(ApiError);
+
+impl IntoResponse for Discreet {
+    fn into_response(self) -> Response {
+        self.0.into_response()
+    }
 }
 
 impl ApiError {
@@ -120,7 +133,7 @@ impl ApiError {
             code: code.to_owned(),
             ..ErrorBody::default()
         };
-        ApiError { status, body: Box::new(body) }
+        ApiError { status, body: Box::new(body), discreet: None }
     }
 
     /// Returns a 400.
@@ -133,6 +146,12 @@ impl ApiError {
         let mut error = ApiError::bad_request(format!("{field}: {problem}"));
         error.body.field = Some(field.to_owned());
         error
+    }
+
+    /// Returns a 413.
+    pub fn body_too_large() -> Self {
+        let message = "the request body is larger than this endpoint takes";
+        ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message)
     }
 
     /// Returns a 404 for an execution.
@@ -157,6 +176,13 @@ impl ApiError {
         );
         error.body.diagnostics = diagnostics.iter().map(WireDiagnostic::from).collect();
         error
+    }
+
+    /// Says what the network hears instead of the message.
+    #[must_use]
+    pub fn discreet(mut self, sentence: &'static str) -> Self {
+        self.discreet = Some(sentence);
+        self
     }
 
     /// Says which execution the refusal is about.
@@ -185,24 +211,44 @@ impl std::error::Error for ApiError {}
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        (self.status, Json(self.body)).into_response()
+        let Some(sentence) = self.discreet else {
+            return (self.status, Json(self.body)).into_response();
+        };
+        let mut body = self.body.clone();
+        body.message = sentence.to_owned();
+        body.detail = sentence.to_owned();
+        body.error = sentence.to_owned();
+        let discreet = Discreet(ApiError { status: self.status, body, discreet: None });
+        let mut response = (self.status, Json(self.body)).into_response();
+        response.extensions_mut().insert(discreet);
+        response
     }
 }
 
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
-        let (status, code) = match &error {
-            StoreError::Full(_) => (StatusCode::INSUFFICIENT_STORAGE, "store_full"),
-            StoreError::Corrupt(_) => (StatusCode::INTERNAL_SERVER_ERROR, "store_damaged"),
-            StoreError::Closed(_) => (StatusCode::SERVICE_UNAVAILABLE, "store_closed"),
-            StoreError::BadData(_) => (StatusCode::UNPROCESSABLE_ENTITY, "bad_data"),
-            StoreError::Query(_) => (StatusCode::BAD_REQUEST, "bad_query"),
-            StoreError::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable"),
+        let (status, code, discreet) = match &error {
+            StoreError::Full(_) => (StatusCode::INSUFFICIENT_STORAGE, "store_full", Some("the store is full")),
+            StoreError::Corrupt(_) => {
+                let sentence = "the store is damaged; the server's log says where";
+                (StatusCode::INTERNAL_SERVER_ERROR, "store_damaged", Some(sentence))
+            }
+            StoreError::Closed(_) => {
+                let sentence = "the store is closed; the server's log says why";
+                (StatusCode::SERVICE_UNAVAILABLE, "store_closed", Some(sentence))
+            }
+            StoreError::BadData(_) => (StatusCode::UNPROCESSABLE_ENTITY, "bad_data", None),
+            StoreError::Query(_) => (StatusCode::BAD_REQUEST, "bad_query", None),
+            StoreError::Unavailable(_) => {
+                let sentence = "the store does not do it now; it may later, and the server's log says why";
+                (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable", Some(sentence))
+            }
         };
         if status.is_server_error() {
             tracing::error!(%error, "the store refused a request");
         }
-        ApiError::new(status, code, error.to_string())
+        let refusal = ApiError::new(status, code, error.to_string());
+        ApiError { discreet, ..refusal }
     }
 }
 
@@ -210,7 +256,7 @@ impl From<BytesRejection> for ApiError {
     fn from(rejection: BytesRejection) -> Self {
         let status = rejection.status();
         if status == StatusCode::PAYLOAD_TOO_LARGE {
-            ApiError::new(status, "body_too_large", "the request body is larger than this endpoint takes")
+            ApiError::body_too_large()
         } else {
             ApiError::new(status, "unreadable_body", format!("the request body can not be read: {rejection}"))
         }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, RawPathParams, Request};
 use axum::http::StatusCode;
+use axum::http::header::CONTENT_LENGTH;
 use axum::http::request::Parts;
 use noetl_core::id::{CancellationId, CatalogId, EventId, ExecutionId, ParseIdError};
 use serde::de::DeserializeOwned;
@@ -59,8 +60,18 @@ where
     }
 }
 
+/// Largest body of a route, in bytes, for whoever reads one. The route's layer puts it into the request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct BodyLimit(pub(super) usize);
+
 /// Reads the bytes of a body, in bounded time and size.
 pub(super) async fn read<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, ApiError> {
+    // One that says itself that it is too large is not waited for.
+    let declared = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    let limit = request.extensions().get::<BodyLimit>().map_or(u64::MAX, |BodyLimit(bytes)| *bytes as u64);
+    if declared.is_some_and(|length| length > limit) {
+        return Err(ApiError::body_too_large());
+    }
     let reading = Bytes::from_request(request, state);
     let bytes = tokio::time::timeout(BODY_READ_TIMEOUT, reading).await.map_err(|_| {
         let message = format!("the request body did not arrive within {} s", BODY_READ_TIMEOUT.as_secs());

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::Api;
+use super::error::ApiError;
 
 /// Where to go from here.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -109,7 +110,11 @@ pub(super) async fn live() -> Json<LiveReply> {
 )]
 pub(super) async fn health(State(api): State<Api>) -> (StatusCode, Json<HealthReply>) {
     let (code, status, database) = match api.store().now().await {
-        Err(error) => (StatusCode::SERVICE_UNAVAILABLE, "unhealthy", error.to_string()),
+        Err(error) => {
+            // Whoever watches over the server needs the word; the reason is in the log.
+            let refusal = ApiError::from(error);
+            (StatusCode::SERVICE_UNAVAILABLE, "unhealthy", refusal.body.code)
+        }
         Ok(_) if api.is_stopping() => (StatusCode::OK, "stopping", "ok".to_owned()),
         Ok(_) => (StatusCode::OK, "ok", "ok".to_owned()),
     };
@@ -125,7 +130,7 @@ pub(super) async fn health(State(api): State<Api>) -> (StatusCode, Json<HealthRe
 
 /// Says how many workers there are and what they can take.
 #[utoipa::path(get, path = "/api/pool/status", tag = "health", responses((status = 200, body = PoolReply)))]
-pub(super) async fn pool(State(api): State<Api>) -> Result<Json<PoolReply>, super::error::ApiError> {
+pub(super) async fn pool(State(api): State<Api>) -> Result<Json<PoolReply>, ApiError> {
     let mut workers = Vec::new();
     for session in api.store().sessions().await? {
         let held = api.store().held(session.session_id).await?;

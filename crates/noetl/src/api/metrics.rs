@@ -22,8 +22,10 @@ use prometheus_client::registry::Registry;
 use tokio::time::Instant;
 
 use super::Api;
+use super::connections::Connections;
 use super::error::ApiError;
 use super::executions::mode_word;
+use crate::telemetry;
 
 /// Upper bounds of the request durations, in seconds. A long poll is no slow request, so the last is its length.
 const SECONDS: [f64; 9] = [0.001, 0.005, 0.02, 0.1, 0.5, 1.0, 5.0, 10.0, 25.0];
@@ -61,7 +63,7 @@ impl fmt::Debug for Numbers {
 }
 
 impl Numbers {
-    pub(super) fn new(engine: &Arc<Engine>) -> Self {
+    pub(super) fn new(engine: &Arc<Engine>, connections: &Arc<Connections>) -> Self {
         let requests = Family::<RequestLabels, Counter>::default();
         let seconds = Family::<RouteLabels, Histogram>::new_with_constructor(|| Histogram::new(SECONDS));
         let mut registry = Registry::with_prefix("noetl");
@@ -71,6 +73,7 @@ impl Numbers {
         registry.register("request_seconds", "How long requests took, long polls included", seconds.clone());
         let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         registry.register_collector(Box::new(FromEngine { engine: Arc::clone(engine), started }));
+        registry.register_collector(Box::new(FromProcess { connections: Arc::clone(connections) }));
         Numbers { registry, requests, seconds }
     }
 }
@@ -103,7 +106,7 @@ fn method_word(method: &axum::http::Method) -> &'static str {
 }
 
 /// Shows every number in Prometheus' text format.
-#[utoipa::path(get, path = "/metrics", operation_id = "metrics", tag = "health", responses((status = 200, body = String)))]
+#[utoipa::path(get, path = "/metrics", operation_id = "metrics", tag = "health", responses((status = 200, body = String, content_type = "application/openmetrics-text")))]
 pub(super) async fn show(State(api): State<Api>) -> Result<Response, ApiError> {
     let mut text = String::new();
     prometheus_client::encoding::text::encode(&mut text, &api.numbers.registry)
@@ -217,6 +220,35 @@ impl Collector for FromEngine {
         let name = "process_start_time_seconds";
         let start = encoder.encode_descriptor(name, "When the process began", None, MetricType::Gauge)?;
         ConstGauge::new(self.started.as_secs_f64()).encode(start)
+    }
+}
+
+/// Reads what listeners and the log have counted.
+#[derive(Debug)]
+struct FromProcess {
+    connections: Arc<Connections>,
+}
+
+impl Collector for FromProcess {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let open = encoder.encode_descriptor("connections", "Connections open", None, MetricType::Gauge)?;
+        ConstGauge::new(i64::try_from(self.connections.open()).unwrap_or(i64::MAX)).encode(open)?;
+        let counters = [
+            (
+                "connections_evicted",
+                "Connections that waited for their client and were closed to make room for others",
+                self.connections.evicted(),
+            ),
+            (
+                "log_lines_dropped",
+                "Lines of the log that were dropped because nobody took those before them",
+                telemetry::dropped(),
+            ),
+        ];
+        for (name, help, count) in counters {
+            ConstCounter::new(count).encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)?;
+        }
+        Ok(())
     }
 }
 

@@ -4,6 +4,7 @@
 
 pub mod caller;
 pub mod catalog;
+pub mod connections;
 pub mod credentials;
 pub mod db;
 mod docs;
@@ -28,12 +29,12 @@ use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::{Method, StatusCode, Uri};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::{Extension, Router};
 use noetl_engine::Engine;
 use noetl_store::Store;
 use tokio::sync::watch;
@@ -44,8 +45,10 @@ use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use self::connections::Connections;
 use self::docs::Served;
 use self::error::ApiError;
+use self::extract::BodyLimit;
 use self::metrics::Numbers;
 use crate::embed::Role;
 use crate::vault::Vault;
@@ -67,6 +70,7 @@ pub struct Api {
     /// The engine.
     pub engine: Arc<Engine>,
     vault: Option<Arc<Vault>>,
+    connections: Arc<Connections>,
     numbers: Arc<Numbers>,
     started: Instant,
     stopping: CancellationToken,
@@ -77,10 +81,12 @@ pub struct Api {
 impl Api {
     /// Returns what handlers use. `stopping` ends everything that hangs.
     pub fn new(engine: Arc<Engine>, stopping: CancellationToken) -> Self {
-        let numbers = Arc::new(Numbers::new(&engine));
+        let connections = Arc::<Connections>::default();
+        let numbers = Arc::new(Numbers::new(&engine, &connections));
         Api {
             engine,
             vault: None,
+            connections,
             numbers,
             started: Instant::now(),
             stopping,
@@ -99,6 +105,11 @@ impl Api {
     #[must_use]
     pub fn leaving_by(self, role: Role, leaving: CancellationToken) -> Self {
         Api { role, leaving, ..self }
+    }
+
+    /// Returns where whoever listens counts connections.
+    pub fn connections(&self) -> Arc<Connections> {
+        Arc::clone(&self.connections)
     }
 
     pub(in crate::api) fn store(&self) -> &dyn Store {
@@ -206,15 +217,21 @@ fn reports() -> OpenApiRouter<Api> {
     OpenApiRouter::new().routes(routes!(worker::report)).routes(routes!(worker::advance::advance))
 }
 
+/// Bounds the bodies of routes, whether they say how long they are or not.
+fn takes(routes: OpenApiRouter<Api>, bytes: usize) -> OpenApiRouter<Api> {
+    routes.layer(DefaultBodyLimit::max(bytes)).layer(Extension(BodyLimit(bytes)))
+}
+
 fn all() -> (Router<Api>, utoipa::openapi::OpenApi) {
     let in_time = || middleware::from_fn(in_time);
     let (router, mut description) = OpenApiRouter::with_openapi(docs::Above::openapi())
-        .merge(quick().layer(in_time()))
-        .merge(catalog().layer(in_time()).layer(DefaultBodyLimit::max(CATALOG_BYTES_MAX)))
-        .merge(waiting())
-        .merge(reports().layer(DefaultBodyLimit::max(REPORT_BYTES_MAX)))
+        .merge(takes(quick().layer(in_time()), BODY_BYTES_MAX))
+        .merge(takes(catalog().layer(in_time()), CATALOG_BYTES_MAX))
+        .merge(takes(waiting(), BODY_BYTES_MAX))
+        .merge(takes(reports(), REPORT_BYTES_MAX))
         .split_for_parts();
     docs::plain_paths(&mut description);
+    docs::refusals(&mut description);
     (router, description)
 }
 
@@ -231,12 +248,8 @@ pub fn router(api: Api) -> Router {
         .route("/api/openapi.json", get(docs::openapi))
         .route("/api/docs", get(docs::page))
         .with_state(served);
-    let router = router
-        .with_state(api.clone())
-        .merge(pages)
-        .fallback(unknown_route)
-        .method_not_allowed_fallback(wrong_method)
-        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX));
+    let router =
+        router.with_state(api.clone()).merge(pages).fallback(unknown_route).method_not_allowed_fallback(wrong_method);
     shielded(router).layer(middleware::from_fn_with_state(api, metrics::count))
 }
 

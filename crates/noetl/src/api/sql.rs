@@ -38,11 +38,11 @@ pub struct SqlRequest {
     pub db_schema: Option<String>,
     /// Refused: procedures are not called.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<Value>)]
     pub procedure: Option<Value>,
     /// Refused unless empty.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<Value>)]
     pub parameters: Option<Value>,
     /// Refused: only noetl's own tables are read.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -123,7 +123,7 @@ async fn run(globals: &Globals, args: RunArgs) -> Result<Exit, Stop> {
         None => None,
     };
     let logging = LogOptions { json: args.serve.log_json, filter: None, file };
-    telemetry::init(logging).map_err(Stop::usage)?;
+    let _logging = telemetry::init(logging).map_err(Stop::usage)?;
     let mut options = options(globals, &args.serve)?;
     options.pid_file.clone_from(&args.pid_file);
     options.detached = args.detached;

@@ -126,7 +126,7 @@ async fn run(globals: &Globals, args: RunArgs) -> Result<Exit, Stop> {
         ),
         None => None,
     };
-    telemetry::init(LogOptions { json: args.log_json, filter: None, file }).map_err(Stop::usage)?;
+    let _logging = telemetry::init(LogOptions { json: args.log_json, filter: None, file }).map_err(Stop::usage)?;
     let Way { transport, place, url } = way(globals, args.insecure)?;
     let mut settings = WorkerSettings {
         slots: args.slots,

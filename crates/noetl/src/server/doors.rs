@@ -21,7 +21,7 @@ use subtle::ConstantTimeEq;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use crate::api::caller::{CLIENT_HEADER, IDEMPOTENCY_HEADER, Identity, REQUESTED_BY_HEADER};
-use crate::api::error::ApiError;
+use crate::api::error::{ApiError, Discreet};
 
 /// Header in which older clients send the token, beside `Authorization`.
 pub const SESSION_TOKEN_HEADER: &str = "x-session-token";
@@ -31,6 +31,10 @@ pub const TOKEN_VARIABLE: &str = "NOETL_TOKEN";
 pub const TOKEN_BYTES_MIN: usize = 16;
 /// Names that the log uses in `cancelled_by` for what noetl itself does.
 const RESERVED_NAMES: [&str; 6] = ["api", "cli", "timeout", "parent", "cleanup", "concurrency"];
+/// Where a browser says that a request comes from: `same-origin`, `same-site`, `cross-site` or `none`.
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+/// What a browser does with the answer: `navigate` shows it.
+const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 /// The one path that needs no token: load balancers ask it.
 const OPEN_PATH: &str = "/health";
 
@@ -200,20 +204,27 @@ impl Doors {
         let headers = named.into_iter().map(HeaderName::from_static);
         CorsLayer::new()
             .allow_origin(AllowOrigin::list(self.origins.clone()))
-            .allow_methods([Method::GET, Method::POST])
+            .allow_methods([Method::GET, Method::POST, Method::DELETE])
             .allow_headers(headers.chain([AUTHORIZATION, axum::http::header::CONTENT_TYPE]).collect::<Vec<_>>())
     }
 
-    fn check_host(&self, headers: &HeaderMap, version: Version) -> Result<(), ApiError> {
-        let Some(host) = headers.get(HOST) else {
+    fn check_host(&self, request: &Request) -> Result<(), ApiError> {
+        // A target that names a host itself goes before the header.
+        if let Some(authority) = request.uri().authority() {
+            self.check_name(authority.as_str())?;
+        }
+        let mut hosts = request.headers().get_all(HOST).iter();
+        match (hosts.next(), hosts.next()) {
+            (Some(host), None) => self.check_name(host.to_str().unwrap_or_default()),
+            // Whoever stands in between may have looked at the other one.
+            (Some(_), Some(_)) => Err(ApiError::bad_request("the request has more than one Host")),
             // Old health checkers send none; browsers always do.
-            return if version == Version::HTTP_10 {
-                Ok(())
-            } else {
-                Err(ApiError::bad_request("the request has no Host"))
-            };
-        };
-        let host = host.to_str().unwrap_or_default();
+            (None, _) if request.version() == Version::HTTP_10 => Ok(()),
+            (None, _) => Err(ApiError::bad_request("the request has no Host")),
+        }
+    }
+
+    fn check_name(&self, host: &str) -> Result<(), ApiError> {
         let name = host_name(host).to_lowercase();
         // An address can not be rebound: only names can.
         let is_address = name.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
@@ -226,7 +237,15 @@ impl Doors {
     }
 
     fn check_origin(&self, headers: &HeaderMap) -> Result<(), ApiError> {
+        let word = |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let Some(origin) = headers.get(ORIGIN) else {
+            // A page elsewhere that has the browser fetch a picture or a script sends no origin, and may not look at
+            // the answer, but makes the server work. Following a link is another thing.
+            let elsewhere = matches!(word(&SEC_FETCH_SITE), "cross-site" | "same-site");
+            if elsewhere && word(&SEC_FETCH_MODE) != "navigate" {
+                let message = "pages elsewhere may not use this server: start it with --cors-origin if they should";
+                return Err(ApiError::new(StatusCode::FORBIDDEN, "foreign_origin", message));
+            }
             return Ok(());
         };
         if self.origins.contains(origin) {
@@ -261,11 +280,17 @@ impl Doors {
 
 async fn check(State(doors): State<Arc<Doors>>, mut request: Request, next: Next) -> Response {
     let checked = doors
-        .check_host(request.headers(), request.version())
+        .check_host(&request)
         .and_then(|()| doors.check_origin(request.headers()))
         .and_then(|()| doors.check_token(&mut request));
     match checked {
-        Ok(()) => next.run(request).await,
+        Ok(()) => {
+            let response = next.run(request).await;
+            match response.extensions().get::<Discreet>() {
+                Some(discreet) => discreet.clone().into_response(),
+                None => response,
+            }
+        }
         Err(refusal) => {
             tracing::warn!(code = refusal.body.code, path = request.uri().path(), "refused at the door");
             let unauthorized = refusal.status == StatusCode::UNAUTHORIZED;

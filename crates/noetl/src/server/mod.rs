@@ -1,11 +1,14 @@
 //! A server: a node that listens on the network, until it is told to stop.
 
+pub mod arriving;
 mod ask;
 pub mod background;
 pub mod doors;
 pub mod listen;
 pub mod log_file;
 pub mod node;
+pub mod places;
+pub mod stream;
 pub mod tls;
 
 use std::io;
@@ -175,13 +178,14 @@ pub async fn run(options: ServerOptions, ready: impl FnOnce(Ready)) -> Result<En
         tracing::warn!("{warning}");
     }
     let router = doors.guard(node.router());
+    let shared = node.shared();
     let mut serving = JoinSet::new();
     for listener in listeners {
         let listener = match &tls {
             Some(config) => Listener::Tls(listener, config.clone()),
             None => Listener::Tcp(listener),
         };
-        serving.spawn(listen::serve(listener, router.clone(), node.stopping()));
+        serving.spawn(listen::serve(listener, router.clone(), shared.clone(), node.stopping()));
     }
     tracing::info!(urls = urls.join(" "), "the server is up");
     let database = options.database.as_ref().map(Address::shown);

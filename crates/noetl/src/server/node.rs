@@ -25,7 +25,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::listen::{self, Listener};
+use super::listen::{self, Listener, Shared};
+use super::places::Places;
 use crate::api::{self, Api};
 use crate::clock;
 use crate::embed::{EmbedError, Owned, Owner, Role};
@@ -192,7 +193,8 @@ impl Node {
         let running = options.drive.then(|| engine.spawn());
         let worker = worker.map(Prepared::begin);
         let api = Api::new(engine, stopping.clone()).keeping(vault).leaving_by(options.role, leaving.clone());
-        let socket = tokio::spawn(listen::serve(Listener::Unix(listener), api::router(api.clone()), stopping.clone()));
+        let (listener, shared) = (Listener::Unix(listener), Shared::new(Places::as_allowed(api.connections())));
+        let socket = tokio::spawn(listen::serve(listener, api::router(api.clone()), shared, stopping.clone()));
         tracing::info!(directory = %owned.dir().path().display(), worker = worker.is_some(), "the node is up");
         Ok(Node { api, owned, role: options.role, running, worker, socket, stopping, leaving })
     }
@@ -200,6 +202,11 @@ impl Node {
     /// Returns the interface as a service, for other listeners or for calls inside this process.
     pub fn router(&self) -> Router {
         api::router(self.api.clone())
+    }
+
+    /// Returns what connections of listeners on the network share.
+    pub fn shared(&self) -> Shared {
+        Shared::new(Places::as_allowed(self.api.connections()))
     }
 
     /// Returns the engine.

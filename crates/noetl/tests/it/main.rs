@@ -33,6 +33,7 @@ mod contract;
 mod deploy;
 mod examples;
 mod founding_document;
+mod hostile;
 mod patterns;
 mod playbooks;
 mod published_cli;

@@ -3,7 +3,9 @@
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Method, Request, Version};
+use noetl::api::error::ApiError;
 use noetl::server::doors::{DoorOptions, Doors, Tokens};
+use noetl_store::StoreError;
 use serde_json::json;
 use tower::ServiceExt;
 
@@ -64,6 +66,49 @@ async fn a_page_from_elsewhere_is_refused() {
     }
     let answer = get(&router, &[host]).await;
     assert!(!answer.headers.contains_key("access-control-allow-origin"), "no page elsewhere is invited");
+}
+
+#[tokio::test]
+async fn a_host_is_said_once_and_the_target_may_not_say_another() {
+    let world = World::new();
+    let router = guarded(&world, "localhost", DoorOptions::default());
+    let twice = [("host", "localhost"), ("host", "evil.example")];
+    get(&router, &twice).await.refused(400);
+    let target = "http://evil.example/api/executions";
+    let refused = ask(&router, Method::GET, target, &[("host", "localhost")], "").await.refused(403);
+    assert_eq!(refused["code"], "foreign_host");
+    let target = "http://localhost:8082/api/executions";
+    ask(&router, Method::GET, target, &[("host", "localhost:8082")], "").await.ok();
+}
+
+#[tokio::test]
+async fn a_page_elsewhere_may_link_here_and_fetch_nothing() {
+    let world = World::new();
+    let router = guarded(&world, "localhost", DoorOptions::default());
+    let host = ("host", "localhost");
+    for site in ["cross-site", "same-site"] {
+        let picture = [host, ("sec-fetch-site", site), ("sec-fetch-mode", "no-cors")];
+        assert_eq!(get(&router, &picture).await.refused(403)["code"], "foreign_origin");
+        get(&router, &[host, ("sec-fetch-site", site), ("sec-fetch-mode", "navigate")]).await.ok();
+    }
+    for site in ["same-origin", "none"] {
+        get(&router, &[host, ("sec-fetch-site", site), ("sec-fetch-mode", "cors")]).await.ok();
+    }
+}
+
+#[tokio::test]
+async fn the_network_hears_that_the_store_fails_and_not_where_it_is() {
+    async fn broken() -> ApiError {
+        StoreError::Closed("/home/ann/.noetl/data/noetl.db: permission denied".into()).into()
+    }
+    let router = Router::new().route("/broken", axum::routing::get(broken));
+    let ask_broken = async |router: &Router| ask(router, Method::GET, "/broken", &[("host", "localhost")], "").await;
+    let at_home = ask_broken(&router).await.refused(503);
+    assert!(at_home["message"].as_str().unwrap().contains("/home/ann"), "whoever may open the directory is told");
+    let network = Doors::new("localhost", DoorOptions::default()).unwrap().guard(router);
+    let away = ask_broken(&network).await.refused(503);
+    assert_eq!(away["code"], at_home["code"]);
+    assert!(!away.to_string().contains("ann"), "{away}");
 }
 
 #[tokio::test]

@@ -276,6 +276,11 @@ impl Server {
         Server { child, url }
     }
 
+    /// Returns its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends it SIGTERM and returns how it ended.
     pub(crate) fn stop(mut self) -> Option<i32> {
         terminate(&self.child);

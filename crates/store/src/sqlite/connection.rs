@@ -3,6 +3,8 @@
 //! So `noetl.event` is the same text here and in PostgreSQL. PRAGMAs name the schema, because without it they speak of
 //! `main` and miss the file.
 
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -26,6 +28,7 @@ const LOG_KEPT_BYTES: i64 = 64 * 1024 * 1024;
 
 /// Opens the file for the one writer; makes it when it is not there.
 pub(super) fn writer(options: &SqliteOptions) -> Result<Connection, StoreError> {
+    private(&options.path)?;
     let connection = attach(&options.path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
     let mode: String = connection.query_row("PRAGMA noetl.journal_mode = WAL", [], |row| row.get(0))?;
     if mode != "wal" {
@@ -43,6 +46,16 @@ pub(super) fn writer(options: &SqliteOptions) -> Result<Connection, StoreError> 
         connection.pragma_update(Some("noetl"), "max_page_count", pages.max(1))?;
     }
     Ok(connection)
+}
+
+/// Makes the file, if it is not there, with rights for its owner only: it holds what people's playbooks say and get. The
+/// files beside it take their rights from it.
+pub(super) fn private(path: &Path) -> Result<(), StoreError> {
+    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(StoreError::Closed(format!("{}: {error}", path.display()))),
+    }
 }
 
 /// Opens the file for reading; it must be there.

@@ -8,6 +8,7 @@ use noetl_core::time::Timestamp;
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OpenFlags, params};
 
+use super::connection;
 use super::tables::{Tables, one};
 use crate::{StoreError, TableSize};
 
@@ -121,7 +122,8 @@ fn copy_pages(connection: &Connection, partial: &Path) -> Result<(), StoreError>
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
         Err(error) => return Err(StoreError::Unavailable(format!("{}: {error}", partial.display()))),
     }
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    connection::private(partial)?;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut copy = Connection::open_with_flags(partial, flags)?;
     // All pages in one step: they are read as of one moment, and no write makes it begin again.
     let step = Backup::new_with_names(connection, "noetl", &mut copy, "main")?.step(-1)?;

@@ -441,8 +441,81 @@ const WORDS: &[&str] = &[
     "\0",
 ];
 
+/// What stands where a number, a text or a piece of syntax was.
+const EXTREMES: &[&str] = &[
+    "9223372036854775807",
+    "-9223372036854775808",
+    "99999999999999999999",
+    "0",
+    "-1",
+    "1e308",
+    "-1e-308",
+    "NULL",
+    "''",
+    "'infinity'",
+    "'{'",
+    "'[1, {\"a\": null}]'",
+    "'294276-12-31'",
+    "'(((((((((('",
+    "interval '999999999 years'",
+    "::text",
+    "::int",
+    "::jsonb",
+    "::timestamptz",
+    "->>",
+    "->",
+    "~",
+    "LIKE",
+    "||",
+    "+",
+    "%",
+    "/",
+    "(",
+    ")",
+    ",",
+    "*",
+    "repeat('x', 2147483647)",
+    "generate_series(1, 9223372036854775807)",
+];
+/// Longest time that a query with a limit of 200 ms may take, on a machine that is busy.
+const DAMAGED_MAX: Duration = Duration::from_secs(20);
+
+/// Returns how many cases are looked at; `NOETL_TEST_LONG=1` (`./test --long`) looks at many.
+fn cases_to_try() -> ProptestConfig {
+    let long = std::env::var_os("NOETL_TEST_LONG").is_some();
+    ProptestConfig { cases: if long { 20_000 } else { 400 }, ..ProptestConfig::default() }
+}
+
+/// Puts words in the place of others.
+fn damaged(sql: &str, blows: &[(prop::sample::Index, &str)]) -> String {
+    let mut words: Vec<&str> = sql.split_inclusive([' ', '(', ')', ',']).collect();
+    for (place, word) in blows {
+        let place = place.index(words.len());
+        words[place] = word;
+        words.insert(place + 1, " ");
+    }
+    words.concat()
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(cases_to_try())]
+
+    #[test]
+    fn no_damaged_query_panics_or_goes_on(
+        case in any::<prop::sample::Index>(),
+        blows in prop::collection::vec((any::<prop::sample::Index>(), prop::sample::select(EXTREMES)), 1..5),
+    ) {
+        let all = cases(include_str!("answered.sql"));
+        let sql = damaged(&all[case.index(all.len())].0, &blows);
+        let mut store = store();
+        let limits = QueryLimits { timeout: Duration::from_millis(200), ..QueryLimits::default() };
+        let began = Instant::now();
+        let answer = run(&mut store, &sql, now(), &limits);
+        prop_assert!(began.elapsed() < DAMAGED_MAX, "{sql}: {:?}", began.elapsed());
+        if let Err(QueryError::Store(error)) = answer {
+            panic!("{sql}: {error}");
+        }
+    }
 
     #[test]
     fn no_text_makes_the_translation_panic(text in "\\PC{0,200}") {

@@ -48,15 +48,15 @@ pub struct Detail {
     /// 100 when it has ended, else 0.
     pub progress: u8,
     /// What a completed one gave: the data, or `{"reference": …}` when it is stored outside the log.
-    #[schema(value_type = Object)]
+    #[schema(value_type = Value)]
     pub result: Value,
     /// Why it failed.
     pub error: Option<String>,
     /// The same as `{kind, code, message, …}`.
-    #[schema(value_type = Object)]
+    #[schema(value_type = Value)]
     pub error_detail: Value,
     /// What it was started with.
-    #[schema(value_type = Object)]
+    #[schema(value_type = Value)]
     pub workload: Value,
     /// The execution that it runs again.
     #[schema(value_type = Option<String>)]

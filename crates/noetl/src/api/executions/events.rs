@@ -84,13 +84,13 @@ pub struct EventRow {
     /// The same.
     pub timestamp: String,
     /// What was decided.
-    #[schema(value_type = Object)]
+    #[schema(value_type = Value)]
     pub context: Value,
     /// `{status, data | reference, error}`.
-    #[schema(value_type = Object)]
+    #[schema(value_type = Value)]
     pub result: Value,
     /// How it came about.
-    #[schema(value_type = Object)]
+    #[schema(value_type = Value)]
     pub meta: Value,
     /// What went wrong.
     pub error: Option<String>,

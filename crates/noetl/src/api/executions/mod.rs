@@ -51,7 +51,7 @@ pub struct Summary {
     /// 100 when it has ended, else 0.
     pub progress: u8,
     /// Always null in a list; the detail has it.
-    #[schema(value_type = Object)]
+    #[schema(value_type = Value)]
     pub result: Value,
     /// Why it failed.
     pub error: Option<String>,

@@ -95,7 +95,7 @@ pub struct StatusReply {
     /// Why it failed.
     pub error: Option<String>,
     /// The same as `{kind, code, message, …}`.
-    #[schema(value_type = Object)]
+    #[schema(value_type = Value)]
     pub error_detail: Value,
     /// The execution that started it.
     #[schema(value_type = Option<String>)]

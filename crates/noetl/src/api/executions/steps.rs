@@ -65,10 +65,10 @@ pub struct StepReply {
     /// How often it was entered.
     pub visits: u32,
     /// What later templates see under the step's name, in full; that of the last visit.
-    #[schema(value_type = Object)]
+    #[schema(value_type = Value)]
     pub result: Value,
     /// Why the last visit failed, as `{kind, code, message, …}`.
-    #[schema(value_type = Object)]
+    #[schema(value_type = Value)]
     pub error: Value,
 }
 

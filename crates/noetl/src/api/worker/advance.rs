@@ -31,7 +31,7 @@ pub struct AdvanceBody {
     pub outcome: Option<OutcomeBody>,
     /// What came with the last answer.
     #[serde(default)]
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<Value>)]
     pub continuation: Option<Value>,
 }
 
@@ -40,7 +40,7 @@ pub struct AdvanceBody {
 pub struct OutcomeBody {
     /// What it gave.
     #[serde(default)]
-    #[schema(value_type = Object)]
+    #[schema(value_type = Value)]
     pub data: Value,
     /// Why it failed, if it did.
     #[serde(default)]
@@ -96,7 +96,7 @@ pub struct AdvanceReply {
     pub wait_ms: Option<u64>,
     /// To be sent along when asking again.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<Value>)]
     pub continuation: Option<Value>,
     /// It is over here: this belongs into the `reports` of the next `POST /api/worker/report`.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -63,6 +63,7 @@ pub(super) async fn hello(State(api): State<Api>, Said(hello): Said<Hello>) -> R
         (status = 200, body = schema::Orders),
         (status = 400, body = ErrorBody),
         (status = 410, body = ErrorBody, description = "The session is over: stop what runs and say hello again"),
+        (status = 426, body = ErrorBody, description = "The worker speaks a newer protocol than this server"),
     )
 )]
 pub(super) async fn poll(State(api): State<Api>, Said(poll): Said<Poll>) -> Result<Json<Orders>, ApiError> {
@@ -80,6 +81,7 @@ pub(super) async fn poll(State(api): State<Api>, Said(poll): Said<Poll>) -> Resu
         (status = 200, body = schema::Orders),
         (status = 400, body = ErrorBody),
         (status = 410, body = ErrorBody, description = "The session is over: stop what runs and say hello again"),
+        (status = 426, body = ErrorBody, description = "The worker speaks a newer protocol than this server"),
     )
 )]
 pub(super) async fn report(State(api): State<Api>, Said(reports): Said<Reports>) -> Result<Json<Orders>, ApiError> {
@@ -185,7 +187,7 @@ pub struct ClaimBody {
     pub session_id: Option<SessionId>,
     /// Sent by older workers; without effect.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<Value>)]
     pub locality: Option<Value>,
 }
 
@@ -215,10 +217,10 @@ pub struct CommandReply {
     /// Kind of tool.
     pub action: String,
     /// The names that the step's templates need, the iteration, the continuation.
-    #[schema(value_type = Object)]
+    #[schema(value_type = Value)]
     pub context: Value,
     /// Playbook version, visit, losses.
-    #[schema(value_type = Object)]
+    #[schema(value_type = Value)]
     pub meta: Value,
     /// How long the worker is believed alive without another request, in milliseconds.
     pub lease_ms: u64,

@@ -213,7 +213,7 @@ pub(super) struct Report {
     epoch: u32,
     /// One of `{"started": {at}}` (it goes on), `{"done": {data, error, handled, ctx, started_at, duration_ms}}`,
     /// `{"suspended": {wait, continuation, ctx}}`, `{"cancelled": {started, stopped, pids}}` and `"released"`.
-    #[schema(value_type = Object)]
+    #[schema(value_type = Value)]
     outcome: (),
 }
 
@@ -221,14 +221,19 @@ pub(super) struct Report {
 #[derive(ToSchema)]
 pub(super) struct Orders {
     /// Run these. A command may be sent twice: one that is known by id and epoch is ignored.
+    #[schema(required = false)]
     commands: Vec<Assignment>,
     /// Stop these.
+    #[schema(required = false)]
     cancels: Vec<CancelOrder>,
     /// These could be claimed.
+    #[schema(required = false)]
     offers: Vec<Offer>,
     /// Held, but not this session's any more: stop them, report how that went, drop them.
+    #[schema(required = false)]
     unknown: Vec<Attempt>,
     /// Reports that are durable: drop them.
+    #[schema(required = false)]
     settled: Vec<Attempt>,
     /// How long the worker is believed alive from now, in milliseconds.
     lease_ms: u64,

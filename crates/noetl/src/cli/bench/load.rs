@@ -19,8 +19,10 @@ use crate::cli::stop::{Exit, Stop};
 use crate::cli::target::Globals;
 use crate::render::duration;
 
-/// Looks at memory and disk during a soak.
-const SAMPLES: u32 = 20;
+/// Longest time between two looks at memory and disk during a soak.
+const SAMPLE_EVERY: Duration = Duration::from_secs(60);
+/// Fewest looks during a soak.
+const SAMPLES_MIN: u32 = 10;
 
 /// What an execution is like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -115,6 +117,15 @@ struct Sample {
     executions: u64,
     resident_mib: u64,
     disk_mib: f64,
+}
+
+impl Sample {
+    fn to_text(&self) -> String {
+        format!(
+            "  {:>7.0} s   {:>9} executions   {:>6} MiB resident   {:>9.1} MiB on disk",
+            self.seconds, self.executions, self.resident_mib, self.disk_mib
+        )
+    }
 }
 
 /// What callers and the one who watches them share.
@@ -221,14 +232,18 @@ impl Load {
             let began = Instant::now();
             match watched {
                 Some(directory) => {
-                    for _ in 0..SAMPLES {
-                        tokio::time::sleep(took / SAMPLES).await;
-                        samples.push(Sample {
+                    let every = SAMPLE_EVERY.min(took / SAMPLES_MIN);
+                    while began.elapsed() < took {
+                        tokio::time::sleep(every.min(took.saturating_sub(began.elapsed()))).await;
+                        let sample = Sample {
                             seconds: began.elapsed().as_secs_f64(),
                             executions: watch.ended.load(Ordering::Relaxed),
                             resident_mib: kernel_mib("VmRSS:"),
                             disk_mib: bytes_in(directory) as f64 / f64::from(1 << 20),
-                        });
+                        };
+                        // Said at once too: whoever watches a soak wants to know before it is over.
+                        console::note(&sample.to_text());
+                        samples.push(sample);
                     }
                 }
                 None => tokio::time::sleep(took).await,
@@ -373,18 +388,17 @@ impl Figures {
         if let Some(overhead) = self.python_overhead_ms {
             lines.push(format!("  python costs {overhead:.2} ms a step more than a step that does nothing (medians)"));
         }
-        for at in &self.samples {
-            lines.push(format!(
-                "  {:>7.0} s   {:>9} executions   {:>6} MiB resident   {:>9.1} MiB on disk",
-                at.seconds, at.executions, at.resident_mib, at.disk_mib
-            ));
-        }
+        lines.extend(self.samples.iter().map(Sample::to_text));
         if let (Some(half), Some(end)) = (self.samples.get(self.samples.len() / 2), self.samples.last()) {
             let more = end.executions.saturating_sub(half.executions).max(1) as f64;
+            let minutes = (end.seconds - half.seconds).max(1.0) / 60.0;
+            let resident = end.resident_mib as f64 - half.resident_mib as f64;
+            let disk = end.disk_mib - half.disk_mib;
             lines.push(format!(
-                "  second half: {:+} MiB resident; {:.1} KiB on disk an execution",
-                i128::from(end.resident_mib) - i128::from(half.resident_mib),
-                (end.disk_mib - half.disk_mib) * 1024.0 / more
+                "  second half, a minute: {:+.1} MiB resident, {:+.1} MiB on disk ({:.1} KiB an execution)",
+                resident / minutes,
+                disk / minutes,
+                disk * 1024.0 / more
             ));
         }
         lines.extend(self.peak_mib.map(|peak| format!("  peak memory {peak} MiB")));

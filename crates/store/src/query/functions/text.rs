@@ -44,7 +44,7 @@ pub(super) fn register(conn: &Connection) -> rusqlite::Result<()> {
     strict(conn, "pg_initcap", 1, |args| text(initcap(&args.text(0)?)))?;
     strict(conn, "pg_reverse", 1, |args| text(args.text(0)?.chars().rev().collect::<String>()))?;
     strict(conn, "pg_substr", 2, |args| {
-        let skip = usize::try_from(args.int(1)? - 1).unwrap_or(0);
+        let skip = usize::try_from(args.int(1)?.saturating_sub(1)).unwrap_or(0);
         text(args.text(0)?.chars().skip(skip).collect::<String>())
     })?;
     strict(conn, "pg_substr", 3, substring)?;
