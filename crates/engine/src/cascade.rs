@@ -53,6 +53,11 @@ impl Cascades {
         free.then(|| Driving { cascades: Arc::clone(self), id, done: false })
     }
 
+    /// Returns whether somebody here is at it.
+    pub(crate) fn drives(&self, id: CancellationId) -> bool {
+        hold(&self.driving).contains(&id)
+    }
+
     /// Returns the cascades that were left unfinished.
     pub(crate) fn left(&self) -> BTreeSet<CancellationId> {
         hold(&self.left).clone()

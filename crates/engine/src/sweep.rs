@@ -222,6 +222,11 @@ impl Cascades {
         let now = engine.store.now().await?;
         for job in open {
             let id = job.cancellation_id;
+            // A request of this server is at it. Claimed here once more whenever that is slow, it would be kept from
+            // others for as long, and nobody would go on with it.
+            if engine.cascades.drives(id) {
+                continue;
+            }
             // Left here: it is driven on here. Else it is whoever's until its driver has been silent for so long; of
             // several who find it so one gets it.
             let silent = || job.claimed_until.is_none_or(|until| until < now);

@@ -6,6 +6,7 @@ pub mod catalog;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 pub mod landing;
+mod listing;
 pub mod memory;
 pub mod payload;
 mod pending;

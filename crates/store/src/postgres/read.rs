@@ -19,6 +19,7 @@ use super::transaction::all;
 use super::types::Moment;
 use super::write::integer;
 use crate::catalog::{Resource, ResourceKey};
+use crate::listing::{Conditions, Steering};
 use crate::{EventQuery, ListQuery, Loaded, Session, StoreError, waiting_while_paused};
 
 type Found<T> = Result<T, StoreError>;
@@ -189,31 +190,44 @@ pub(super) async fn result(client: &ClientWrapper, reference: &str) -> Found<Opt
 }
 
 pub(super) async fn executions(client: &ClientWrapper, query: &ListQuery) -> Found<Vec<Head>> {
-    let (select, filter) = listing(query, rows::HEAD);
-    all(&ask(client, &select, &filter.values()).await?, rows::head)
+    let (filter, conditions) = listing(query);
+    all(&look(client, &query.select(rows::HEAD, &conditions, Steering::Order), &filter).await?, rows::head)
 }
 
 pub(super) async fn execution_ids(client: &ClientWrapper, query: &ListQuery) -> Found<Vec<ExecutionId>> {
-    let (select, filter) = listing(query, "execution_id");
-    all(&ask(client, &select, &filter.values()).await?, rows::id)
+    let (filter, conditions) = listing(query);
+    all(&look(client, &query.select("execution_id", &conditions, Steering::Order), &filter).await?, rows::id)
 }
 
 pub(super) async fn count_executions(client: &ClientWrapper, query: &ListQuery) -> Found<u64> {
-    let (select, filter) = listing(query, "1");
-    let select = format!("SELECT count(*) FROM ({select}) AS listed");
-    let rows = ask(client, &select, &filter.values()).await?;
-    let count: i64 = rows.first().map_or(Ok(0), |row| row.try_get(0))?;
-    Ok(u64::try_from(count).unwrap_or(0))
+    let (filter, conditions) = listing(query);
+    let rows = look(client, &query.select_count(&conditions), &filter).await?;
+    rows.first().map_or(Ok(0), rows::count)
 }
 
-/// Returns the query for `columns` of what is to be listed, with its values.
-fn listing(query: &ListQuery, columns: &str) -> (String, Filter) {
+/// Asks with a statement that is planned for these very values: what is right for a path that many have is wrong for one
+/// that few have.
+async fn look(client: &ClientWrapper, query: &str, filter: &Filter) -> Found<Vec<Row>> {
+    // Not kept: there are as many of them as there are pages.
+    let statement = client.prepare(query).await?;
+    let values = filter.values();
+    let begin = "BEGIN READ ONLY; SET LOCAL plan_cache_mode = force_custom_plan";
+    let (began, (rows, ended)) =
+        join(client.batch_execute(begin), join(client.query(&statement, &values), client.batch_execute("COMMIT")))
+            .await;
+    began?;
+    let rows = rows?;
+    ended?;
+    Ok(rows)
+}
+
+/// Returns the conditions of a list that have nothing to do with the status, with their values.
+fn listing(query: &ListQuery) -> (Filter, Conditions) {
     let mut filter = Filter::default();
-    if !query.status.is_empty() {
-        let words: Vec<&'static str> = query.status.iter().map(|status| status.as_str()).collect();
-        filter.and("status = ANY(?)", words);
-    }
-    if let Some(pattern) = &query.path {
+    let mut path = None;
+    if let Some(exact) = query.exact_path() {
+        path = Some(filter.value(exact.to_owned()));
+    } else if let Some(pattern) = &query.path {
         // LIKE has wildcards of its own; escaped they stand for themselves.
         let pattern = pattern.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_").replace('*', "%");
         filter.and("path LIKE ?", pattern);
@@ -243,13 +257,8 @@ fn listing(query: &ListQuery, columns: &str) -> (String, Filter) {
     if let Some(before) = query.before {
         filter.and("execution_id < ?", before.0);
     }
-    let order = if query.active_first { "status <> 'RUNNING', execution_id DESC" } else { "execution_id DESC" };
-    let (limit, offset) = (filter.value(integer(query.limit)), filter.value(integer(query.offset)));
-    let select = format!(
-        "SELECT {columns} FROM noetl.execution{} ORDER BY {order} LIMIT {limit} OFFSET {offset}",
-        filter.text()
-    );
-    (select, filter)
+    let plain = std::mem::take(&mut filter.conditions);
+    (filter, Conditions { plain, path })
 }
 
 pub(super) async fn due(client: &ClientWrapper, now: Timestamp, limit: u64) -> Found<Vec<Due>> {

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use noetl_core::append::{Due, DueKind};
+use noetl_core::head::Status;
 use noetl_core::id::{CancellationId, ExecutionId, SessionId};
 use noetl_core::time::Timestamp;
 use noetl_core::turns::Turns;
@@ -101,7 +102,8 @@ fn the_questions_of_every_step_use_an_index() {
         }
         for query in [
             ListQuery { parent: Some(id), limit: 9, ..ListQuery::default() },
-            ListQuery { status: vec![noetl_core::head::Status::Running], limit: 9, ..ListQuery::default() },
+            ListQuery { status: vec![Status::Running], limit: 9, ..ListQuery::default() },
+            ListQuery { parent: Some(id), status: vec![Status::Running], limit: 9, ..ListQuery::default() },
         ] {
             read::executions(connection, &query).unwrap();
         }
@@ -110,6 +112,39 @@ fn the_questions_of_every_step_use_an_index() {
     assert_indexed(&lines, &["USING INDEX cancellation_open"]);
     assert!(lines.iter().any(|(_, line)| line.contains("event_one_end")), "{lines:?}");
     assert!(lines.iter().any(|(_, line)| line.contains("command_pending")), "{lines:?}");
+}
+
+/// A page, whatever it is of, is read along an index from its newest row. Only the strands that a page is put together
+/// from are sorted, and each is no longer than the page.
+#[test]
+fn a_page_of_a_list_is_read_from_its_end() {
+    let (_folder, mut tables, _clock) = open();
+    let seen = listen(&mut tables.connection);
+    let connection = &tables.connection;
+    let path = || Some("a/b".to_owned());
+    let (one, two) = (vec![Status::Failed], vec![Status::Failed, Status::Cancelled]);
+    let page = ListQuery { limit: 9, ..ListQuery::default() };
+    for (query, index) in [
+        (ListQuery { active_first: true, ..page.clone() }, "execution_status"),
+        (ListQuery { status: one.clone(), ..page.clone() }, "execution_status"),
+        (ListQuery { status: two.clone(), ..page.clone() }, "execution_status"),
+        (
+            ListQuery { status: two, active_first: true, before: Some(ExecutionId(7)), ..page.clone() },
+            "execution_status",
+        ),
+        (ListQuery { path: path(), ..page.clone() }, "execution_path"),
+        (ListQuery { path: path(), status: one, ..page.clone() }, "execution_path"),
+        (ListQuery { path: path(), idle_since: Some(Timestamp(1)), ..page.clone() }, "execution_path"),
+    ] {
+        read::executions(connection, &query).unwrap();
+        read::execution_ids(connection, &query).unwrap();
+        for (sql, line) in plans(connection, &seen) {
+            let put_together = ["SCAN strand_", "SCAN listed", "CO-ROUTINE", "COMPOUND", "LEFT-MOST", "UNION ALL"];
+            let fine = put_together.iter().any(|fine| line.starts_with(fine)) || line.contains("MATERIALIZE");
+            let sorts = line.contains("TEMP B-TREE") && sql.contains("strand_");
+            assert!(fine || sorts || line.contains(index), "{line}\n  in {sql}");
+        }
+    }
 }
 
 #[test]

@@ -15,6 +15,7 @@ use serde_json::Value;
 use super::rows;
 use super::tables::{commands, head, integer, tail};
 use crate::catalog::{Resource, ResourceKey};
+use crate::listing::{Conditions, Steering};
 use crate::{EventQuery, ListQuery, Loaded, Session, StoreError, waiting_while_paused};
 
 /// Conditions of a query, and the values they name.
@@ -123,35 +124,36 @@ pub(super) fn result(connection: &Connection, reference: &str) -> Result<Option<
 }
 
 pub(super) fn executions(connection: &Connection, query: &ListQuery) -> Result<Vec<Head>, StoreError> {
-    let (select, filter) = listing(query, rows::HEAD);
-    let mut statement = connection.prepare(&select)?;
-    statement.query_and_then(params_from_iter(&filter.values), rows::head)?.collect()
+    let (values, conditions) = listing(query);
+    let mut statement = connection.prepare(&query.select(rows::HEAD, &conditions, Steering::Equality))?;
+    statement.query_and_then(params_from_iter(&values), rows::head)?.collect()
 }
 
 pub(super) fn execution_ids(connection: &Connection, query: &ListQuery) -> Result<Vec<ExecutionId>, StoreError> {
-    let (select, filter) = listing(query, "execution_id");
-    let mut statement = connection.prepare(&select)?;
-    let ids = statement.query_map(params_from_iter(&filter.values), |row| row.get(0).map(ExecutionId))?;
+    let (values, conditions) = listing(query);
+    let mut statement = connection.prepare(&query.select("execution_id", &conditions, Steering::Equality))?;
+    let ids = statement.query_map(params_from_iter(&values), |row| row.get(0).map(ExecutionId))?;
     Ok(ids.collect::<Result<_, _>>()?)
 }
 
 pub(super) fn count_executions(connection: &Connection, query: &ListQuery) -> Result<u64, StoreError> {
-    let (select, filter) = listing(query, "1");
-    let mut statement = connection.prepare(&format!("SELECT count(*) FROM ({select})"))?;
-    let count: i64 = statement.query_row(params_from_iter(&filter.values), |row| row.get(0))?;
+    let (values, conditions) = listing(query);
+    let mut statement = connection.prepare(&query.select_count(&conditions))?;
+    let count: i64 = statement.query_row(params_from_iter(&values), |row| row.get(0))?;
     Ok(u64::try_from(count).unwrap_or(0))
 }
 
-/// Returns the query for `columns` of what is to be listed, with its values.
-fn listing(query: &ListQuery, columns: &str) -> (String, Filter) {
+/// Returns the conditions of a list that have nothing to do with the status, with their values.
+fn listing(query: &ListQuery) -> (Vec<Sql>, Conditions) {
     let mut filter = Filter::default();
-    if !query.status.is_empty() {
-        let words: Vec<String> = query.status.iter().map(|status| format!("'{}'", status.as_str())).collect();
-        filter.plain(&format!("status IN ({})", words.join(", ")));
-    }
-    if let Some(pattern) = &query.path {
-        // GLOB has more wildcards than `*`; in brackets they stand for themselves.
-        filter.and("path GLOB ?", pattern.replace('[', "[[]").replace('?', "[?]"));
+    let mut path = None;
+    if let Some(exact) = query.exact_path() {
+        filter.values.push(exact.to_owned().into());
+        path = Some("?1".to_owned());
+    } else if let Some(pattern) = &query.path {
+        // GLOB has more wildcards than `*`; in brackets they stand for themselves. Not along the index of paths: what
+        // many have in common would all have to be sorted for one page.
+        filter.and("+path GLOB ?", pattern.replace('[', "[[]").replace('?', "[?]"));
     }
     if let Some(parent) = query.parent {
         filter.and("parent_execution_id = ?", parent.0);
@@ -178,13 +180,7 @@ fn listing(query: &ListQuery, columns: &str) -> (String, Filter) {
     if let Some(before) = query.before {
         filter.and("execution_id < ?", before.0);
     }
-    let order = if query.active_first { "status <> 'RUNNING', execution_id DESC" } else { "execution_id DESC" };
-    let (limit, offset) = (integer(query.limit), integer(query.offset));
-    let select = format!(
-        "SELECT {columns} FROM noetl.execution{} ORDER BY {order} LIMIT {limit} OFFSET {offset}",
-        filter.text()
-    );
-    (select, filter)
+    (filter.values, Conditions { plain: filter.conditions, path })
 }
 
 pub(super) fn due(connection: &Connection, now: Timestamp, limit: u64) -> Result<Vec<Due>, StoreError> {

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a suite of tests")]
 
 mod encryption;
+mod plans;
 mod promises;
 mod protocol;
 mod proxy;

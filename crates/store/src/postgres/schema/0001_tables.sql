@@ -49,7 +49,7 @@ CREATE INDEX event_cancelled ON noetl.event (created_at) WHERE event_type = 'exe
 CREATE TABLE noetl.execution (
     execution_id        bigint PRIMARY KEY,
     catalog_id          bigint NOT NULL,
-    path                text NOT NULL,
+    path                text COLLATE "C" NOT NULL,
     playbook_version    bigint NOT NULL,
     parent_execution_id bigint,
     parent_command_id   bigint,
@@ -91,6 +91,8 @@ CREATE INDEX execution_parent ON noetl.execution (parent_execution_id) WHERE par
 CREATE INDEX execution_root ON noetl.execution (root_execution_id) WHERE parent_execution_id IS NOT NULL;
 -- What runs, what failed, newest first.
 CREATE INDEX execution_status ON noetl.execution (status, execution_id);
+-- The same of one playbook.
+CREATE INDEX execution_path ON noetl.execution (path, status, execution_id);
 -- What has ended and still runs somewhere: cancels to push.
 CREATE INDEX execution_unquiesced ON noetl.execution (execution_id) WHERE unquiesced;
 

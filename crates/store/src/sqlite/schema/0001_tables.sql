@@ -85,6 +85,8 @@ CREATE INDEX noetl.execution_parent ON execution (parent_execution_id) WHERE par
 CREATE INDEX noetl.execution_root ON execution (root_execution_id) WHERE parent_execution_id IS NOT NULL;
 -- What runs, what failed, newest first.
 CREATE INDEX noetl.execution_status ON execution (status);
+-- The same of one playbook.
+CREATE INDEX noetl.execution_path ON execution (path, status);
 -- What has ended and still runs somewhere: cancels to push.
 CREATE INDEX noetl.execution_unquiesced ON execution (execution_id) WHERE ended_at IS NOT NULL AND in_flight > 0;
 
