@@ -13,6 +13,7 @@ use serde_json::{Map, Value};
 use crate::execution::cleanup::{CleanupOf, Prepared};
 use crate::execution::rerun::Rerun;
 use crate::id::{CancellationId, CatalogId, CommandId, EventId, ExecutionId, SessionId};
+use crate::labels::Labels;
 use crate::playbook::{CancelMode, Shield};
 use crate::result::Bound;
 use crate::time::Timestamp;
@@ -264,6 +265,9 @@ pub struct Initialized {
     /// The concurrency key that it has until nothing of it runs any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub concurrency_key: Option<Arc<str>>,
+    /// What people find it by.
+    #[serde(default, skip_serializing_if = "Labels::is_empty")]
+    pub labels: Labels,
     /// Identity of who started it.
     pub started_by: Option<String>,
     /// Fails the run on every error that nothing handled, whatever the playbook says.

@@ -11,6 +11,7 @@ use serde_json::Value;
 use crate::event::Wait;
 use crate::execution::cleanup::CleanupPlan;
 use crate::id::{CancellationId, CatalogId, CommandId, ExecutionId, SessionId};
+use crate::labels::Labels;
 use crate::playbook::{CancelMode, Shield};
 use crate::time::Timestamp;
 
@@ -95,6 +96,9 @@ pub struct Head {
     pub shield: Option<Shield>,
     /// The concurrency key that it has until nothing of it runs any more.
     pub concurrency_key: Option<Arc<str>>,
+    /// From its birth: what people find it by.
+    #[serde(default)]
+    pub labels: Labels,
     /// When it began.
     pub started_at: Timestamp,
     /// Time of the last event.

@@ -231,6 +231,9 @@ fn whole_log(member: &Member, found: &mut Found) {
     found.unless(fold.init.concurrency_key == head.concurrency_key, Property::HeadIsFold, || {
         "the head has another concurrency key than the log".into()
     });
+    found.unless(fold.init.labels == head.labels, Property::HeadIsFold, || {
+        "the head has other labels than the log".into()
+    });
     found.unless(head.is_active() || head.ended_at.is_some(), Property::HeadIsFold, || "ended at no time".into());
     let held = member.commands.iter().filter(|row| row.state.in_flight()).count();
     found.unless(head.in_flight as usize == held, Property::HeadIsFold, || {

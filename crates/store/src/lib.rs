@@ -24,6 +24,7 @@ use noetl_core::control::selection::Selection;
 use noetl_core::event::Recorded;
 use noetl_core::head::{CommandRow, Head, HeadView, Status};
 use noetl_core::id::{CancellationId, CredentialId, EventId, ExecutionId, ScheduleId, SessionId};
+use noetl_core::labels::Labels;
 use noetl_core::log::LogLine;
 use noetl_core::playbook::CancelMode;
 use noetl_core::schedule::{Schedule, Tick};
@@ -172,6 +173,8 @@ pub struct ListQuery {
     pub parent: Option<ExecutionId>,
     /// Members of this family.
     pub root: Option<ExecutionId>,
+    /// They have these labels.
+    pub labels: Labels,
     /// Started before.
     pub started_before: Option<Timestamp>,
     /// No event since.

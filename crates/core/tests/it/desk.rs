@@ -17,6 +17,7 @@ use noetl_core::execution::{Book, BookKey, Books, Env, Input, Needs, Refusal, St
 use noetl_core::expr::Library;
 use noetl_core::head::{CommandRow, CommandState, Head, HeadView, Holder, Status};
 use noetl_core::id::{CatalogId, CommandId, EventId, ExecutionId, IdSource, SessionId};
+use noetl_core::labels::Labels;
 use noetl_core::pipeline::{Next, Pipeline, Place};
 use noetl_core::playbook::{CancelMode, Playbook, compile};
 use noetl_core::properties::{Member, check_family};
@@ -127,6 +128,7 @@ impl Desk {
             parent: None,
             started_by: None,
             strict,
+            labels: Labels::new(),
             rerun: None,
         };
         let playbook = Arc::clone(&self.playbooks[&catalog_id]);

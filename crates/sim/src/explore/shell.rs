@@ -14,6 +14,7 @@ use noetl_core::execution::{Book, BookKey, Books, Env, Input, Refusal, Start};
 use noetl_core::expr::Library;
 use noetl_core::head::{CommandRow, CommandState, HeadView, Holder};
 use noetl_core::id::{CatalogId, CommandId, EventId, ExecutionId, IdSource, SessionId};
+use noetl_core::labels::Labels;
 use noetl_core::pipeline::{Next, Pipeline, Place};
 use noetl_core::playbook::{CancelMode, Playbook, compile};
 use noetl_core::result::Bound;
@@ -73,6 +74,7 @@ impl Shell {
             parent: None,
             started_by: None,
             strict: false,
+            labels: Labels::new(),
             rerun: None,
         };
         let mut hands = Vec::new();

@@ -7,6 +7,7 @@ use noetl_core::append::{Append, CommandChange, Due, DueKind, Guard, HeadChange,
 use noetl_core::event::{AttemptEnd, Cancelled, CommandDone, Ended, Event, Initialized, Issued, Parent, Recorded};
 use noetl_core::head::{CancelInfo, CommandRow, CommandState, ENGINE_VERSION, Head, HeadView, Holder, Status};
 use noetl_core::id::{CancellationId, CatalogId, CommandId, EventId, ExecutionId, SessionId};
+use noetl_core::labels::Labels;
 use noetl_core::playbook::{CancelMode, Shield};
 use noetl_core::result::Bound;
 use noetl_core::time::Timestamp;
@@ -209,6 +210,7 @@ impl Script {
             cleanup: None,
             cleanup_of: None,
             concurrency_key: None,
+            labels: Labels::new(),
         };
         let first = Event::PlaybookInitialized(Box::new(Initialized {
             catalog_id: head.catalog_id,
@@ -227,6 +229,7 @@ impl Script {
             cancel_grace_ms: None,
             shield: None,
             concurrency_key: None,
+            labels: Labels::new(),
             started_by: None,
             strict: false,
             rerun: None,

@@ -18,6 +18,7 @@ use noetl_core::event::Recorded;
 use noetl_core::event::row::{canonical_name, wire_name};
 use noetl_core::head::{CommandRow, CommandState, Head, HeadView};
 use noetl_core::id::{CancellationId, CredentialId, ExecutionId, ScheduleId, SessionId};
+use noetl_core::labels;
 use noetl_core::log::LogLine;
 use noetl_core::schedule::{Schedule, Tick};
 use noetl_core::time::Timestamp;
@@ -206,6 +207,7 @@ impl Store for MemoryStore {
                 && query.path.as_deref().is_none_or(|pattern| path_matches(pattern, &head.path))
                 && query.parent.is_none_or(|parent| head.parent_execution_id == Some(parent))
                 && query.root.is_none_or(|root| head.root_execution_id == root)
+                && labels::have(&head.labels, &query.labels)
                 && query.started_before.is_none_or(|before| head.started_at < before)
                 && query.idle_since.is_none_or(|since| head.updated_at < since)
                 && (!query.unquiesced || !head.is_active() && head.in_flight > 0)

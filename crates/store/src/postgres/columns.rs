@@ -72,6 +72,7 @@ columns!(HeadColumns {
     cancel: Option<String> = "json",
     pause: Option<String> = "json",
     concurrency_key: Option<&'a str> = "text",
+    labels: Option<String> = "jsonb",
     cleanup: Option<String> = "json",
     cleanup_of: Option<i64> = "bigint",
 });
@@ -107,6 +108,7 @@ impl<'a> HeadColumns<'a> {
         self.cancel.push(head.cancel.as_ref().map(json));
         self.pause.push(head.pause.as_ref().map(json));
         self.concurrency_key.push(head.concurrency_key.as_deref());
+        self.labels.push((!head.labels.is_empty()).then(|| json(&head.labels)));
         self.cleanup.push(head.cleanup.as_ref().map(json));
         self.cleanup_of.push(head.cleanup_of.map(|id| id.0));
     }

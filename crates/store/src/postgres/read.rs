@@ -228,6 +228,9 @@ fn listing(query: &ListQuery, columns: &str) -> (String, Filter) {
             root.0,
         );
     }
+    if !query.labels.is_empty() {
+        filter.and("labels @> ?::text::jsonb", serde_json::json!(query.labels).to_string());
+    }
     if let Some(before) = query.started_before {
         filter.and("started_at < ?", Moment(before));
     }

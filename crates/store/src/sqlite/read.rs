@@ -163,6 +163,14 @@ fn listing(query: &ListQuery, columns: &str) -> (String, Filter) {
             root.0,
         );
     }
+    if !query.labels.is_empty() {
+        // Said so that the index of labelled ones can be used.
+        filter.plain("labels IS NOT NULL");
+    }
+    for (name, value) in &query.labels {
+        // A name is made of letters, digits and a few signs that mean nothing between quotes.
+        filter.and(&format!("labels ->> '$.\"{name}\"' = ?"), value.to_string());
+    }
     if let Some(before) = query.started_before {
         filter.and("started_at < ?", before.to_iso());
     }

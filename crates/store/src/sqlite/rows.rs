@@ -114,7 +114,7 @@ impl<'r> Reader<'r> {
 pub(super) const HEAD: &str = "execution_id, catalog_id, path, playbook_version, parent_execution_id, \
      parent_command_id, root_execution_id, depth, status, version, decided, in_flight, runnable, engine, cancel_mode, \
      cancel_grace_ms, shield, started_at, updated_at, ended_at, quiesced_at, current_step, steps_entered, \
-     commands_issued, failed_steps, error_detail, cancel, pause, concurrency_key, cleanup, cleanup_of";
+     commands_issued, failed_steps, error_detail, cancel, pause, concurrency_key, labels, cleanup, cleanup_of";
 
 pub(super) fn head(row: &Row<'_>) -> Result<Head, StoreError> {
     let mut row = Reader::new(row);
@@ -148,6 +148,7 @@ pub(super) fn head(row: &Row<'_>) -> Result<Head, StoreError> {
         cancel: row.maybe_json()?,
         pause: row.maybe_json()?,
         concurrency_key: row.maybe_text()?,
+        labels: row.maybe_json()?.unwrap_or_default(),
         cleanup: row.maybe_json()?,
         cleanup_of: row.maybe_id(ExecutionId)?,
     })

@@ -182,10 +182,10 @@ impl Tables {
             "INSERT INTO noetl.execution (execution_id, catalog_id, path, playbook_version, parent_execution_id, \
              parent_command_id, root_execution_id, depth, status, version, decided, in_flight, runnable, engine, \
              cancel_mode, cancel_grace_ms, shield, started_at, updated_at, ended_at, quiesced_at, current_step, \
-             steps_entered, commands_issued, failed_steps, error_detail, cancel, pause, concurrency_key, cleanup, \
+             steps_entered, commands_issued, failed_steps, error_detail, cancel, pause, concurrency_key, labels, cleanup, \
              cleanup_of) VALUES (?1, ?2, ?3, ?4, ?5, \
              ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27, \
-             ?28, ?29, ?30, ?31)",
+             ?28, ?29, ?30, ?31, ?32)",
         )?;
         statement.execute(params![
             head.execution_id.0,
@@ -217,6 +217,7 @@ impl Tables {
             head.cancel.as_ref().map(json),
             head.pause.as_ref().map(json),
             head.concurrency_key.as_deref(),
+            (!head.labels.is_empty()).then(|| json(&head.labels)),
             head.cleanup.as_ref().map(json),
             head.cleanup_of.map(|id| id.0),
         ])?;

@@ -1,5 +1,7 @@
 //! `GET /api/executions/{execution_id}`: one run, with a page of its log.
 
+use std::collections::BTreeMap;
+
 use axum::Json;
 use axum::extract::State;
 use noetl_core::event::Event;
@@ -92,6 +94,8 @@ pub struct Detail {
     /// The cancelled execution that it cleans up after.
     #[schema(value_type = Option<String>)]
     pub cleanup_of: Option<ExecutionId>,
+    /// What people find it by.
+    pub labels: BTreeMap<String, String>,
     /// Place of the last event in the log.
     pub last_version: u64,
     /// A page of the log, newest first.
@@ -157,6 +161,7 @@ pub(in crate::api) async fn detail(
         cancellation: summary.cancellation,
         pause: summary.pause,
         cleanup_of: summary.cleanup_of,
+        labels: summary.labels,
         last_version: head.version,
         events: if events_included { events } else { Vec::new() },
         events_included,

@@ -1,5 +1,7 @@
 //! `GET /api/executions/{execution_id}/status`: where a run stands, without its log.
 
+use std::collections::BTreeMap;
+
 use axum::Json;
 use axum::extract::State;
 use noetl_core::control::cancel;
@@ -128,6 +130,8 @@ pub struct StatusReply {
     /// The cancelled execution that it cleans up after.
     #[schema(value_type = Option<String>)]
     pub cleanup_of: Option<ExecutionId>,
+    /// What people find it by.
+    pub labels: BTreeMap<String, String>,
     /// Place of the last event in the log.
     pub last_version: u64,
     /// Time of the last event.
@@ -285,6 +289,7 @@ fn reply(inspection: &Inspection, now: Timestamp, full: bool) -> StatusReply {
         shield: head.shield.map(|shield| shield.as_str().to_owned()),
         pause: summary.pause,
         cleanup_of: summary.cleanup_of,
+        labels: summary.labels,
         last_version: head.version,
         updated_at: summary.updated_at,
     }

@@ -76,6 +76,7 @@ CREATE TABLE noetl.execution (
     cancel              json,
     pause               json,
     concurrency_key     text,
+    labels              jsonb,
     cleanup             json,
     cleanup_of          bigint,
     active              boolean GENERATED ALWAYS AS (status = 'RUNNING') STORED,
@@ -100,6 +101,9 @@ CREATE INDEX execution_paused ON noetl.execution (execution_id) WHERE pause IS N
 -- Who has a concurrency key.
 CREATE INDEX execution_key ON noetl.execution (concurrency_key, execution_id)
     WHERE concurrency_key IS NOT NULL AND quiesced_at IS NULL;
+
+-- Who has a label.
+CREATE INDEX execution_labels ON noetl.execution USING gin (labels jsonb_path_ops) WHERE labels IS NOT NULL;
 
 -- Live commands only; a settled one leaves the table.
 CREATE TABLE noetl.command (

@@ -71,6 +71,7 @@ CREATE TABLE noetl.execution (
     cancel              TEXT,
     pause               TEXT,
     concurrency_key     TEXT,
+    labels              TEXT,
     cleanup             TEXT,
     cleanup_of          INTEGER,
     active              INTEGER GENERATED ALWAYS AS (status = 'RUNNING') VIRTUAL,
@@ -94,6 +95,9 @@ CREATE INDEX noetl.execution_paused ON execution (execution_id) WHERE pause IS N
 -- Who has a concurrency key.
 CREATE INDEX noetl.execution_key ON execution (concurrency_key, execution_id)
     WHERE concurrency_key IS NOT NULL AND quiesced_at IS NULL;
+
+-- Who has labels at all.
+CREATE INDEX noetl.execution_labels ON execution (execution_id) WHERE labels IS NOT NULL;
 
 -- Live commands only; a settled one leaves the table.
 CREATE TABLE noetl.command (
