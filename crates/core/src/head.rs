@@ -278,6 +278,8 @@ pub struct CommandRow {
     pub since: Timestamp,
     /// Who holds or held it.
     pub holder: Option<Holder>,
+    /// What the holder's worker says runs of it. A hint: no event says so, and no decision reads it.
+    pub running: Option<RunningTool>,
     /// What the worker needs, see `crate::work`. Never an unresolved secret.
     pub work: Arc<Value>,
 }
@@ -293,6 +295,18 @@ pub struct Holder {
     pub claimed_at: Timestamp,
     /// The tool is known to have started.
     pub started: bool,
+}
+
+/// A tool that a worker has been running for a while, as the worker says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunningTool {
+    /// Kind of tool.
+    pub tool: Arc<str>,
+    /// The process that leads it, in the eyes of the worker's machine; `None` when it is no process of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+    /// Since when, by the worker's clock.
+    pub since: Timestamp,
 }
 
 /// A head with its live commands: all that a control decision reads.

@@ -16,7 +16,7 @@ use noetl_core::time::Timestamp;
 use noetl_core::turns::Turns;
 use noetl_store::{
     Cancellation, Chunk, ChunkDecide, EventQuery, JobQuery, ListQuery, Loaded, LockedDecide, LogQuery, LogRow, Pick,
-    Session, SqlLimits, SqlRows, Store, StoreError, TableSize, catalog, secret,
+    RunningNote, Session, SqlLimits, SqlRows, Store, StoreError, TableSize, catalog, secret,
 };
 use serde_json::Value;
 
@@ -149,6 +149,14 @@ impl Store for Shaky {
 
     async fn open_session(&self, session: Session) -> Result<Vec<Session>, StoreError> {
         self.inner.open_session(session).await
+    }
+
+    async fn note_running(
+        &self,
+        session_id: SessionId,
+        running: Vec<RunningNote>,
+    ) -> Result<Vec<RunningNote>, StoreError> {
+        self.inner.note_running(session_id, running).await
     }
 
     async fn renew_sessions(&self, sessions: &[SessionId], lease_ms: u64) -> Result<Vec<SessionId>, StoreError> {

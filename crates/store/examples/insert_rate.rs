@@ -61,6 +61,7 @@ fn command(run: ExecutionId, command_id: CommandId) -> CommandChange {
         grace_ms: None,
         wait: None,
         since: AT,
+        running: None,
         holder: Some(Holder { session_id: SessionId(1), worker_id: "worker-1".into(), claimed_at: AT, started: false }),
         work: Arc::new(json!({"tasks": [{"kind": "http", "url": "http://localhost:8080/page", "input": {"n": 3}}]})),
     }))

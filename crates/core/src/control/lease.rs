@@ -138,6 +138,7 @@ fn pending(view: &HeadView, row: &CommandRow, now: Timestamp) -> CommandRow {
         state: if view.head.pause.is_some() { CommandState::Paused } else { CommandState::Pending },
         epoch: row.epoch + 1,
         holder: None,
+        running: None,
         enters: false,
         since: now,
         ..row.clone()

@@ -383,6 +383,7 @@ impl Draft {
             wait,
             since: env.now,
             holder: None,
+            running: None,
             work: Arc::new(serde_json::to_value(work).unwrap_or(Value::Null)),
         };
         if state == CommandState::Pending

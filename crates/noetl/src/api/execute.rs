@@ -13,10 +13,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use super::{Api, labels};
 use super::caller::{Caller, IdempotencyKey};
 use super::error::{ApiError, ErrorBody, WireDiagnostic};
 use super::extract::Body;
+use super::{Api, labels};
 
 /// What to start. Either `path` or `catalog_id` is needed; `catalog_id` wins.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, ToSchema)]

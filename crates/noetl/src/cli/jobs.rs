@@ -82,7 +82,9 @@ impl Jobs {
         let list = document::list(body, "jobs");
         console::print(&jobs::list(list))?;
         if list.is_empty() {
-            console::note("no jobs: a cascade (of a cancel, a pause, a resumption), or `noetl cancel --filter`, makes one");
+            console::note(
+                "no jobs: a cascade (of a cancel, a pause, a resumption), or `noetl cancel --filter`, makes one",
+            );
         }
         Ok(Exit::Done)
     }

@@ -52,7 +52,8 @@ pub fn detail(job: &Value) -> String {
 /// Returns how far a job has come, in one line.
 pub fn progress(job: &Value) -> String {
     let count = |key| document::count(job, key).unwrap_or(0);
-    let mut text = format!("job {} {}: {} {}", field(job, "job_id"), field(job, "state"), count("cancelled"), changed(job));
+    let mut text =
+        format!("job {} {}: {} {}", field(job, "job_id"), field(job, "state"), count("cancelled"), changed(job));
     if count("spared") > 0 {
         text.push_str(&format!(", {} spared", count("spared")));
     }

@@ -157,6 +157,9 @@ fn commands(answer: &Value) -> String {
         if let Some(worker) = field("worker_id") {
             let _ = write!(out, " on {worker}");
         }
+        if let Some(pid) = document::count(command, "pid") {
+            let _ = write!(out, " pid {pid}");
+        }
         if let Some(age) = command.get("age_seconds").and_then(Value::as_f64) {
             let _ = write!(out, ", {}", duration::human(age));
         }

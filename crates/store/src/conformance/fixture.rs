@@ -302,6 +302,7 @@ impl Script {
             grace_ms: None,
             wait: None,
             since: self.now(),
+            running: None,
             holder: state.in_flight().then(|| self.holder(SessionId(1))),
             work: Arc::new(json!({"tasks": []})),
         }

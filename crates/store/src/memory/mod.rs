@@ -31,7 +31,7 @@ use crate::landing::{self, Check, Landing, Rows};
 use crate::secret::{CredentialRow, KeychainRow, Resealed};
 use crate::{
     Cancellation, Chunk, ChunkDecide, Clock, EventQuery, JobQuery, ListQuery, Loaded, LockedDecide, LockedView,
-    LogQuery, LogRow, Pick, Session, SqlLimits, SqlRows, Store, StoreError, TableSize, payload,
+    LogQuery, LogRow, Pick, RunningNote, Session, SqlLimits, SqlRows, Store, StoreError, TableSize, payload,
 };
 
 /// The store in memory.
@@ -308,6 +308,15 @@ impl Store for MemoryStore {
         let older = older.map(|life| life.session.clone()).collect();
         tables.sessions.insert(session.session_id, Life { session, closed: false });
         Ok(older)
+    }
+
+    async fn note_running(
+        &self,
+        session_id: SessionId,
+        running: Vec<RunningNote>,
+    ) -> Result<Vec<RunningNote>, StoreError> {
+        let mut tables = self.lock()?;
+        Ok(running.into_iter().filter(|note| tables.note_running(session_id, note)).collect())
     }
 
     async fn renew_sessions(&self, sessions: &[SessionId], lease_ms: u64) -> Result<Vec<SessionId>, StoreError> {

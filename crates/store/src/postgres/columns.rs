@@ -195,6 +195,7 @@ columns!(CommandColumns {
     worker_id: Option<&'a str> = "text",
     claimed_at: Option<Moment> = "timestamptz",
     started: bool = "boolean",
+    running: Option<String> = "json",
     work: String = "json",
 });
 
@@ -224,6 +225,7 @@ impl<'a> CommandColumns<'a> {
         self.worker_id.push(holder.map(|holder| holder.worker_id.as_ref()));
         self.claimed_at.push(holder.map(|holder| Moment(holder.claimed_at)));
         self.started.push(holder.is_some_and(|holder| holder.started));
+        self.running.push(row.running.as_ref().map(json));
         self.work.push(json(&row.work));
     }
 }

@@ -60,7 +60,7 @@ use crate::catalog::{NewResource, Resource, ResourceKey};
 use crate::secret::{CredentialRow, KeychainRow, Resealed};
 use crate::{
     Cancellation, Chunk, ChunkDecide, Clock, EventQuery, JobQuery, ListQuery, Loaded, LockedDecide, LogQuery, LogRow,
-    Pick, Session, SqlLimits, SqlRows, Store, StoreError, TableSize,
+    Pick, RunningNote, Session, SqlLimits, SqlRows, Store, StoreError, TableSize,
 };
 
 /// Connections that write, when the options do not say.
@@ -306,6 +306,14 @@ impl Store for Postgres {
 
     async fn open_session(&self, session: Session) -> Result<Vec<Session>, StoreError> {
         control::open_session(&self.inner, &*self.writer().await?, &session).await
+    }
+
+    async fn note_running(
+        &self,
+        session_id: SessionId,
+        running: Vec<RunningNote>,
+    ) -> Result<Vec<RunningNote>, StoreError> {
+        control::note_running(&*self.writer().await?, session_id, running).await
     }
 
     async fn renew_sessions(&self, sessions: &[SessionId], lease_ms: u64) -> Result<Vec<SessionId>, StoreError> {

@@ -157,7 +157,7 @@ pub(super) fn key_holder(row: &Row) -> Result<KeyHolder, StoreError> {
 /// The columns that [`command`] reads.
 pub(super) const COMMAND: &str = "execution_id, command_id, epoch, root_execution_id, state, step, visit, iteration, \
      kind, pool, priority, enters, at_most_once, losses, losses_max, stopping, grace_ms, wait, issued_at, session_id, \
-     worker_id, claimed_at, started, work";
+     worker_id, claimed_at, started, running, work";
 
 pub(super) fn command(row: &Row) -> Result<CommandRow, StoreError> {
     let mut row = Reader::new(row);
@@ -182,6 +182,7 @@ pub(super) fn command(row: &Row) -> Result<CommandRow, StoreError> {
         wait: row.maybe_json::<Wait>()?,
         since: row.time()?,
         holder: holder(&mut row)?,
+        running: row.maybe_json()?,
         work: row.json()?,
     })
 }
@@ -195,6 +196,12 @@ fn holder(row: &mut Reader<'_>) -> Result<Option<Holder>, StoreError> {
         }
         (_, _, _) => None,
     })
+}
+
+/// The key of a command.
+pub(super) fn command_key(row: &Row) -> Result<(ExecutionId, CommandId, u32), StoreError> {
+    let mut row = Reader::new(row);
+    Ok((ExecutionId(row.get()?), CommandId(row.get()?), row.number()?))
 }
 
 /// The key of a command, and where it stands.

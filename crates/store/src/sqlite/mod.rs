@@ -52,7 +52,7 @@ use crate::query::{self, QueryError, QueryLimits, QueryRows};
 use crate::secret::{CredentialRow, KeychainRow, Resealed};
 use crate::{
     Cancellation, Chunk, ChunkDecide, Clock, EventQuery, JobQuery, ListQuery, Loaded, LockedDecide, LogQuery, LogRow,
-    Pick, Session, SqlLimits, SqlRows, Store, StoreError, TableSize,
+    Pick, RunningNote, Session, SqlLimits, SqlRows, Store, StoreError, TableSize,
 };
 
 /// Readers for the engine's questions, when the options do not say.
@@ -285,6 +285,14 @@ impl Store for SqliteStore {
 
     async fn open_session(&self, session: Session) -> Result<Vec<Session>, StoreError> {
         self.write(move |tables| tables.open_session(&session)).await
+    }
+
+    async fn note_running(
+        &self,
+        session_id: SessionId,
+        running: Vec<RunningNote>,
+    ) -> Result<Vec<RunningNote>, StoreError> {
+        self.write(move |tables| tables.note_running(session_id, running)).await
     }
 
     async fn renew_sessions(&self, sessions: &[SessionId], lease_ms: u64) -> Result<Vec<SessionId>, StoreError> {

@@ -163,7 +163,7 @@ pub(super) fn key_holder(row: &Row<'_>) -> Result<KeyHolder, StoreError> {
 /// The columns that [`command`] reads.
 pub(super) const COMMAND: &str = "execution_id, command_id, epoch, root_execution_id, state, step, visit, iteration, \
      kind, pool, priority, enters, at_most_once, losses, losses_max, stopping, grace_ms, wait, issued_at, session_id, \
-     worker_id, claimed_at, started, work";
+     worker_id, claimed_at, started, running, work";
 
 pub(super) fn command(row: &Row<'_>) -> Result<CommandRow, StoreError> {
     let mut row = Reader::new(row);
@@ -188,6 +188,7 @@ pub(super) fn command(row: &Row<'_>) -> Result<CommandRow, StoreError> {
         wait: row.maybe_json::<Wait>()?,
         since: row.time()?,
         holder: holder(&mut row)?,
+        running: row.maybe_json()?,
         work: row.json()?,
     })
 }

@@ -316,8 +316,8 @@ impl Tables {
         let mut statement = self.connection.prepare_cached(
             "INSERT INTO noetl.command (execution_id, command_id, epoch, root_execution_id, state, step, visit, \
              iteration, kind, pool, priority, enters, at_most_once, losses, losses_max, stopping, grace_ms, wait, \
-             issued_at, session_id, worker_id, claimed_at, started, work) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, \
-             ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24)",
+             issued_at, session_id, worker_id, claimed_at, started, running, work) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, \
+             ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25)",
         )?;
         let holder = row.holder.as_ref();
         statement.execute(params![
@@ -344,6 +344,7 @@ impl Tables {
             holder.map(|holder| holder.worker_id.as_ref()),
             text.claimed_at,
             holder.is_some_and(|holder| holder.started),
+            row.running.as_ref().map(json),
             text.work,
         ])?;
         Ok(())

@@ -184,6 +184,13 @@ pub struct LiveCommand {
     pub worker_id: Option<String>,
     /// The tool is known to have started.
     pub started: bool,
+    /// The process that leads what runs, on the worker's machine; known once it has run for more than a second, null
+    /// where it is no process of its own.
+    pub pid: Option<u32>,
+    /// Kind of the tool that runs, once it has run for more than a second.
+    pub running_tool: Option<String>,
+    /// Since when that tool runs, by the worker's clock.
+    pub running_since: Option<String>,
     /// Since when it has been issued or held.
     pub since: String,
     /// How long that is.
@@ -316,6 +323,9 @@ fn live(row: &CommandRow, head: &Head, now: Timestamp) -> LiveCommand {
         stoppable: kind::stoppable(&row.kind),
         worker_id: row.holder.as_ref().map(|holder| holder.worker_id.to_string()),
         started: row.holder.as_ref().is_some_and(|holder| holder.started),
+        pid: row.running.as_ref().and_then(|running| running.pid),
+        running_tool: row.running.as_ref().map(|running| running.tool.to_string()),
+        running_since: row.running.as_ref().map(|running| running.since.to_iso()),
         since: since.to_iso(),
         age_seconds: time::seconds(now.since_ms(since)),
         kill_at: kill_at.map(Timestamp::to_iso),

@@ -130,6 +130,7 @@ CREATE TABLE noetl.command (
     worker_id         text,
     claimed_at        timestamptz,
     started           boolean NOT NULL,
+    running           json,
     work              json NOT NULL,
     PRIMARY KEY (execution_id, command_id, epoch),
     CHECK (state NOT IN ('claimed', 'lost') OR session_id IS NOT NULL)

@@ -124,6 +124,7 @@ CREATE TABLE noetl.command (
     worker_id         TEXT,
     claimed_at        TEXT,
     started           INTEGER NOT NULL,
+    running           TEXT,
     work              TEXT NOT NULL,
     PRIMARY KEY (execution_id, command_id, epoch),
     CHECK (state NOT IN ('claimed', 'lost') OR session_id IS NOT NULL)
