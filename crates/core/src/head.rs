@@ -297,6 +297,16 @@ pub struct Holder {
     pub started: bool,
 }
 
+impl CommandRow {
+    /// Returns the child that a suspended one waits for.
+    pub fn awaited_child(&self) -> Option<ExecutionId> {
+        match self.wait {
+            Some(Wait::Child { execution_id, .. }) => Some(execution_id),
+            Some(Wait::Until(_)) | None => None,
+        }
+    }
+}
+
 /// A tool that a worker has been running for a while, as the worker says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunningTool {

@@ -335,8 +335,8 @@ impl Engine {
                 self.mailboxes.post(due.execution_id, Letter::of(Input::Continue));
             }
             DueKind::ChildDone => {
-                if let Some(outcome) = outcome {
-                    let input = Input::ChildEnded(CommandId(due.key), Box::new(outcome.clone()));
+                if let (Some(outcome), Some(command_id)) = (outcome, due.command) {
+                    let input = Input::ChildEnded(command_id, Box::new(outcome.clone()));
                     self.mailboxes.post(due.execution_id, Letter::of(input));
                 }
             }

@@ -279,7 +279,7 @@ impl Engine {
             append.due.extend(extra.tick.clone().map(DueChange::Tick));
             append.due.extend(extra.displaces.map(|before| {
                 let (kind, key) = (DueKind::Displaced, started.execution_id.0);
-                DueChange::Set(Due { execution_id: before, kind, key, at: now, child: None })
+                DueChange::Set(Due { execution_id: before, kind, key, at: now, command: None })
             }));
             append.results.extend(extra.results.iter().cloned());
             let begun = Begun {

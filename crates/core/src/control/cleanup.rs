@@ -73,7 +73,7 @@ pub(super) fn bear(head: &Head, cancel: &CancelInfo, append: &mut Append, now: T
         cleanup_of: Some(head.execution_id),
         ..head.clone()
     };
-    let due = |kind, at| DueChange::Set(Due { execution_id, kind, key: 0, at, child: None });
+    let due = |kind, at| DueChange::Set(Due { execution_id, kind, key: 0, at, command: None });
     append.children.push(Append {
         execution_id,
         guard: Guard::New(Box::new(born)),

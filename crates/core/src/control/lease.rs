@@ -53,7 +53,7 @@ pub fn lose(view: &HeadView, session_id: SessionId, now: Timestamp, ids: &mut Id
                 kind: DueKind::Timer,
                 key: command_id.0,
                 at: now,
-                child: None,
+                command: None,
             }));
         }
     }

@@ -71,7 +71,7 @@ pub fn decide(
         append.due.push(clear(DueKind::GraceEnd));
         return Answer::Over(Box::new(append));
     };
-    let due = |kind, at| DueChange::Set(Due { execution_id, kind, key: command_id.0, at, child: None });
+    let due = |kind, at| DueChange::Set(Due { execution_id, kind, key: command_id.0, at, command: None });
     let mut say = |held, append: &mut Append| {
         let event = stopping(row, row.epoch, wish, held);
         append.events.push(NewEvent { event_id: EventId(ids.next(now)), event });
@@ -93,7 +93,10 @@ pub fn decide(
             say(false, &mut append);
             append.commands.push(CommandChange::Delete { command_id, epoch: row.epoch, expect: row.state });
             append.due.push(clear(DueKind::GraceEnd));
-            append.due.push(clear(DueKind::ChildDone));
+            append.due.extend(row.awaited_child().map(|child| {
+                let (kind, key) = (DueKind::ChildDone, child.0);
+                DueChange::Clear { execution_id, kind, key }
+            }));
             append.due.push(due(DueKind::Timer, now));
             Answer::Withdrawn(Box::new(append))
         }
@@ -108,7 +111,7 @@ pub(super) fn settle(row: &CommandRow, epoch: u32, append: &mut Append, now: Tim
     for kind in [DueKind::StepTimeout, DueKind::GraceEnd] {
         append.due.push(DueChange::Clear { execution_id, kind, key });
     }
-    append.due.push(DueChange::Set(Due { execution_id, kind: DueKind::Timer, key, at: now, child: None }));
+    append.due.push(DueChange::Set(Due { execution_id, kind: DueKind::Timer, key, at: now, command: None }));
 }
 
 /// Without a wish it was ordered before, and the first reason counts.

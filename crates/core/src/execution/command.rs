@@ -157,7 +157,7 @@ impl Draft {
             names: names.project(reads.names.iter().map(|name| &**name), reads.all),
             iteration: item,
             continuation: None,
-            child: None,
+            command: None,
         }
     }
 
@@ -321,7 +321,7 @@ impl Draft {
         if let Some(timeout_ms) = run.step.spec.timeout_ms {
             let execution_id = self.execution.execution_id;
             let at = env.now.plus_ms(timeout_ms);
-            let due = Due { execution_id, kind: DueKind::StepTimeout, key: command_id.0, at, child: None };
+            let due = Due { execution_id, kind: DueKind::StepTimeout, key: command_id.0, at, command: None };
             self.out.due.push(DueChange::Set(due));
         }
     }

@@ -88,7 +88,7 @@ pub(super) fn bear(
         kind: DueKind::Continue,
         key: 0,
         at: env.now,
-        child: None,
+        command: None,
     }));
     append.guard = Guard::New(Box::new(head));
     Ok(append)
@@ -143,7 +143,7 @@ fn begin(
             kind: DueKind::Timeout,
             key: 0,
             at: env.now.plus_ms(timeout_ms),
-            child: None,
+            command: None,
         }));
     }
     Ok((draft, head))
@@ -235,7 +235,7 @@ impl Draft {
                         kind: DueKind::Displaced,
                         key: start.execution_id.0,
                         at: env.now,
-                        child: None,
+                        command: None,
                     }));
                 }
                 self.out.due.push(DueChange::Enter(admission));

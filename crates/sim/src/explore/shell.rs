@@ -432,7 +432,7 @@ impl Shell {
         let input = match due.kind {
             DueKind::Timer => Input::Timer(command),
             DueKind::Continue => Input::Continue,
-            DueKind::ChildDone => Input::ChildEnded(command, Box::new(outcome_of(state, due.child?)?)),
+            DueKind::ChildDone => Input::ChildEnded(due.command?, Box::new(outcome_of(state, ExecutionId(due.key))?)),
             // Nothing in the small world has a time limit or a key, and no arc of it cancels a region.
             DueKind::GraceEnd | DueKind::Timeout | DueKind::StepTimeout | DueKind::CancelChild | DueKind::Displaced => {
                 return None;

@@ -460,7 +460,7 @@ impl Script {
 
     /// Returns an obligation `in_ms` from now.
     pub fn due(&self, id: ExecutionId, kind: DueKind, key: i64, in_ms: u64) -> Due {
-        Due { execution_id: id, kind, key, at: self.now().plus_ms(in_ms), child: None }
+        Due { execution_id: id, kind, key, at: self.now().plus_ms(in_ms), command: None }
     }
 
     /// Returns a session with a lease from now.

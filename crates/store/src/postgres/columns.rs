@@ -285,7 +285,7 @@ columns!(DueColumns {
     kind: &'static str = "text",
     key: i64 = "bigint",
     at: Moment = "timestamptz",
-    child_execution_id: Option<i64> = "bigint",
+    command_id: Option<i64> = "bigint",
     root_execution_id: i64 = "bigint",
 });
 
@@ -295,7 +295,7 @@ impl DueColumns<'_> {
         self.kind.push(due.kind.as_str());
         self.key.push(due.key);
         self.at.push(Moment(due.at));
-        self.child_execution_id.push(due.child.map(|id| id.0));
+        self.command_id.push(due.command.map(|id| id.0));
         self.root_execution_id.push(root.0);
     }
 }
@@ -525,7 +525,7 @@ impl Outcome<'_> {
             self.due.part(),
             "due",
             "ON CONFLICT (execution_id, kind, key) DO UPDATE SET at = excluded.at, \
-             child_execution_id = excluded.child_execution_id, root_execution_id = excluded.root_execution_id",
+             command_id = excluded.command_id, root_execution_id = excluded.root_execution_id",
         );
         // A name is given once: written again, it is the same result.
         all.insert(self.results.part(), "result", "ON CONFLICT (reference) DO NOTHING");

@@ -216,9 +216,9 @@ pub(super) async fn forget_due(client: &ClientWrapper, met: &[Due]) -> Result<()
         .prepare_cached(
             // Set anew in between: that one is not the one that was met.
             "DELETE FROM noetl.due d USING unnest($1::bigint[], $2::text[], $3::bigint[], $4::timestamptz[], \
-             $5::bigint[]) AS n (execution_id, kind, key, at, child) WHERE d.execution_id = n.execution_id \
+             $5::bigint[]) AS n (execution_id, kind, key, at, command_id) WHERE d.execution_id = n.execution_id \
              AND d.kind = n.kind AND d.key = n.key AND d.at = n.at \
-             AND d.child_execution_id IS NOT DISTINCT FROM n.child AND NOT EXISTS (SELECT 1 FROM noetl.execution e \
+             AND d.command_id IS NOT DISTINCT FROM n.command_id AND NOT EXISTS (SELECT 1 FROM noetl.execution e \
              WHERE e.execution_id = d.execution_id AND e.status = 'RUNNING')",
         )
         .await?;
@@ -226,8 +226,8 @@ pub(super) async fn forget_due(client: &ClientWrapper, met: &[Due]) -> Result<()
     let kinds: Vec<&str> = met.iter().map(|due| due.kind.as_str()).collect();
     let keys: Vec<i64> = met.iter().map(|due| due.key).collect();
     let at: Vec<Moment> = met.iter().map(|due| Moment(due.at)).collect();
-    let children: Vec<Option<i64>> = met.iter().map(|due| due.child.map(|id| id.0)).collect();
-    client.execute(&statement, &[&ids, &kinds, &keys, &at, &children]).await?;
+    let commands: Vec<Option<i64>> = met.iter().map(|due| due.command.map(|id| id.0)).collect();
+    client.execute(&statement, &[&ids, &kinds, &keys, &at, &commands]).await?;
     Ok(())
 }
 

@@ -251,7 +251,7 @@ fn in_order<'a>(text: &'a str, order: &'a str) -> Stored<'a> {
 }
 
 /// The columns that [`due`] reads.
-pub(super) const DUE: &str = "execution_id, kind, key, at, child_execution_id";
+pub(super) const DUE: &str = "execution_id, kind, key, at, command_id";
 
 pub(super) fn due(row: &Row) -> Result<Due, StoreError> {
     let mut row = Reader::new(row);
@@ -260,7 +260,7 @@ pub(super) fn due(row: &Row) -> Result<Due, StoreError> {
         kind: row.word(DueKind::from_word)?,
         key: row.get()?,
         at: row.time()?,
-        child: row.maybe_id(ExecutionId)?,
+        command: row.maybe_id(CommandId)?,
     })
 }
 

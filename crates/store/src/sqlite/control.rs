@@ -47,13 +47,12 @@ impl Tables {
     pub(super) fn forget_due(&mut self, met: &[Due]) -> Result<(), StoreError> {
         let mut statement = self.connection.prepare_cached(
             // Set anew in between: that one is not the one that was met.
-            "DELETE FROM noetl.due WHERE execution_id = ?1 AND kind = ?2 AND key = ?3 AND at = ?4 \
-             AND child_execution_id IS ?5 \
+            "DELETE FROM noetl.due WHERE execution_id = ?1 AND kind = ?2 AND key = ?3 AND at = ?4 AND command_id IS ?5 \
              AND NOT EXISTS (SELECT 1 FROM noetl.execution e WHERE e.execution_id = ?1 AND e.status = 'RUNNING')",
         )?;
         for due in met {
-            let child = due.child.map(|id| id.0);
-            statement.execute(params![due.execution_id.0, due.kind.as_str(), due.key, due.at.to_iso(), child])?;
+            let command = due.command.map(|id| id.0);
+            statement.execute(params![due.execution_id.0, due.kind.as_str(), due.key, due.at.to_iso(), command])?;
         }
         Ok(())
     }

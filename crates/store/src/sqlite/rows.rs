@@ -238,7 +238,7 @@ pub(super) fn event(row: &Row<'_>) -> Result<Recorded, StoreError> {
 }
 
 /// The columns that [`due`] reads.
-pub(super) const DUE: &str = "execution_id, kind, key, at, child_execution_id";
+pub(super) const DUE: &str = "execution_id, kind, key, at, command_id";
 
 pub(super) fn due(row: &Row<'_>) -> Result<Due, StoreError> {
     let mut row = Reader::new(row);
@@ -247,7 +247,7 @@ pub(super) fn due(row: &Row<'_>) -> Result<Due, StoreError> {
         kind: row.word(DueKind::from_word)?,
         key: row.get()?,
         at: row.time()?,
-        child: row.maybe_id(ExecutionId)?,
+        command: row.maybe_id(CommandId)?,
     })
 }
 

@@ -355,7 +355,7 @@ impl Tables {
             match change {
                 DueChange::Set(due) => {
                     let mut statement = self.connection.prepare_cached(
-                        "INSERT OR REPLACE INTO noetl.due (execution_id, kind, key, at, child_execution_id, \
+                        "INSERT OR REPLACE INTO noetl.due (execution_id, kind, key, at, command_id, \
                          root_execution_id) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
                     )?;
                     statement.execute(params![
@@ -363,7 +363,7 @@ impl Tables {
                         due.kind.as_str(),
                         due.key,
                         due.at.to_iso(),
-                        due.child.map(|id| id.0),
+                        due.command.map(|id| id.0),
                         head.root_execution_id.0,
                     ])?;
                 }

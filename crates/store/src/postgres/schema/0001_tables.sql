@@ -147,7 +147,7 @@ CREATE TABLE noetl.due (
     kind               text COLLATE "C" NOT NULL,
     key                bigint NOT NULL,
     at                 timestamptz NOT NULL,
-    child_execution_id bigint,
+    command_id         bigint,
     root_execution_id  bigint NOT NULL,
     PRIMARY KEY (execution_id, kind, key)
 ) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);

@@ -140,7 +140,7 @@ CREATE TABLE noetl.due (
     kind               TEXT NOT NULL,
     key                INTEGER NOT NULL,
     at                 TEXT NOT NULL,
-    child_execution_id INTEGER,
+    command_id         INTEGER,
     root_execution_id  INTEGER NOT NULL,
     PRIMARY KEY (execution_id, kind, key)
 ) STRICT, WITHOUT ROWID;
