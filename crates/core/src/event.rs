@@ -1,8 +1,9 @@
 //! Facts: what has happened to an execution, in the order in which it was written.
 //!
 //! Events are few and meaningful; each name that people's SQL looks for is a row. This file says what the facts are;
-//! [`row`] says how a fact becomes a row of the table `event` and is read back.
+//! [`end`] says which of them end an execution and what may follow, [`row`] how a fact becomes a row of the table `event` and is read back.
 
+pub mod end;
 pub mod row;
 
 use std::sync::Arc;
@@ -615,41 +616,6 @@ pub enum AttemptEnd {
     Unconfirmed,
     /// Its worker fell silent; nothing it reports will count.
     Unreachable,
-}
-
-impl Event {
-    /// Returns whether the fact ends the execution.
-    pub fn is_terminal(&self) -> bool {
-        match self {
-            Event::PlaybookCompleted { .. } | Event::PlaybookFailed { .. } | Event::ExecutionCancelled(_) => true,
-            Event::PlaybookInitialized(_)
-            | Event::StepEnter { .. }
-            | Event::StepSkipped { .. }
-            | Event::CommandIssued(_)
-            | Event::CommandClaimed { .. }
-            | Event::CommandStarted { .. }
-            | Event::CallDone(_)
-            | Event::CommandDone(_)
-            | Event::CommandSuspended(_)
-            | Event::CommandResumed { .. }
-            | Event::CommandLost { .. }
-            | Event::CommandReleased { .. }
-            | Event::CommandCancelled { .. }
-            | Event::CommandStopping(_)
-            | Event::CommandForgotten { .. }
-            | Event::LoopStarted { .. }
-            | Event::LoopClaimed { .. }
-            | Event::LoopCompleting(_)
-            | Event::LoopDone { .. }
-            | Event::StepCancelled(_)
-            | Event::StepExit(_)
-            | Event::ExecutionCancelEscalated(_)
-            | Event::ExecutionPaused(_)
-            | Event::ExecutionResumed(_)
-            | Event::CleanupPrepared(_)
-            | Event::ExecutionQuiesced { .. } => false,
-        }
-    }
 }
 
 /// Turns a tool error into what expressions read under `error`.
