@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::event::Wait;
+use crate::event::{StopCause, Wait};
 use crate::execution::cleanup::CleanupPlan;
 use crate::id::{CancellationId, CatalogId, CommandId, ExecutionId, SessionId};
 use crate::labels::Labels;
@@ -268,8 +268,8 @@ pub struct CommandRow {
     pub losses: u32,
     /// A loss beyond this many fails the step.
     pub losses_max: u32,
-    /// It has been ordered to stop: no further attempt of it begins.
-    pub stopping: bool,
+    /// It has been ordered to stop, by this wish first: no further attempt of it begins.
+    pub stopping: Option<Arc<StopWish>>,
     /// Grace of an interrupt, in milliseconds, when step or playbook name one.
     pub grace_ms: Option<u64>,
     /// What a suspended one waits for.
@@ -295,6 +295,17 @@ pub struct Holder {
     pub claimed_at: Timestamp,
     /// The tool is known to have started.
     pub started: bool,
+}
+
+/// Who wants a command stopped, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StopWish {
+    /// As the step's error will say.
+    pub cause: StopCause,
+    /// Free text.
+    pub reason: String,
+    /// The authenticated identity, else `api`, `cli`, `timeout`.
+    pub by: String,
 }
 
 impl CommandRow {

@@ -57,7 +57,7 @@ fn command(run: ExecutionId, command_id: CommandId) -> CommandChange {
         at_most_once: false,
         losses: 0,
         losses_max: 3,
-        stopping: false,
+        stopping: None,
         grace_ms: None,
         wait: None,
         since: AT,

@@ -298,7 +298,7 @@ impl Script {
             at_most_once: false,
             losses: 0,
             losses_max: 3,
-            stopping: false,
+            stopping: None,
             grace_ms: None,
             wait: None,
             since: self.now(),

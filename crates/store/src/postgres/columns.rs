@@ -187,7 +187,7 @@ columns!(CommandColumns {
     at_most_once: bool = "boolean",
     losses: i64 = "bigint",
     losses_max: i64 = "bigint",
-    stopping: bool = "boolean",
+    stopping: Option<String> = "json",
     grace_ms: Option<i64> = "bigint",
     wait: Option<String> = "json",
     issued_at: Moment = "timestamptz",
@@ -217,7 +217,7 @@ impl<'a> CommandColumns<'a> {
         self.at_most_once.push(row.at_most_once);
         self.losses.push(row.losses.into());
         self.losses_max.push(row.losses_max.into());
-        self.stopping.push(row.stopping);
+        self.stopping.push(row.stopping.as_ref().map(json));
         self.grace_ms.push(row.grace_ms.map(integer));
         self.wait.push(row.wait.as_ref().map(json));
         self.issued_at.push(Moment(row.since));
@@ -422,6 +422,7 @@ const REWRITTEN: &[&str] = &[
     "worker_id",
     "claimed_at",
     "started",
+    "running",
     "work",
 ];
 

@@ -183,7 +183,7 @@ pub(super) fn command(row: &Row<'_>) -> Result<CommandRow, StoreError> {
         at_most_once: row.get()?,
         losses: row.number()?,
         losses_max: row.number()?,
-        stopping: row.get()?,
+        stopping: row.maybe_json()?,
         grace_ms: row.maybe_number()?,
         wait: row.maybe_json::<Wait>()?,
         since: row.time()?,

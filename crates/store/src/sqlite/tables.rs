@@ -336,7 +336,7 @@ impl Tables {
             row.at_most_once,
             row.losses,
             row.losses_max,
-            row.stopping,
+            row.stopping.as_ref().map(json),
             row.grace_ms.map(integer),
             text.wait,
             text.issued_at,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use axum::Json;
 use axum::extract::State;
+use axum::http::StatusCode;
 use noetl_core::control::cancel;
 use noetl_core::execution::state::Execution;
 use noetl_core::head::{CommandRow, Head, Status};
@@ -27,6 +28,8 @@ use crate::api::time;
 
 /// Longest time that a request for a status hangs, in seconds.
 pub const WAIT_SECONDS_MAX: f64 = 20.0;
+/// The code of the refusal about a cleanup that begins when nothing runs any more of what it cleans up after.
+pub const CLEANUP_NOT_BEGUN: &str = "cleanup_not_begun";
 /// Most running commands that are listed.
 pub const RUNNING_MAX: usize = 100;
 
@@ -225,10 +228,22 @@ pub(in crate::api) async fn status(
             () = api.stopping() => {}
         }
     }
-    let inspection =
-        api.engine.inspect(execution_id).await?.ok_or_else(|| ApiError::unknown_execution(execution_id))?;
+    let Some(inspection) = api.engine.inspect(execution_id).await? else {
+        return Err(match api.engine.cleans_up_after(execution_id).await? {
+            Some(of) => not_begun(execution_id, of),
+            None => ApiError::unknown_execution(execution_id),
+        });
+    };
     let now = api.store().now().await?;
     Ok(Json(reply(&inspection, now, params.full.unwrap_or(false))))
+}
+
+/// A cancel's answer names the cleanup before it is there.
+fn not_begun(execution_id: ExecutionId, of: ExecutionId) -> ApiError {
+    let message = format!(
+        "Execution {execution_id} has not begun: it cleans up after {of}, of which something still runs or has just ended"
+    );
+    ApiError::new(StatusCode::NOT_FOUND, CLEANUP_NOT_BEGUN, message).about_execution(execution_id.to_string())
 }
 
 fn reply(inspection: &Inspection, now: Timestamp, full: bool) -> StatusReply {

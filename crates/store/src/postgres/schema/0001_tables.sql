@@ -122,7 +122,7 @@ CREATE TABLE noetl.command (
     at_most_once      boolean NOT NULL,
     losses            bigint NOT NULL,
     losses_max        bigint NOT NULL,
-    stopping          boolean NOT NULL,
+    stopping          json,
     grace_ms          bigint,
     wait              json,
     issued_at         timestamptz NOT NULL,

@@ -116,7 +116,7 @@ CREATE TABLE noetl.command (
     at_most_once      INTEGER NOT NULL,
     losses            INTEGER NOT NULL,
     losses_max        INTEGER NOT NULL,
-    stopping          INTEGER NOT NULL,
+    stopping          TEXT,
     grace_ms          INTEGER,
     wait              TEXT,
     issued_at         TEXT NOT NULL,
