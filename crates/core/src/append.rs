@@ -135,7 +135,7 @@ pub enum DueKind {
     Timeout,
     /// The time limit of a step, for one of its commands. Key: the command.
     StepTimeout,
-    /// The step of its parent that waited for it was cancelled: it is to be cancelled with its descendants. Written
+    /// The step of its parent does not wait for it any more: it is to be cancelled with its descendants. Written
     /// for the child by its parent, without locking the child.
     CancelChild,
     /// Another execution takes its place: it is cancelled, with its descendants. Key: that execution.

@@ -10,11 +10,11 @@ use noetl_core::event::{Event, Initialized};
 use noetl_core::execution::Input;
 use noetl_core::execution::state::Execution;
 use noetl_core::head::{CommandRow, CommandState, Head, Status};
-use noetl_core::id::{CatalogId, CommandId, ExecutionId, SessionId};
+use noetl_core::id::{CatalogId, ExecutionId, SessionId};
 use noetl_core::result::Bound;
 use noetl_core::time::Timestamp;
 use noetl_core::work::{Assignment, ChildOutcome};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::desk::Promise;
 use crate::engine::Engine;

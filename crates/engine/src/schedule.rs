@@ -252,6 +252,7 @@ impl Engine {
                 | StartError::TooDeep { .. }
                 | StartError::Workload { .. }
                 | StartError::Key { .. }
+                | StartError::Labels(_)
                 | StartError::Broken { .. }),
             ) => {
                 tracing::warn!(schedule = %name, %error, "a tick started nothing");

@@ -223,6 +223,10 @@ impl Store for Shaky {
         self.inner.count_executions(query).await
     }
 
+    async fn active_below(&self, execution_id: ExecutionId, limit: u64) -> Result<u64, StoreError> {
+        self.inner.active_below(execution_id, limit).await
+    }
+
     async fn add_schedule(&self, schedule: Schedule) -> Result<bool, StoreError> {
         self.inner.add_schedule(schedule).await
     }

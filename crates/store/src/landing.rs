@@ -9,7 +9,7 @@ use std::sync::Arc;
 use noetl_core::append::{Append, CommandChange, DueChange, Guard, RefusedBy, Verdict};
 use noetl_core::concurrency::KeyHolder;
 use noetl_core::event::Event;
-use noetl_core::head::{CommandState, Head, Status};
+use noetl_core::head::{CommandState, Head};
 use noetl_core::id::{CommandId, ExecutionId, ScheduleId};
 use noetl_core::schedule::Tick;
 use noetl_core::time::Timestamp;

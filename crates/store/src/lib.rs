@@ -419,6 +419,9 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     /// Counts what [`Store::executions`] would list.
     async fn count_executions(&self, query: ListQuery) -> Result<u64, StoreError>;
 
+    /// Counts the active executions among the first `limit` descendants of one that are come to, at any depth.
+    async fn active_below(&self, execution_id: ExecutionId, limit: u64) -> Result<u64, StoreError>;
+
     /// Returns pending commands of `pools`, skipping `skip`: an unlocked read, so a hint.
     ///
     /// Highest priority first. In one priority first one command of each execution, in the order of `turns`, then a

@@ -158,7 +158,7 @@ impl Draft {
             names: names.project(reads.names.iter().map(|name| &**name), reads.all),
             iteration: item,
             continuation: None,
-            command: None,
+            child: None,
         }
     }
 

@@ -136,6 +136,8 @@ impl Draft {
                 let message = format!("child execution {execution_id} of `{path}` took too long");
                 let error = ToolError::soft(ErrorKind::Timeout, "CHILD_TIMEOUT", message)
                     .with("execution_id", execution_id.to_string());
+                // It is not left behind, unless it is shielded.
+                self.cancel_child(*execution_id, env);
                 let data = serde_json::json!({ "execution_id": execution_id.to_string(), "status": "timeout" });
                 let outcome = ToolOutcome::failed(error, data);
                 self.resume(run(Some(CommandState::Suspended)), continuation, None, Some(outcome), env)?;

@@ -93,7 +93,7 @@ impl Draft {
     }
 
     /// A child that nobody waits for any more is cancelled with its descendants: by whoever finds the obligation.
-    fn cancel_child(&mut self, child: ExecutionId, env: &Env<'_>) {
+    pub(super) fn cancel_child(&mut self, child: ExecutionId, env: &Env<'_>) {
         let due = Due { execution_id: child, kind: DueKind::CancelChild, key: 0, at: env.now, command: None };
         self.out.due.push(DueChange::Set(due));
     }

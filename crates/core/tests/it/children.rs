@@ -1,7 +1,8 @@
-//! Children that end when nobody expects it any more.
+//! Children that took too long: they are cancelled, and their late end hides nothing.
 
 use noetl_core::control::pause::{self, Answer, Request};
 use noetl_core::event::Wait;
+use noetl_core::execution::Input;
 use noetl_core::head::{CommandState, Status};
 use noetl_core::id::ExecutionId;
 use noetl_core::tool::ToolOutcome;
@@ -38,9 +39,7 @@ fn second_try() -> (Desk, ExecutionId, ExecutionId, ExecutionId) {
         assert!(desk.step_without_workers());
     }
     let second = awaited(&desk, id).unwrap();
-    while desk.members[&second].commands.is_empty() {
-        assert!(desk.step_without_workers());
-    }
+    assert_eq!(desk.members[&first].head.status, Status::Running);
     (desk, id, first, second)
 }
 
@@ -52,14 +51,25 @@ fn awaited(desk: &Desk, id: ExecutionId) -> Option<ExecutionId> {
     })
 }
 
-/// Lets a child's only command run, and the child end with it.
+/// Lets the second child run to its end.
 fn end(desk: &mut Desk, child: ExecutionId) {
+    if desk.members[&child].commands.is_empty() {
+        assert_eq!(desk.decide(child, &[Input::Continue]), [Ok(())]);
+    }
     let row = desk.members[&child].commands[0].clone();
     desk.claim(&row);
     let report = desk.work(&row);
-    let input = noetl_core::execution::Input::Report(Box::new(report), "desk".into());
-    assert_eq!(desk.decide(child, &[input]), [Ok(())]);
+    assert_eq!(desk.decide(child, &[Input::Report(Box::new(report), "desk".into())]), [Ok(())]);
     assert_eq!(desk.members[&child].head.status, Status::Completed);
+}
+
+/// Lets the first child be cancelled: nobody waits for it any more.
+fn give_up(desk: &mut Desk, child: ExecutionId) {
+    while desk.members[&child].head.is_active() {
+        assert!(desk.step_without_workers());
+    }
+    let cancel = desk.members[&child].head.cancel.as_ref().unwrap();
+    assert_eq!((desk.members[&child].head.status, &*cancel.cancelled_by), (Status::Cancelled, "parent"));
 }
 
 fn set_paused(desk: &mut Desk, id: ExecutionId, paused: bool) {
@@ -69,7 +79,7 @@ fn set_paused(desk: &mut Desk, id: ExecutionId, paused: bool) {
         let decide = if paused { pause::pause } else { pause::resume };
         match decide(view, &request, now, ids) {
             Answer::Changed { append, .. } => Some(*append),
-            Answer::Already | Answer::Ended => None,
+            Answer::Already { .. } | Answer::Ended => None,
         }
     });
 }
@@ -81,9 +91,13 @@ fn the_late_end_of_an_earlier_child_does_not_hide_that_of_a_later_one() {
     for late_comes_last in [true, false] {
         let (mut desk, id, first, second) = second_try();
         set_paused(&mut desk, id, true);
-        let [one, other] = if late_comes_last { [second, first] } else { [first, second] };
-        end(&mut desk, one);
-        end(&mut desk, other);
+        if late_comes_last {
+            end(&mut desk, second);
+            give_up(&mut desk, first);
+        } else {
+            give_up(&mut desk, first);
+            end(&mut desk, second);
+        }
         set_paused(&mut desk, id, false);
         desk.run();
         assert_eq!(desk.members[&id].head.status, Status::Completed, "{late_comes_last}");
@@ -97,8 +111,9 @@ fn the_late_end_of_an_earlier_child_does_not_hide_that_of_a_later_one() {
 #[test]
 fn the_late_end_of_an_earlier_child_is_not_asked_about_again() {
     let (mut desk, id, first, second) = second_try();
-    end(&mut desk, first);
+    give_up(&mut desk, first);
     let before = desk.members[&id].events.len();
+    assert!(!desk.is_met(id, first));
     assert!(desk.step_without_workers(), "the end is looked at");
     assert_eq!(desk.members[&id].events.len(), before);
     assert_eq!(awaited(&desk, id), Some(second));

@@ -73,6 +73,8 @@ pub async fn the_head_survives_every_field(stage: Stage) {
     first.cancel_mode = Some(CancelMode::Interrupt);
     first.cancel_grace_ms = Some(0);
     first.shield = Some(Shield::Wait);
+    first.labels =
+        [("team", "data \"q\" ü"), ("example.com/a-b_c", "")].map(|(name, value)| (name.into(), value.into())).into();
     first.runnable = true;
     let mut head = (**first).clone();
     head.land(&birth);

@@ -2,10 +2,11 @@
 
 use noetl_core::append::{CommandChange, Guard};
 use noetl_core::event::Event;
-use noetl_core::head::CommandState;
+use noetl_core::head::{CommandState, RunningTool};
 use noetl_core::id::SessionId;
 
 use super::Stage;
+use crate::RunningNote;
 
 const LEASE_MS: u64 = 30_000;
 

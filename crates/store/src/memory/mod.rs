@@ -230,6 +230,19 @@ impl Store for MemoryStore {
         Ok(self.executions(query).await?.len() as u64)
     }
 
+    async fn active_below(&self, execution_id: ExecutionId, limit: u64) -> Result<u64, StoreError> {
+        let tables = self.lock()?;
+        let children = |id: &ExecutionId| tables.children.get(id).into_iter().flatten().copied().collect::<Vec<_>>();
+        let mut below = children(&execution_id);
+        let (mut at, mut active) = (0, 0);
+        while let Some(id) = below.get(at).copied().filter(|_| (at as u64) < limit) {
+            active += u64::from(tables.executions.get(&id).is_some_and(|execution| execution.head.is_active()));
+            below.extend(children(&id));
+            at += 1;
+        }
+        Ok(active)
+    }
+
     async fn candidates(
         &self,
         pools: &[Arc<str>],

@@ -272,6 +272,10 @@ impl Store for Postgres {
         read::count_executions(&*self.reader().await?, &query).await
     }
 
+    async fn active_below(&self, execution_id: ExecutionId, limit: u64) -> Result<u64, StoreError> {
+        read::active_below(&*self.reader().await?, execution_id, limit).await
+    }
+
     async fn executions(&self, query: ListQuery) -> Result<Vec<Head>, StoreError> {
         read::executions(&*self.reader().await?, &query).await
     }

@@ -206,6 +206,17 @@ pub(super) async fn count_executions(client: &ClientWrapper, query: &ListQuery) 
     Ok(u64::try_from(count).unwrap_or(0))
 }
 
+pub(super) async fn active_below(client: &ClientWrapper, id: ExecutionId, limit: u64) -> Found<u64> {
+    // Ends with the limit: a recursion is worked out only as far as it is asked for.
+    let query = "WITH RECURSIVE below (id, status) AS (\
+                   SELECT execution_id, status FROM noetl.execution WHERE parent_execution_id = $1 UNION ALL \
+                   SELECT e.execution_id, e.status FROM below b JOIN noetl.execution e ON e.parent_execution_id = b.id) \
+                 SELECT count(*) FROM (SELECT status FROM below LIMIT $2) AS some WHERE status = 'RUNNING'";
+    let rows = ask(client, query, &[&id.0, &integer(limit)]).await?;
+    let count: i64 = rows.first().map_or(Ok(0), |row| row.try_get(0))?;
+    Ok(u64::try_from(count).unwrap_or(0))
+}
+
 /// Returns the query for `columns` of what is to be listed, with its values.
 fn listing(query: &ListQuery, columns: &str) -> (String, Filter) {
     let mut filter = Filter::default();

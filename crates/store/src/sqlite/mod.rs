@@ -251,6 +251,10 @@ impl Store for SqliteStore {
         self.readers.ask(move |connection| read::count_executions(connection, &query)).await
     }
 
+    async fn active_below(&self, execution_id: ExecutionId, limit: u64) -> Result<u64, StoreError> {
+        self.readers.ask(move |connection| read::active_below(connection, execution_id, limit)).await
+    }
+
     async fn executions(&self, query: ListQuery) -> Result<Vec<Head>, StoreError> {
         self.readers.ask(move |connection| read::executions(connection, &query)).await
     }

@@ -142,6 +142,17 @@ pub(super) fn count_executions(connection: &Connection, query: &ListQuery) -> Re
     Ok(u64::try_from(count).unwrap_or(0))
 }
 
+pub(super) fn active_below(connection: &Connection, id: ExecutionId, limit: u64) -> Result<u64, StoreError> {
+    // Ends with the limit: a recursion is taken row by row.
+    let query = "WITH RECURSIVE below (id, status) AS (\
+                   SELECT execution_id, status FROM noetl.execution WHERE parent_execution_id = ?1 UNION ALL \
+                   SELECT e.execution_id, e.status FROM below b JOIN noetl.execution e ON e.parent_execution_id = b.id \
+                   LIMIT ?2) \
+                 SELECT count(*) FROM below WHERE status = 'RUNNING'";
+    let count: i64 = connection.prepare_cached(query)?.query_row(params![id.0, integer(limit)], |row| row.get(0))?;
+    Ok(u64::try_from(count).unwrap_or(0))
+}
+
 /// Returns the query for `columns` of what is to be listed, with its values.
 fn listing(query: &ListQuery, columns: &str) -> (String, Filter) {
     let mut filter = Filter::default();

@@ -489,6 +489,11 @@ fn samples() -> Vec<Event> {
             duration_ms: Some(12),
             late: true,
         })),
+        Event::PlaybookInitialized(Box::new(Initialized {
+            labels: [("team", "data"), ("batch", "7")].map(|(name, value)| (name.into(), value.into())).into(),
+            rerun: None,
+            ..rerun(None)
+        })),
     ]
 }
 

@@ -321,7 +321,7 @@ fn variables(execution: &Execution) -> Map<String, Value> {
     execution.ctx.iter().map(|(key, item)| (key.to_string(), item.as_ref().clone())).collect()
 }
 
-fn live(row: &CommandRow, head: &Head, now: Timestamp) -> LiveCommand {
+pub(super) fn live(row: &CommandRow, head: &Head, now: Timestamp) -> LiveCommand {
     let since = row.holder.as_ref().map_or(row.since, |holder| holder.claimed_at);
     let kill_at = head.cancel.as_ref().filter(|_| row.state.in_flight()).and_then(|cancel| match cancel.mode {
         CancelMode::Interrupt => Some(cancel.since.plus_ms(cancel::grace_ms(head, row))),
