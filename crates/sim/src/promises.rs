@@ -62,7 +62,8 @@ pub(crate) fn never_stuck(scenario: &Scenario, members: &[Member]) -> Vec<String
         let took = head.quiesced_at.map(|proof| proof.since_ms(cancel.since));
         if took.is_none_or(|took| took > bound) {
             let (id, ended) = (head.execution_id, &cancel.ended);
-            broken.push(format!("C7: {id} has come to rest {took:?} ms after its cancel, not in {bound} ms: {ended:?}"));
+            broken
+                .push(format!("C7: {id} has come to rest {took:?} ms after its cancel, not in {bound} ms: {ended:?}"));
         }
     }
     broken

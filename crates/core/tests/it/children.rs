@@ -102,8 +102,8 @@ fn the_late_end_of_an_earlier_child_does_not_hide_that_of_a_later_one() {
         desk.run();
         assert_eq!(desk.members[&id].head.status, Status::Completed, "{late_comes_last}");
         let result = desk.members[&id].execution.steps["start"].result.clone().unwrap();
-        assert_eq!(format!("{result:?}").matches(&second.to_string()).count(), 1, "{result:?}");
-        assert!(!format!("{result:?}").contains(&first.to_string()), "{result:?}");
+        let result = format!("{result:?}");
+        assert!(result.contains(&second.to_string()) && !result.contains(&first.to_string()), "{result}");
     }
 }
 

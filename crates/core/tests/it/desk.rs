@@ -235,8 +235,12 @@ impl Desk {
     /// Tells a parent that a child has ended, as often as it takes until its decision says that this is met.
     fn tell_of_an_end(&mut self) -> bool {
         let mut waiting = self.ends.iter().filter(|((id, _), _)| self.members[id].head.pause.is_none());
-        let Some((id, input)) = waiting.next().map(|((id, _), input)| (*id, input.clone())) else { return false };
-        self.decide(id, &[input]);
+        let Some((key, input)) = waiting.next().map(|(key, input)| (*key, input.clone())) else { return false };
+        self.decide(key.0, &[input]);
+        if !self.members[&key.0].head.is_active() {
+            // What is owed to an execution that has ended is forgotten, as by the sweep.
+            self.ends.remove(&key);
+        }
         true
     }
 

@@ -211,7 +211,7 @@ pub(super) async fn active_below(client: &ClientWrapper, id: ExecutionId, limit:
     let query = "WITH RECURSIVE below (id, status) AS (\
                    SELECT execution_id, status FROM noetl.execution WHERE parent_execution_id = $1 UNION ALL \
                    SELECT e.execution_id, e.status FROM below b JOIN noetl.execution e ON e.parent_execution_id = b.id) \
-                 SELECT count(*) FROM (SELECT status FROM below LIMIT $2) AS some WHERE status = 'RUNNING'";
+                 SELECT count(*) FROM (SELECT status FROM below LIMIT $2) AS looked_at WHERE status = 'RUNNING'";
     let rows = ask(client, query, &[&id.0, &integer(limit)]).await?;
     let count: i64 = rows.first().map_or(Ok(0), |row| row.try_get(0))?;
     Ok(u64::try_from(count).unwrap_or(0))
