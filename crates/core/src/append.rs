@@ -110,12 +110,12 @@ pub struct Due {
     pub execution_id: ExecutionId,
     /// What.
     pub kind: DueKind,
-    /// Which of that kind: a command id, an execution, or 0.
+    /// Which of that kind: a command, an execution, or 0.
     pub key: i64,
     /// When.
     pub at: Timestamp,
-    /// For [`DueKind::ChildDone`]: the child.
-    pub child: Option<ExecutionId>,
+    /// For [`DueKind::ChildDone`]: the command that waits, or waited.
+    pub command: Option<CommandId>,
 }
 
 /// Kinds of obligation.
@@ -124,7 +124,8 @@ pub struct Due {
 pub enum DueKind {
     /// A suspended command's moment has come.
     Timer,
-    /// A child ended; written for the parent by the child's terminal append. Key: the waiting command.
+    /// A child ended; written for the parent by the child's terminal append. Key: the child, because a command may wait
+    /// for one after the other, and the end of an earlier one that took too long must not take the place of a later one's.
     ChildDone,
     /// The head is runnable.
     Continue,
@@ -134,7 +135,7 @@ pub enum DueKind {
     Timeout,
     /// The time limit of a step, for one of its commands. Key: the command.
     StepTimeout,
-    /// The step of its parent that waited for it was cancelled: it is to be cancelled with its descendants. Written
+    /// The step of its parent does not wait for it any more: it is to be cancelled with its descendants. Written
     /// for the child by its parent, without locking the child.
     CancelChild,
     /// Another execution takes its place: it is cancelled, with its descendants. Key: that execution.

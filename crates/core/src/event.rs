@@ -1,8 +1,9 @@
 //! Facts: what has happened to an execution, in the order in which it was written.
 //!
 //! Events are few and meaningful; each name that people's SQL looks for is a row. This file says what the facts are;
-//! [`row`] says how a fact becomes a row of the table `event` and is read back.
+//! [`end`] says which of them end an execution and what may follow, [`row`] how a fact becomes a row of the table `event` and is read back.
 
+pub mod end;
 pub mod row;
 
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use serde_json::{Map, Value};
 use crate::execution::cleanup::{CleanupOf, Prepared};
 use crate::execution::rerun::Rerun;
 use crate::id::{CancellationId, CatalogId, CommandId, EventId, ExecutionId, SessionId};
+use crate::labels::Labels;
 use crate::playbook::{CancelMode, Shield};
 use crate::result::Bound;
 use crate::time::Timestamp;
@@ -264,6 +266,9 @@ pub struct Initialized {
     /// The concurrency key that it has until nothing of it runs any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub concurrency_key: Option<Arc<str>>,
+    /// What people find it by.
+    #[serde(default, skip_serializing_if = "Labels::is_empty")]
+    pub labels: Labels,
     /// Identity of who started it.
     pub started_by: Option<String>,
     /// Fails the run on every error that nothing handled, whatever the playbook says.
@@ -611,41 +616,6 @@ pub enum AttemptEnd {
     Unconfirmed,
     /// Its worker fell silent; nothing it reports will count.
     Unreachable,
-}
-
-impl Event {
-    /// Returns whether the fact ends the execution.
-    pub fn is_terminal(&self) -> bool {
-        match self {
-            Event::PlaybookCompleted { .. } | Event::PlaybookFailed { .. } | Event::ExecutionCancelled(_) => true,
-            Event::PlaybookInitialized(_)
-            | Event::StepEnter { .. }
-            | Event::StepSkipped { .. }
-            | Event::CommandIssued(_)
-            | Event::CommandClaimed { .. }
-            | Event::CommandStarted { .. }
-            | Event::CallDone(_)
-            | Event::CommandDone(_)
-            | Event::CommandSuspended(_)
-            | Event::CommandResumed { .. }
-            | Event::CommandLost { .. }
-            | Event::CommandReleased { .. }
-            | Event::CommandCancelled { .. }
-            | Event::CommandStopping(_)
-            | Event::CommandForgotten { .. }
-            | Event::LoopStarted { .. }
-            | Event::LoopClaimed { .. }
-            | Event::LoopCompleting(_)
-            | Event::LoopDone { .. }
-            | Event::StepCancelled(_)
-            | Event::StepExit(_)
-            | Event::ExecutionCancelEscalated(_)
-            | Event::ExecutionPaused(_)
-            | Event::ExecutionResumed(_)
-            | Event::CleanupPrepared(_)
-            | Event::ExecutionQuiesced { .. } => false,
-        }
-    }
 }
 
 /// Turns a tool error into what expressions read under `error`.

@@ -29,6 +29,7 @@ use crate::concurrency::KeyHolder;
 use crate::expr::Library;
 use crate::head::{Holder, Status};
 use crate::id::{CatalogId, CommandId, ExecutionId, IdSource};
+use crate::labels::Labels;
 use crate::playbook::{CancelMode, Playbook, Shield};
 use crate::time::Timestamp;
 use crate::work::{ChildOutcome, Report};
@@ -180,6 +181,8 @@ pub struct Start {
     pub started_by: Option<String>,
     /// Every unhandled error fails the run.
     pub strict: bool,
+    /// Laid over the labels of the playbook.
+    pub labels: Labels,
     /// The execution that it runs again.
     pub rerun: Option<rerun::Rerun>,
 }

@@ -8,9 +8,10 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::event::Wait;
+use crate::event::{StopCause, Wait};
 use crate::execution::cleanup::CleanupPlan;
 use crate::id::{CancellationId, CatalogId, CommandId, ExecutionId, SessionId};
+use crate::labels::Labels;
 use crate::playbook::{CancelMode, Shield};
 use crate::time::Timestamp;
 
@@ -95,6 +96,9 @@ pub struct Head {
     pub shield: Option<Shield>,
     /// The concurrency key that it has until nothing of it runs any more.
     pub concurrency_key: Option<Arc<str>>,
+    /// From its birth: what people find it by.
+    #[serde(default)]
+    pub labels: Labels,
     /// When it began.
     pub started_at: Timestamp,
     /// Time of the last event.
@@ -264,8 +268,8 @@ pub struct CommandRow {
     pub losses: u32,
     /// A loss beyond this many fails the step.
     pub losses_max: u32,
-    /// It has been ordered to stop: no further attempt of it begins.
-    pub stopping: bool,
+    /// It has been ordered to stop, by this wish first: no further attempt of it begins.
+    pub stopping: Option<Arc<StopWish>>,
     /// Grace of an interrupt, in milliseconds, when step or playbook name one.
     pub grace_ms: Option<u64>,
     /// What a suspended one waits for.
@@ -274,6 +278,8 @@ pub struct CommandRow {
     pub since: Timestamp,
     /// Who holds or held it.
     pub holder: Option<Holder>,
+    /// What the holder's worker says runs of it. A hint: no event says so, and no decision reads it.
+    pub running: Option<RunningTool>,
     /// What the worker needs, see `crate::work`. Never an unresolved secret.
     pub work: Arc<Value>,
 }
@@ -289,6 +295,39 @@ pub struct Holder {
     pub claimed_at: Timestamp,
     /// The tool is known to have started.
     pub started: bool,
+}
+
+/// Who wants a command stopped, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StopWish {
+    /// As the step's error will say.
+    pub cause: StopCause,
+    /// Free text.
+    pub reason: String,
+    /// The authenticated identity, else `api`, `cli`, `timeout`.
+    pub by: String,
+}
+
+impl CommandRow {
+    /// Returns the child that a suspended one waits for.
+    pub fn awaited_child(&self) -> Option<ExecutionId> {
+        match self.wait {
+            Some(Wait::Child { execution_id, .. }) => Some(execution_id),
+            Some(Wait::Until(_)) | None => None,
+        }
+    }
+}
+
+/// A tool that a worker has been running for a while, as the worker says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunningTool {
+    /// Kind of tool.
+    pub tool: Arc<str>,
+    /// The process that leads it, in the eyes of the worker's machine; `None` when it is no process of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+    /// Since when, by the worker's clock.
+    pub since: Timestamp,
 }
 
 /// A head with its live commands: all that a control decision reads.

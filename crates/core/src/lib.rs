@@ -12,6 +12,7 @@ pub mod execution;
 pub mod expr;
 pub mod head;
 pub mod id;
+pub mod labels;
 pub mod log;
 pub mod pipeline;
 pub mod playbook;

@@ -11,6 +11,7 @@ use std::fmt;
 
 use serde_json::Value;
 
+use crate::event::end::AfterEnd;
 use crate::event::{Event, Recorded, row};
 use crate::execution::state::{Execution, LiveState};
 use crate::head::{CommandRow, CommandState, Head, Status};
@@ -231,6 +232,9 @@ fn whole_log(member: &Member, found: &mut Found) {
     found.unless(fold.init.concurrency_key == head.concurrency_key, Property::HeadIsFold, || {
         "the head has another concurrency key than the log".into()
     });
+    found.unless(fold.init.labels == head.labels, Property::HeadIsFold, || {
+        "the head has other labels than the log".into()
+    });
     found.unless(head.is_active() || head.ended_at.is_some(), Property::HeadIsFold, || "ended at no time".into());
     let held = member.commands.iter().filter(|row| row.state.in_flight()).count();
     found.unless(head.in_flight as usize == held, Property::HeadIsFold, || {
@@ -306,42 +310,14 @@ fn after_the_end(member: &Member, found: &mut Found) {
         );
     }
     for recorded in member.events.iter().filter(|recorded| recorded.version > end.version) {
-        let name = row::wire_name(&recorded.event);
-        match &recorded.event {
-            Event::StepEnter { .. } | Event::CommandIssued(_) | Event::CommandClaimed { .. } => {
-                let versions = vec![end.version, recorded.version];
-                found.add_at(Property::NoStartAfterDecision, versions, format!("{name} after the end"));
-            }
-            Event::CommandCancelled { .. }
-            | Event::CommandLost { .. }
-            | Event::ExecutionCancelEscalated(_)
-            | Event::ExecutionQuiesced { .. }
-            | Event::CommandStarted { late: true, .. } => {}
-            Event::CommandDone(done) if done.late => {}
-            Event::PlaybookInitialized(_)
-            | Event::StepSkipped { .. }
-            | Event::CommandStarted { .. }
-            | Event::CallDone(_)
-            | Event::CommandDone(_)
-            | Event::CommandSuspended(_)
-            | Event::CommandResumed { .. }
-            | Event::CommandReleased { .. }
-            | Event::CommandStopping(_)
-            | Event::CommandForgotten { .. }
-            | Event::LoopStarted { .. }
-            | Event::LoopClaimed { .. }
-            | Event::LoopCompleting(_)
-            | Event::LoopDone { .. }
-            | Event::ExecutionPaused(_)
-            | Event::ExecutionResumed(_)
-            | Event::StepCancelled(_)
-            | Event::CleanupPrepared(_)
-            | Event::StepExit(_) => {
-                let versions = vec![end.version, recorded.version];
-                found.add_at(Property::LateIsHarmless, versions, format!("{name} after the end"));
-            }
-            Event::PlaybookCompleted { .. } | Event::PlaybookFailed { .. } | Event::ExecutionCancelled(_) => {}
-        }
+        let broken = match recorded.event.after_the_end() {
+            AfterEnd::Starts => Property::NoStartAfterDecision,
+            AfterEnd::Changes => Property::LateIsHarmless,
+            // A second end has been said.
+            AfterEnd::EndsAgain | AfterEnd::Evidence => continue,
+        };
+        let versions = vec![end.version, recorded.version];
+        found.add_at(broken, versions, format!("{} after the end", row::wire_name(&recorded.event)));
     }
     nothing_moves(member, end, found);
 }

@@ -10,7 +10,7 @@ use noetl_core::head::{CommandRow, CommandState, Head, Holder, Status};
 use noetl_core::id::{CommandId, EventId, ExecutionId, SessionId};
 use noetl_core::turns::Turns;
 use noetl_core::work::{Assignment, Report, Reported};
-use noetl_store::{EventQuery, Session, StoreError};
+use noetl_store::{EventQuery, RunningNote, Session, StoreError};
 use serde_json::json;
 use tokio::sync::oneshot;
 use tokio::time::{Duration, Instant, sleep_until};
@@ -21,8 +21,8 @@ use crate::engine::Engine;
 use crate::landing::Whose;
 use crate::mailbox::Letter;
 use crate::transport::{
-    Attempt, Claim, ClaimError, Hello, Offer, Orders, POLL_MS_MAX, PROTOCOL, Poll, REPORTS_MAX, Reports, SLOTS_MAX,
-    Welcome, WorkerError,
+    Attempt, Claim, ClaimError, Held, Hello, Offer, Orders, POLL_MS_MAX, PROTOCOL, Poll, REPORTS_MAX,
+    RUNNING_TOOL_BYTES_MAX, Reports, SLOTS_MAX, Welcome, WorkerError,
 };
 
 /// How long a report may hold back commands that the open poll could bring sooner, in milliseconds.
@@ -256,7 +256,11 @@ impl Engine {
                 "protocol {spoken} is newer than this server, which speaks {PROTOCOL}: ask a newer server, or upgrade this one"
             )));
         }
-        let attention = match self.desk.attend(said, channel) {
+        let named = |held: &Held| held.running.as_ref().is_none_or(|one| one.tool.len() <= RUNNING_TOOL_BYTES_MAX);
+        if !said.held.iter().all(named) {
+            return Err(WorkerError::Bad(format!("held.running.tool: at most {RUNNING_TOOL_BYTES_MAX} bytes")));
+        }
+        let mut attention = match self.desk.attend(said, channel) {
             Some(attention) => attention,
             // It spoke to another server before, or this one has come up again.
             None => {
@@ -270,6 +274,13 @@ impl Engine {
         {
             self.desk.dismiss(said.session_id);
             return Err(unknown_session());
+        }
+        // Every server can show it: a status may be asked of another one. One write when a tool has run for a while, and
+        // one when it has ended before its command; no event, no part of the state.
+        let news = std::mem::take(&mut attention.running);
+        if !news.is_empty() {
+            let noted = self.store.note_running(said.session_id, news).await?;
+            self.desk.noted(said.session_id, noted);
         }
         let stale = attention.corrected.elapsed() >= Duration::from_millis(self.options.lease_ms / 3);
         if stale || !attention.strangers.is_empty() {
@@ -295,7 +306,7 @@ impl Engine {
     /// Compares what the desk knows of a session with the tables.
     async fn correct(&self, session_id: SessionId) -> Result<(), StoreError> {
         let given = self.desk.given();
-        let mut held = Vec::new();
+        let (mut held, mut known) = (Vec::new(), Vec::new());
         let mut sent_again = BTreeSet::new();
         for row in self.store.held(session_id).await? {
             match row.state {
@@ -304,6 +315,12 @@ impl Engine {
                 CommandState::Lost | CommandState::Pending | CommandState::Paused | CommandState::Suspended => continue,
             }
             let attempt = Attempt { command_id: row.command_id, epoch: row.epoch };
+            known.push(RunningNote {
+                execution_id: row.execution_id,
+                command_id: row.command_id,
+                epoch: row.epoch,
+                running: row.running.clone(),
+            });
             let assignment = if self.desk.knows(session_id, attempt) {
                 None
             } else {
@@ -315,6 +332,8 @@ impl Engine {
             held.push((attempt, assignment));
         }
         self.desk.correct(session_id, given, &held);
+        // What was noted by another server, or while nobody here knew, is known from here on.
+        self.desk.noted(session_id, known);
         // Another server may have cancelled what its worker has not heard of yet: the order goes with the work, so that
         // it is skipped and not started.
         for execution_id in sent_again {

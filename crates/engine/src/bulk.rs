@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 
 use noetl_core::control::selection::Selection;
 use noetl_core::id::{CancellationId, ExecutionId};
+use noetl_core::labels::Labels;
 use noetl_core::time::Timestamp;
 use noetl_store::{Cancellation, JobQuery, ListQuery, StoreError};
 use serde::{Deserialize, Serialize};
@@ -38,6 +39,8 @@ pub struct Filter {
     pub idle_for_ms: Option<u64>,
     /// Direct children of this one.
     pub parent: Option<ExecutionId>,
+    /// They have these labels.
+    pub labels: Labels,
     /// Nobody works on it and it waits for nothing: no worker holds a command of it, and no timer and no active child
     /// will wake it.
     pub stuck: bool,
@@ -279,6 +282,7 @@ fn selection(selected: &Selected, now: Timestamp) -> Selection {
             ids: Vec::new(),
             path: filter.path.clone(),
             parent: filter.parent,
+            labels: filter.labels.clone(),
             started_before: filter.older_than_ms.map(ago),
             idle_since: filter.idle_for_ms.map(ago),
             stuck: filter.stuck,

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::time::{Duration, Instant};
 
+use crate::cascade::FAMILY_MAX;
 use crate::engine::Engine;
 use crate::hold;
 use crate::landing::Landing;
@@ -296,7 +297,7 @@ impl Engine {
             return Err(CancelError::AlreadyEnded { head: Box::new(decided.head) });
         }
         let mut answer = answer(request, vec![decided]);
-        answer.active_descendants = self.active_descendants(request.execution_id).await?;
+        answer.active_descendants = self.store.active_below(request.execution_id, FAMILY_MAX as u64).await?;
         Ok(answer)
     }
 

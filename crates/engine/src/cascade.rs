@@ -24,7 +24,7 @@ use crate::stop::BY_PARENT;
 /// Members of a family listed at a time.
 const FAMILY_PAGE: u64 = 1000;
 /// Members of a family looked at when nothing is written, at most.
-const FAMILY_MAX: usize = 100_000;
+pub(crate) const FAMILY_MAX: usize = 100_000;
 
 /// Members whose running commands are listed when nothing is written, at most.
 const IN_FLIGHT_LOOKED_AT: usize = 1_000;
@@ -221,7 +221,7 @@ impl Engine {
             return Ok(None);
         }
         let parent = head.parent_execution_id.map_or_else(String::new, |parent| format!(" {parent}"));
-        let reason = format!("the step of its parent{parent} that waited for it was cancelled");
+        let reason = format!("its parent{parent} does not wait for it any more");
         self.begin_cascade(due.execution_id, reason, BY_PARENT).await
     }
 
@@ -311,16 +311,6 @@ impl Engine {
             message: format!("Would cancel {} execution(s)", would_cancel.len()),
             would_cancel,
         })
-    }
-
-    /// Counts descendants that run on.
-    pub(crate) async fn active_descendants(&self, execution_id: ExecutionId) -> Result<u64, StoreError> {
-        let children = ListQuery { parent: Some(execution_id), limit: 1, ..ListQuery::default() };
-        if self.store.executions(children).await?.is_empty() {
-            return Ok(0);
-        }
-        let Some(head) = self.store.head(execution_id).await? else { return Ok(0) };
-        Ok(self.descendants(&head).await?.iter().filter(|head| head.is_active()).count() as u64)
     }
 
     /// Returns the descendants of an execution, nearest first, at most [`FAMILY_MAX`].

@@ -9,13 +9,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use noetl_core::execution::Hand;
-use noetl_core::head::Holder;
+use noetl_core::head::{Holder, RunningTool};
 use noetl_core::id::{ExecutionId, SessionId};
 use noetl_core::playbook::CancelMode;
 use noetl_core::time::Timestamp;
 use noetl_core::turns::Freed;
 use noetl_core::work::Assignment;
-use noetl_store::Session;
+use noetl_store::{RunningNote, Session};
 use tokio::sync::Notify;
 use tokio::time::{Duration, Instant};
 
@@ -101,6 +101,8 @@ struct Given {
     cancel: Option<Cancel>,
     /// The order that the worker says it has.
     obeys: Option<CancelMode>,
+    /// What the tables say that its worker runs of it, as far as this server wrote it.
+    running: Option<RunningTool>,
     given: u64,
 }
 
@@ -140,6 +142,8 @@ pub(crate) struct Attention {
     pub(crate) corrected: Instant,
     /// What the worker holds and the desk knows nothing of.
     pub(crate) strangers: Vec<Attempt>,
+    /// What it runs, where that is news.
+    pub(crate) running: Vec<RunningNote>,
 }
 
 /// What there is to say on a channel.
@@ -225,10 +229,10 @@ impl Desk {
         let Lives { lives, reported, .. } = &mut *lives;
         let life = lives.get_mut(&said.session_id)?;
         // Requests overtake each other; an older one knows less. Simple workers do not count.
-        let mut strangers = Vec::new();
+        let (mut strangers, mut running) = (Vec::new(), Vec::new());
         if said.serial == 0 || said.serial >= life.serial {
             life.serial = said.serial;
-            life.hear(said, channel);
+            running = life.hear(said, channel);
             strangers.extend(
                 said.held
                     .iter()
@@ -258,6 +262,7 @@ impl Desk {
             renewed: life.renewed,
             corrected: life.corrected,
             strangers,
+            running,
         })
     }
 
@@ -265,6 +270,18 @@ impl Desk {
     pub(crate) fn renewed(&self, session_id: SessionId) {
         if let Some(life) = hold(&self.lives).lives.get_mut(&session_id) {
             life.renewed = Instant::now();
+        }
+    }
+
+    /// Notes that the tables say what a worker runs.
+    pub(crate) fn noted(&self, session_id: SessionId, notes: Vec<RunningNote>) {
+        let mut lives = hold(&self.lives);
+        let Some(life) = lives.lives.get_mut(&session_id) else { return };
+        for note in notes {
+            let attempt = Attempt { command_id: note.command_id, epoch: note.epoch };
+            if let Some(given) = life.attempts.get_mut(&attempt) {
+                given.running = note.running;
+            }
         }
     }
 
@@ -332,6 +349,7 @@ impl Desk {
             sent: None,
             cancel: None,
             obeys: None,
+            running: None,
             given: lives.given,
         });
         life.unnamed += 1;
@@ -541,7 +559,9 @@ impl Life {
         }
     }
 
-    fn hear(&mut self, said: &Poll, channel: Channel) {
+    /// Takes what the worker says; returns what is news of what it runs.
+    fn hear(&mut self, said: &Poll, channel: Channel) -> Vec<RunningNote> {
+        let mut running = Vec::new();
         self.free = said.free.min(self.session.slots);
         self.draining = said.draining;
         self.chooses = said.offer;
@@ -554,6 +574,14 @@ impl Life {
                     given.named = true;
                     given.assignment = None;
                     given.obeys = held[place].cancel;
+                    if given.running != held[place].running {
+                        running.push(RunningNote {
+                            execution_id: given.execution_id,
+                            command_id: attempt.command_id,
+                            epoch: attempt.epoch,
+                            running: held[place].running.clone(),
+                        });
+                    }
                 }
                 Err(_) => {
                     // Named before and not now: it has been reported, on the other channel.
@@ -567,6 +595,7 @@ impl Life {
                 }
             }
         }
+        running
     }
 
     fn take_back(&mut self, attempt: Attempt) {

@@ -258,6 +258,7 @@ pub(crate) fn query_of(selection: &Selection) -> ListQuery {
         status: vec![Status::Running],
         path: selection.path.clone(),
         parent: selection.parent,
+        labels: selection.labels.clone(),
         started_before: selection.started_before,
         idle_since: selection.idle_since,
         ..ListQuery::default()

@@ -10,11 +10,11 @@ use noetl_core::event::{Event, Initialized};
 use noetl_core::execution::Input;
 use noetl_core::execution::state::Execution;
 use noetl_core::head::{CommandRow, CommandState, Head, Status};
-use noetl_core::id::{CatalogId, CommandId, ExecutionId, SessionId};
+use noetl_core::id::{CatalogId, ExecutionId, SessionId};
 use noetl_core::result::Bound;
 use noetl_core::time::Timestamp;
 use noetl_core::work::{Assignment, ChildOutcome};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::desk::Promise;
 use crate::engine::Engine;
@@ -215,51 +215,28 @@ impl Landing {
 
 /// Returns how an execution ended, as its parent is told; `None` for an event that ends nothing.
 pub(crate) fn child_outcome(execution_id: ExecutionId, event: &Event) -> Option<ChildOutcome> {
-    let (status, result, error) = match event {
-        Event::PlaybookCompleted { result, .. } => (Status::Completed, result.clone(), None),
-        Event::PlaybookFailed { error, .. } => (Status::Failed, Bound::null(), Some(Arc::clone(error))),
-        Event::ExecutionCancelled(cancelled) => {
-            let by = &cancelled.cancelled_by;
-            let message = match &cancelled.reason {
-                Some(reason) => format!("cancelled by {by}: {reason}"),
-                None => format!("cancelled by {by}"),
-            };
-            let error: Value = json!({
-                "kind": "cancelled",
-                "code": "CANCELLED",
-                "message": message,
-                "cancelled_by": by,
-                "reason": cancelled.reason,
-            });
-            (Status::Cancelled, Bound::null(), Some(Arc::new(error)))
-        }
-        Event::PlaybookInitialized(_)
-        | Event::StepEnter { .. }
-        | Event::StepSkipped { .. }
-        | Event::CommandIssued(_)
-        | Event::CommandClaimed { .. }
-        | Event::CommandStarted { .. }
-        | Event::CallDone(_)
-        | Event::CommandDone(_)
-        | Event::CommandSuspended(_)
-        | Event::CommandResumed { .. }
-        | Event::CommandLost { .. }
-        | Event::CommandReleased { .. }
-        | Event::CommandCancelled { .. }
-        | Event::CommandStopping(_)
-        | Event::CommandForgotten { .. }
-        | Event::LoopStarted { .. }
-        | Event::LoopClaimed { .. }
-        | Event::LoopCompleting(_)
-        | Event::LoopDone { .. }
-        | Event::StepCancelled(_)
-        | Event::StepExit(_)
-        | Event::ExecutionCancelEscalated(_)
-        | Event::ExecutionPaused(_)
-        | Event::ExecutionResumed(_)
-        | Event::CleanupPrepared(_)
-        | Event::ExecutionQuiesced { .. } => return None,
-    };
+    let status = event.ends_as()?;
+    let (mut result, mut error) = (Bound::null(), None);
+    if let Event::PlaybookCompleted { result: given, .. } = event {
+        result = given.clone();
+    }
+    if let Event::PlaybookFailed { error: why, .. } = event {
+        error = Some(Arc::clone(why));
+    }
+    if let Event::ExecutionCancelled(cancelled) = event {
+        let by = &cancelled.cancelled_by;
+        let message = match &cancelled.reason {
+            Some(reason) => format!("cancelled by {by}: {reason}"),
+            None => format!("cancelled by {by}"),
+        };
+        error = Some(Arc::new(json!({
+            "kind": "cancelled",
+            "code": "CANCELLED",
+            "message": message,
+            "cancelled_by": by,
+            "reason": cancelled.reason,
+        })));
+    }
     Some(ChildOutcome { execution_id, status, result, error })
 }
 
@@ -335,8 +312,8 @@ impl Engine {
                 self.mailboxes.post(due.execution_id, Letter::of(Input::Continue));
             }
             DueKind::ChildDone => {
-                if let Some(outcome) = outcome {
-                    let input = Input::ChildEnded(CommandId(due.key), Box::new(outcome.clone()));
+                if let (Some(outcome), Some(command_id)) = (outcome, due.command) {
+                    let input = Input::ChildEnded(command_id, Box::new(outcome.clone()));
                     self.mailboxes.post(due.execution_id, Letter::of(input));
                 }
             }

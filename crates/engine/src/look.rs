@@ -7,8 +7,8 @@ use noetl_core::head::{CommandRow, Head};
 use noetl_core::id::ExecutionId;
 use noetl_core::playbook::Playbook;
 use noetl_core::result::Bound;
-use noetl_store::StoreError;
 use noetl_store::catalog::Resource;
+use noetl_store::{ListQuery, StoreError};
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio::time::{Duration, Instant, sleep_until};
@@ -20,6 +20,8 @@ use crate::engine::Engine;
 const LOOK_AGAIN_MS: u64 = 50;
 /// The longest such pause.
 const LOOK_AGAIN_MS_MAX: u64 = 1_000;
+/// Executions that have not quiesced yet, looked through for a cleanup that is not there yet, at most.
+const UNQUIESCED_LOOKED_AT_MAX: u64 = 10_000;
 
 /// Everything about one execution.
 #[derive(Debug, Clone)]
@@ -85,7 +87,8 @@ impl Engine {
         }
     }
 
-    /// Waits until an execution is where `until` says, at most `timeout_ms`; returns its head as it then stands.
+    /// Waits until an execution is where `until` says, at most `timeout_ms`; returns its head as it then stands. A cleanup
+    /// that has been announced and is not there yet is waited for, too.
     pub async fn wait(
         &self,
         execution_id: ExecutionId,
@@ -97,10 +100,14 @@ impl Engine {
         let mut pause = LOOK_AGAIN_MS;
         loop {
             milestones.mark_unchanged();
-            let Some(head) = self.store.head(execution_id).await? else { return Ok(None) };
+            let head = self.store.head(execution_id).await?;
+            if head.is_none() && self.cleans_up_after(execution_id).await?.is_none() {
+                return Ok(None);
+            }
             let now = Instant::now();
-            if until.reached(&head) || deadline.is_some_and(|deadline| deadline <= now) {
-                return Ok(Some(head));
+            if head.as_ref().is_some_and(|head| until.reached(head)) || deadline.is_some_and(|deadline| deadline <= now)
+            {
+                return Ok(head);
             }
             let again = now + Duration::from_millis(pause);
             pause = (pause * 2).min(LOOK_AGAIN_MS_MAX);
@@ -110,6 +117,19 @@ impl Engine {
                 () = sleep_until(deadline.map_or(again, |deadline| deadline.min(again))) => {}
             }
         }
+    }
+
+    /// Returns the execution after which one that is not there yet will clean up: a cancel names its cleanup before the
+    /// proof gives birth to it. Not for one of so many that nobody can look through them all.
+    pub async fn cleans_up_after(&self, execution_id: ExecutionId) -> Result<Option<ExecutionId>, StoreError> {
+        let query = ListQuery { unquiesced: true, limit: UNQUIESCED_LOOKED_AT_MAX, ..ListQuery::default() };
+        let named = |head: &Head| head.cancel.as_ref().is_some_and(|cancel| cancel.cleanup == Some(execution_id));
+        let found = self.store.executions(query).await?.into_iter().find(named);
+        // The proof may have come in between.
+        Ok(match found {
+            Some(head) => Some(head.execution_id),
+            None => self.store.head(execution_id).await?.and_then(|born| born.cleanup_of),
+        })
     }
 
     /// Returns a receiver of the execution's version as this process sees it rise: a hint to read on.

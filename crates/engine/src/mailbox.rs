@@ -54,9 +54,9 @@ impl Letter {
     fn repeats(&self, other: &Letter) -> bool {
         match (&self.input, &other.input) {
             (Input::Continue, Input::Continue) => true,
-            (Input::Timer(one), Input::Timer(other)) | (Input::ChildEnded(one, _), Input::ChildEnded(other, _)) => {
-                one == other
-            }
+            (Input::Timer(one), Input::Timer(other)) => one == other,
+            // One command may have waited for several, one after the other.
+            (Input::ChildEnded(_, one), Input::ChildEnded(_, other)) => one.execution_id == other.execution_id,
             (
                 Input::Continue | Input::Report(..) | Input::Timer(_) | Input::ChildEnded(..) | Input::CompleteLoop(_),
                 _,

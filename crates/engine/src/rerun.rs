@@ -8,6 +8,7 @@ use noetl_core::execution::rerun::{Kept, NothingKept, Rerun};
 use noetl_core::execution::state::Execution;
 use noetl_core::head::{Head, Status};
 use noetl_core::id::ExecutionId;
+use noetl_core::labels::{self, Labels};
 use noetl_core::result::LargeResult;
 use noetl_store::catalog::ResourceKey;
 use noetl_store::{EventQuery, StoreError};
@@ -28,6 +29,8 @@ pub struct RerunRequest {
     pub latest: bool,
     /// Laid over the inputs that the execution had.
     pub payload: Map<String, Value>,
+    /// Laid over the labels that the execution had.
+    pub labels: Labels,
     /// Identity of who asks.
     pub started_by: Option<String>,
     /// A repeat with the same key gets the first answer.
@@ -94,6 +97,7 @@ impl Engine {
             parent_execution_id: None,
             started_by: request.started_by,
             strict: init.strict,
+            labels: labels::over(&head.labels, &request.labels).map_err(StartError::Labels)?,
             idempotency_key: None,
         };
         let state = if request.keep_finished { Some(self.before_the_end(&head).await?) } else { None };

@@ -6,6 +6,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use noetl_core::id::ScheduleId;
+use noetl_core::labels::Labels;
 pub use noetl_core::schedule::{BadSchedule, Missed, NAME_BYTES_MAX, Overlap, Rhythm, Schedule, TimeZone};
 use noetl_core::schedule::{Due, Tick};
 use noetl_core::time::Timestamp;
@@ -231,6 +232,7 @@ impl Engine {
             parent_execution_id: None,
             started_by: Some(format!("schedule:{name}")),
             strict: false,
+            labels: Labels::new(),
             idempotency_key: None,
         };
         // The run before is displaced by the append that starts this one, so a crash in between loses nothing.
@@ -250,6 +252,7 @@ impl Engine {
                 | StartError::TooDeep { .. }
                 | StartError::Workload { .. }
                 | StartError::Key { .. }
+                | StartError::Labels(_)
                 | StartError::Broken { .. }),
             ) => {
                 tracing::warn!(schedule = %name, %error, "a tick started nothing");

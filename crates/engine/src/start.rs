@@ -10,6 +10,7 @@ use noetl_core::execution::rerun::Rerun;
 use noetl_core::execution::{Env, Start, StartParent};
 use noetl_core::head::{Head, Status};
 use noetl_core::id::{CatalogId, ExecutionId};
+use noetl_core::labels::{LabelError, Labels};
 use noetl_core::playbook::Playbook;
 use noetl_core::result::LargeResult;
 use noetl_core::schedule::Tick;
@@ -36,6 +37,8 @@ pub struct StartRequest {
     pub started_by: Option<String>,
     /// Every unhandled error fails the run.
     pub strict: bool,
+    /// Laid over the labels of the playbook.
+    pub labels: Labels,
     /// A repeat with the same key gets the first answer.
     pub idempotency_key: Option<String>,
 }
@@ -93,6 +96,9 @@ pub enum StartError {
         /// Why there is none.
         message: String,
     },
+    /// 422.
+    #[error("labels: {0}")]
+    Labels(LabelError),
     /// 409.
     #[error("{message}")]
     KeyHeld {
@@ -229,6 +235,7 @@ impl Engine {
             }),
             started_by: request.started_by.clone(),
             strict: request.strict,
+            labels: request.labels.clone(),
             rerun: extra.rerun.clone(),
         };
         let mut stock = Stock::default();
@@ -257,6 +264,7 @@ impl Engine {
                 }
                 Err(StartRefusal::Workload { name, message }) => return Err(StartError::Workload { name, message }),
                 Err(StartRefusal::TooDeep { depth }) => return Err(StartError::TooDeep { depth }),
+                Err(StartRefusal::Labels(error)) => return Err(StartError::Labels(error)),
                 Err(StartRefusal::Key { message }) => return Err(StartError::Key { message }),
                 Err(refusal @ StartRefusal::KeyHeld { .. }) => {
                     let message = refusal.to_string();
@@ -271,7 +279,7 @@ impl Engine {
             append.due.extend(extra.tick.clone().map(DueChange::Tick));
             append.due.extend(extra.displaces.map(|before| {
                 let (kind, key) = (DueKind::Displaced, started.execution_id.0);
-                DueChange::Set(Due { execution_id: before, kind, key, at: now, child: None })
+                DueChange::Set(Due { execution_id: before, kind, key, at: now, command: None })
             }));
             append.results.extend(extra.results.iter().cloned());
             let begun = Begun {

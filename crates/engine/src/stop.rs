@@ -3,10 +3,10 @@
 use std::sync::{Arc, Mutex};
 
 use noetl_core::control::cancel::{self, InFlight};
-use noetl_core::control::stop::{self, Answer, Wish};
+use noetl_core::control::stop::{self, Answer};
 use noetl_core::event::{StopCause, Wait};
 use noetl_core::execution::{CompleteLoop, Input};
-use noetl_core::head::{CommandRow, CommandState, Head, HeadView};
+use noetl_core::head::{CommandRow, CommandState, Head, HeadView, StopWish};
 use noetl_core::id::{CommandId, ExecutionId};
 use noetl_core::playbook::CancelMode;
 use noetl_store::StoreError;
@@ -107,7 +107,7 @@ impl Engine {
             Some(reason) => format!("cancelled by {}: {reason}", request.by),
             None => format!("cancelled by {}", request.by),
         };
-        let wish = Wish { cause: StopCause::Cancelled, reason, by: request.by.clone() };
+        let wish = StopWish { cause: StopCause::Cancelled, reason, by: request.by.clone() };
         let mut stopped = Stopped::default();
         for row in view.commands.iter().filter(|row| wanted(row, request)) {
             self.stop_child(row, &wish).await?;
@@ -172,7 +172,7 @@ impl Engine {
         command_id: CommandId,
     ) -> Result<(), StoreError> {
         let Some(view) = self.store.view(execution_id).await? else { return Ok(()) };
-        let wish = Wish {
+        let wish = StopWish {
             cause: StopCause::Timeout,
             reason: "the step took longer than its limit (spec.timeout)".to_owned(),
             by: cancel::BY_TIMEOUT.to_owned(),
@@ -192,7 +192,7 @@ impl Engine {
         &self,
         execution_id: ExecutionId,
         command_id: CommandId,
-        wish: Option<Wish>,
+        wish: Option<StopWish>,
         grace_ms: Option<u64>,
     ) -> Result<Option<Ordered>, StoreError> {
         type Seen = Option<(Ordered, Option<(Attempt, u64)>)>;
@@ -228,7 +228,7 @@ impl Engine {
     /// is shielded.
     ///
     /// Recorded before the step is stopped; the sweep drives it.
-    async fn stop_child(&self, row: &CommandRow, wish: &Wish) -> Result<(), StoreError> {
+    async fn stop_child(&self, row: &CommandRow, wish: &StopWish) -> Result<(), StoreError> {
         match (row.state, &row.wait) {
             (CommandState::Suspended, Some(Wait::Child { execution_id, .. })) => {
                 if self.store.head(*execution_id).await?.is_some_and(|child| child.shield.is_some()) {

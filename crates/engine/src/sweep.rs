@@ -8,7 +8,7 @@ use noetl_core::append::{Due, DueKind};
 use noetl_core::control::cancel;
 use noetl_core::execution::Input;
 use noetl_core::head::{CommandState, HeadView};
-use noetl_core::id::{CommandId, SessionId};
+use noetl_core::id::{CommandId, ExecutionId, SessionId};
 use noetl_core::playbook::CancelMode;
 use noetl_store::{Cancellation, ListQuery, StoreError};
 use tokio::sync::watch;
@@ -157,10 +157,11 @@ async fn due(engine: &Arc<Engine>, cascades: &mut Cascades) -> Result<(), StoreE
 }
 
 async fn child_ended(engine: &Engine, due: &Due) -> Result<Option<Input>, StoreError> {
-    let Some(child) = due.child else { return Ok(None) };
+    let Some(command_id) = due.command else { return Ok(None) };
+    let child = ExecutionId(due.key);
     let Some(terminal) = engine.store.terminal_event(child).await? else { return Ok(None) };
     let outcome = child_outcome(child, &terminal.event);
-    Ok(outcome.map(|outcome| Input::ChildEnded(CommandId(due.key), Box::new(outcome))))
+    Ok(outcome.map(|outcome| Input::ChildEnded(command_id, Box::new(outcome))))
 }
 
 /// Workers whose lease has run out: what they hold is lost, and after a long silence forgotten.

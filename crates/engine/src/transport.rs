@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use noetl_core::head::CommandRow;
+use noetl_core::head::{CommandRow, RunningTool};
 use noetl_core::id::{CatalogId, CommandId, ExecutionId, SessionId};
 use noetl_core::log::LogLine;
 use noetl_core::playbook::{CancelMode, Playbook};
@@ -29,6 +29,8 @@ pub const POLL_MS_MAX: u64 = 20_000;
 pub const REPORTS_MAX: usize = 256;
 /// Lines of logs in one request at most.
 pub const LOG_LINES_PER_REQUEST_MAX: usize = 1_000;
+/// Longest name of a running tool that is taken from a worker, in bytes.
+pub const RUNNING_TOOL_BYTES_MAX: usize = 64;
 /// Commands that one worker may run at once, at most.
 pub const SLOTS_MAX: u32 = 1024;
 
@@ -115,6 +117,9 @@ pub struct Held {
     /// A tool has started.
     #[serde(default)]
     pub started: bool,
+    /// What has been running for a while, more than a second, say: people see it in the status.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub running: Option<RunningTool>,
     /// The cancel order it has already, so that it is not sent again.
     #[serde(default)]
     pub cancel: Option<CancelMode>,

@@ -27,6 +27,11 @@ pub trait Tools: Send + Sync + 'static {
     /// Runs one tool in `slot` to its end, or stops it when `stop` says so; returns only when nothing of it is left.
     async fn run(&self, slot: usize, call: ToolCall, stop: Stop, secrets: &Arc<CommandSecrets>) -> ToolOutcome;
 
+    /// Returns the process that leads what runs in `slot` now, when it is one of its own. For people.
+    fn running_pid(&self, _slot: usize) -> Option<u32> {
+        None
+    }
+
     /// Returns a secret from outside of noetl: the answer to a token request, or what a provider has under a name.
     async fn fetch_secret(&self, wanted: Wanted) -> Result<Value, ToolError> {
         drop(wanted);

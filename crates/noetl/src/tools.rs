@@ -92,6 +92,10 @@ impl Tools for Hands {
         outcome
     }
 
+    fn running_pid(&self, slot: usize) -> Option<u32> {
+        self.toolbox.running_pid(slot).and_then(|pid| u32::try_from(pid).ok())
+    }
+
     async fn fetch_secret(&self, wanted: Wanted) -> Result<Value, ToolError> {
         self.toolbox.secret(wanted).await
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use noetl_core::head::Status;
 use noetl_core::id::ExecutionId;
+use noetl_core::labels::Labels;
 use noetl_core::playbook::CancelMode;
 use noetl_engine::{
     CancelAnswer, CancelError, CancelRequest, Change, CompleteRequest, PauseError, PauseRequest, StartRequest,
@@ -55,6 +56,7 @@ pub(crate) async fn live(scenario: Scenario, servers: Servers, chance: Chance) -
                 parent_execution_id: None,
                 started_by: Some(BY.to_owned()),
                 strict: chance.per_mille(100),
+                labels: Labels::new(),
                 idempotency_key: None,
             };
             // An answer that got lost leaves an execution that nobody here knows: the store knows it.

@@ -6,9 +6,16 @@ use noetl_core::properties::Member;
 
 use crate::people::{BY, Memory};
 use crate::scenario::Scenario;
+use crate::world::{AWAY_MS_MAX, LEASE_MS};
 
 /// How long the order to stop may take to a worker that is connected, in milliseconds.
 const ORDER_MS_MAX: u64 = 250;
+/// How long a poll hangs, in milliseconds. A worker of these worlds speaks to another server with every request; what it
+/// was given, and its cancel, may stand at one where its poll does not hang, and then come with the next one. (A worker
+/// of the real one stays with a server for as long as that answers.)
+const POLL_MS: u64 = LEASE_MS / 3;
+/// What may pass until the proof besides that, in milliseconds.
+const SETTLE_MS_MAX: u64 = 1_000;
 /// How much longer than its grace a stopped command may take, in milliseconds.
 const STOP_MS_MAX: u64 = 250;
 
@@ -29,6 +36,34 @@ pub(crate) fn bounded_stop(scenario: &Scenario, members: &[Member]) -> Vec<Strin
         if took.is_none_or(|took| took > cancel.grace_ms + ORDER_MS_MAX + STOP_MS_MAX) {
             let (id, grace) = (head.execution_id, cancel.grace_ms);
             broken.push(format!("C5: {id} has come to rest {took:?} ms after the order, with a grace of {grace} ms"));
+        }
+    }
+    broken
+}
+
+/// C7, in time: with at most one crash and nothing else amiss, an interrupt has come to its proof by the end of the
+/// grace, and what workers held and had not started is skipped with the next poll; a crash costs a lease more, and as long as the
+/// crashed one was away.
+pub(crate) fn never_stuck(scenario: &Scenario, members: &[Member]) -> Vec<String> {
+    if !scenario.has_one_crash_at_most() {
+        return Vec::new();
+    }
+    let crash_ms = if scenario.crashes == 0 { 0 } else { LEASE_MS + AWAY_MS_MAX };
+    let mut broken = Vec::new();
+    for head in members.iter().map(|member| &member.head) {
+        let Some(cancel) = &head.cancel else { continue };
+        let skipped = cancel.ended.iter().all(|ended| ended.end == AttemptEnd::NeverStarted);
+        let bound = match (cancel.mode, skipped) {
+            (_, true) => crash_ms + POLL_MS + SETTLE_MS_MAX,
+            (CancelMode::Interrupt, false) => cancel.grace_ms + crash_ms + SETTLE_MS_MAX,
+            // As long as its tools take.
+            (CancelMode::Finish, false) => continue,
+        };
+        let took = head.quiesced_at.map(|proof| proof.since_ms(cancel.since));
+        if took.is_none_or(|took| took > bound) {
+            let (id, ended) = (head.execution_id, &cancel.ended);
+            broken
+                .push(format!("C7: {id} has come to rest {took:?} ms after its cancel, not in {bound} ms: {ended:?}"));
         }
     }
     broken

@@ -52,6 +52,11 @@ impl Scenario {
         self.crashes == 0 && self.lost == 0 && self.repeated == 0 && self.failing == 0
     }
 
+    /// Returns whether nothing is lost, and somebody dies once at most.
+    pub fn has_one_crash_at_most(&self) -> bool {
+        self.crashes <= 1 && self.lost == 0 && self.repeated == 0 && self.failing == 0
+    }
+
     /// The playbooks of every world. Tools named `work` take a while and may fail.
     pub(crate) const PLAYBOOKS: &'static [(&'static str, &'static str)] = &[
         ("sim/chain", CHAIN),

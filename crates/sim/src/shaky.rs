@@ -16,7 +16,7 @@ use noetl_core::time::Timestamp;
 use noetl_core::turns::Turns;
 use noetl_store::{
     Cancellation, Chunk, ChunkDecide, EventQuery, JobQuery, ListQuery, Loaded, LockedDecide, LogQuery, LogRow, Pick,
-    Session, SqlLimits, SqlRows, Store, StoreError, TableSize, catalog, secret,
+    RunningNote, Session, SqlLimits, SqlRows, Store, StoreError, TableSize, catalog, secret,
 };
 use serde_json::Value;
 
@@ -151,6 +151,14 @@ impl Store for Shaky {
         self.inner.open_session(session).await
     }
 
+    async fn note_running(
+        &self,
+        session_id: SessionId,
+        running: Vec<RunningNote>,
+    ) -> Result<Vec<RunningNote>, StoreError> {
+        self.inner.note_running(session_id, running).await
+    }
+
     async fn renew_sessions(&self, sessions: &[SessionId], lease_ms: u64) -> Result<Vec<SessionId>, StoreError> {
         self.inner.renew_sessions(sessions, lease_ms).await
     }
@@ -213,6 +221,10 @@ impl Store for Shaky {
 
     async fn count_executions(&self, query: ListQuery) -> Result<u64, StoreError> {
         self.inner.count_executions(query).await
+    }
+
+    async fn active_below(&self, execution_id: ExecutionId, limit: u64) -> Result<u64, StoreError> {
+        self.inner.active_below(execution_id, limit).await
     }
 
     async fn add_schedule(&self, schedule: Schedule) -> Result<bool, StoreError> {

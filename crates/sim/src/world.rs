@@ -30,7 +30,9 @@ use crate::tools::{SimTools, Witness};
 /// How long a calm world may take to come to rest, in milliseconds of its own time.
 const REST_MS_MAX: u64 = 600_000;
 /// Lease of the simulated servers, in milliseconds: short, so that leases run out often.
-const LEASE_MS: u64 = 6_000;
+pub(crate) const LEASE_MS: u64 = 6_000;
+/// How long a server that died stays away, at most, in milliseconds; a worker stays away longer than its lease.
+pub(crate) const AWAY_MS_MAX: u64 = 2_000;
 /// When the simulated world begins.
 const BEGINNING: Timestamp = Timestamp(1_768_900_000_000);
 
@@ -185,7 +187,7 @@ impl World {
                 let number = self.chance.below(self.running.len() as u64) as usize;
                 self.servers.lock().unwrap_or_else(PoisonError::into_inner)[number] = None;
                 drop(self.running[number].take());
-                tokio::time::sleep(Duration::from_millis(self.chance.below(2_000))).await;
+                tokio::time::sleep(Duration::from_millis(self.chance.below(AWAY_MS_MAX))).await;
                 self.start_server(number);
             } else {
                 let number = self.chance.below(self.workers.len() as u64) as usize;
@@ -265,6 +267,7 @@ impl World {
         broken.extend(one_cleanup_each(&members));
         broken.extend(no_overlap(&members));
         broken.extend(promises::bounded_stop(&self.scenario, &members));
+        broken.extend(promises::never_stuck(&self.scenario, &members));
         broken.extend(promises::only_what_was_asked_for(memory, &members));
         let mut trace = Vec::new();
         if !broken.is_empty() {

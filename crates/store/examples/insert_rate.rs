@@ -14,6 +14,7 @@ use noetl_core::append::{Append, CommandChange, Guard, HeadChange, NewEvent, Ver
 use noetl_core::event::{Call, CommandDone, Event, Exit, Initialized, Issued, StepExited};
 use noetl_core::head::{CommandRow, CommandState, ENGINE_VERSION, Head, Holder, Status};
 use noetl_core::id::{CatalogId, CommandId, EventId, ExecutionId, SessionId};
+use noetl_core::labels::Labels;
 use noetl_core::result::Bound;
 use noetl_core::time::Timestamp;
 use noetl_store::Store;
@@ -56,10 +57,11 @@ fn command(run: ExecutionId, command_id: CommandId) -> CommandChange {
         at_most_once: false,
         losses: 0,
         losses_max: 3,
-        stopping: false,
+        stopping: None,
         grace_ms: None,
         wait: None,
         since: AT,
+        running: None,
         holder: Some(Holder { session_id: SessionId(1), worker_id: "worker-1".into(), claimed_at: AT, started: false }),
         work: Arc::new(json!({"tasks": [{"kind": "http", "url": "http://localhost:8080/page", "input": {"n": 3}}]})),
     }))
@@ -100,6 +102,7 @@ fn start(ids: &Ids) -> (Run, Append) {
         cleanup: None,
         cleanup_of: None,
         concurrency_key: None,
+        labels: Labels::new(),
     };
     let event = Event::PlaybookInitialized(Box::new(Initialized {
         catalog_id: CatalogId(1),
@@ -114,6 +117,7 @@ fn start(ids: &Ids) -> (Run, Append) {
         cancel_grace_ms: None,
         shield: None,
         concurrency_key: None,
+        labels: Labels::new(),
         started_by: None,
         strict: false,
         rerun: None,

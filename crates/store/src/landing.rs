@@ -9,7 +9,7 @@ use std::sync::Arc;
 use noetl_core::append::{Append, CommandChange, DueChange, Guard, RefusedBy, Verdict};
 use noetl_core::concurrency::KeyHolder;
 use noetl_core::event::Event;
-use noetl_core::head::{CommandState, Head, Status};
+use noetl_core::head::{CommandState, Head};
 use noetl_core::id::{CommandId, ExecutionId, ScheduleId};
 use noetl_core::schedule::Tick;
 use noetl_core::time::Timestamp;
@@ -291,36 +291,10 @@ fn after_the_end(append: &Append, head: &Head) -> Result<(), StoreError> {
     let before = head.status;
     let mut ended = before.is_terminal();
     for new in &append.events {
-        let allowed = match &new.event {
-            Event::PlaybookCompleted { .. } | Event::PlaybookFailed { .. } | Event::ExecutionCancelled(_) => !ended,
-            Event::CommandStarted { late, .. } => !before.is_terminal() || *late,
-            Event::CommandDone(done) => !before.is_terminal() || done.late,
-            Event::CommandCancelled { .. }
-            | Event::CommandLost { .. }
-            | Event::CommandForgotten { .. }
-            | Event::ExecutionCancelEscalated(_) => true,
-            // The proof is given once, and the head says so.
-            Event::ExecutionQuiesced { .. } => head.quiesced_at.is_none() && append.head.quiesced,
-            Event::PlaybookInitialized(_)
-            | Event::StepEnter { .. }
-            | Event::StepSkipped { .. }
-            | Event::CommandIssued(_)
-            | Event::CommandClaimed { .. }
-            | Event::CallDone(_)
-            | Event::CommandSuspended(_)
-            | Event::CommandResumed { .. }
-            | Event::CommandReleased { .. }
-            | Event::CommandStopping(_)
-            | Event::LoopStarted { .. }
-            | Event::LoopClaimed { .. }
-            | Event::LoopCompleting(_)
-            | Event::LoopDone { .. }
-            | Event::ExecutionPaused(_)
-            | Event::ExecutionResumed(_)
-            | Event::StepCancelled(_)
-            | Event::CleanupPrepared(_)
-            | Event::StepExit(_) => !ended,
-        };
+        // The proof is given once, and the head says so.
+        let proves_twice = matches!(new.event, Event::ExecutionQuiesced { .. })
+            && !(head.quiesced_at.is_none() && append.head.quiesced);
+        let allowed = !proves_twice && (!ended || new.event.after_the_end().is_allowed());
         if !allowed {
             let name = noetl_core::event::row::wire_name(&new.event);
             return Err(bad(append, &format!("has ended, `{name}` cannot follow")));
@@ -335,37 +309,7 @@ fn after_the_end(append: &Append, head: &Head) -> Result<(), StoreError> {
 
 /// Checks what needs no rows.
 fn well_formed(append: &Append) -> Result<(), StoreError> {
-    let ending = append.events.iter().find_map(|new| match new.event {
-        Event::PlaybookCompleted { .. } => Some(Status::Completed),
-        Event::PlaybookFailed { .. } => Some(Status::Failed),
-        Event::ExecutionCancelled(_) => Some(Status::Cancelled),
-        Event::PlaybookInitialized(_)
-        | Event::StepEnter { .. }
-        | Event::StepSkipped { .. }
-        | Event::CommandIssued(_)
-        | Event::CommandClaimed { .. }
-        | Event::CommandStarted { .. }
-        | Event::CallDone(_)
-        | Event::CommandDone(_)
-        | Event::CommandSuspended(_)
-        | Event::CommandResumed { .. }
-        | Event::CommandLost { .. }
-        | Event::CommandReleased { .. }
-        | Event::CommandCancelled { .. }
-        | Event::CommandStopping(_)
-        | Event::CommandForgotten { .. }
-        | Event::LoopStarted { .. }
-        | Event::LoopClaimed { .. }
-        | Event::LoopCompleting(_)
-        | Event::LoopDone { .. }
-        | Event::StepCancelled(_)
-        | Event::StepExit(_)
-        | Event::ExecutionCancelEscalated(_)
-        | Event::ExecutionPaused(_)
-        | Event::ExecutionResumed(_)
-        | Event::CleanupPrepared(_)
-        | Event::ExecutionQuiesced { .. } => None,
-    });
+    let ending = append.events.iter().find_map(|new| new.event.ends_as());
     if ending != append.head.status.filter(|status| status.is_terminal()) {
         return Err(bad(append, "gets a terminal event and a terminal status together, or neither"));
     }

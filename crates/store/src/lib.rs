@@ -23,8 +23,9 @@ use noetl_core::append::{Append, Due, DueKind, Verdict};
 use noetl_core::concurrency::KeyHolder;
 use noetl_core::control::selection::Selection;
 use noetl_core::event::Recorded;
-use noetl_core::head::{CommandRow, Head, HeadView, Status};
-use noetl_core::id::{CancellationId, CredentialId, EventId, ExecutionId, ScheduleId, SessionId};
+use noetl_core::head::{CommandRow, Head, HeadView, RunningTool, Status};
+use noetl_core::id::{CancellationId, CommandId, CredentialId, EventId, ExecutionId, ScheduleId, SessionId};
+use noetl_core::labels::Labels;
 use noetl_core::log::LogLine;
 use noetl_core::playbook::CancelMode;
 use noetl_core::schedule::{Schedule, Tick};
@@ -173,6 +174,8 @@ pub struct ListQuery {
     pub parent: Option<ExecutionId>,
     /// Members of this family.
     pub root: Option<ExecutionId>,
+    /// They have these labels.
+    pub labels: Labels,
     /// Started before.
     pub started_before: Option<Timestamp>,
     /// No event since.
@@ -208,6 +211,19 @@ pub struct Session {
     pub started_at: Timestamp,
     /// Host, pid and version, for people.
     pub meta: Value,
+}
+
+/// What a worker runs of one attempt that it holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunningNote {
+    /// Whose.
+    pub execution_id: ExecutionId,
+    /// Which.
+    pub command_id: CommandId,
+    /// Attempt.
+    pub epoch: u32,
+    /// What; `None`: nothing that has run for a while.
+    pub running: Option<RunningTool>,
 }
 
 /// What is done to every member of a family.
@@ -404,6 +420,9 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     /// Counts what [`Store::executions`] would list.
     async fn count_executions(&self, query: ListQuery) -> Result<u64, StoreError>;
 
+    /// Counts the active executions among the first `limit` descendants of one that are come to, at any depth.
+    async fn active_below(&self, execution_id: ExecutionId, limit: u64) -> Result<u64, StoreError>;
+
     /// Returns pending commands of `pools`, skipping `skip`: an unlocked read, so a hint.
     ///
     /// Highest priority first. In one priority first one command of each execution, in the order of `turns`, then a
@@ -424,6 +443,14 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
 
     /// Returns commands held by a session, claimed and lost ones.
     async fn held(&self, session_id: SessionId) -> Result<Vec<CommandRow>, StoreError>;
+
+    /// Notes what a worker says it runs of commands that its session holds. No event, and no part of the state: what is
+    /// not held by it (any more) is passed over, and a row that is being written may be. Returns what was noted.
+    async fn note_running(
+        &self,
+        session_id: SessionId,
+        running: Vec<RunningNote>,
+    ) -> Result<Vec<RunningNote>, StoreError>;
 
     /// Returns terminal executions that have commands held by workers, for pushing cancels.
     async fn unquiesced(&self, limit: u64) -> Result<Vec<HeadView>, StoreError>;

@@ -273,6 +273,8 @@ impl Scrub {
             shield: _,
             // Without control characters: checked where it was rendered.
             concurrency_key: _,
+            // Without control characters: checked where they were given.
+            labels: _,
             started_by,
             strict: _,
             // Read from a log, where it was cleaned.

@@ -310,7 +310,8 @@ impl Stores {
                 let Some(view) = self.view(id).await else { return };
                 let mut append = script.complete(&view.head);
                 if let (Some(parent), true) = (view.head.parent_execution_id, view.head.is_active()) {
-                    let due = Due { child: Some(id), ..script.due(parent, DueKind::ChildDone, id.0, 0) };
+                    let due =
+                        Due { command: view.head.parent_command_id, ..script.due(parent, DueKind::ChildDone, id.0, 0) };
                     append.due.push(DueChange::Set(due));
                 }
                 append.head.quiesced = view.head.in_flight == 0;

@@ -178,9 +178,9 @@ fn cancel(view: &HeadView, request: &Request, now: Timestamp, ids: &mut IdSource
                 let (command_id, epoch, expect) = (row.command_id, row.epoch, row.state);
                 commands.push(CommandChange::Delete { command_id, epoch, expect });
                 if row.state == CommandState::Suspended {
-                    for kind in [DueKind::Timer, DueKind::ChildDone] {
-                        due.push(DueChange::Clear { execution_id: head.execution_id, kind, key: command_id.0 });
-                    }
+                    let clear = |kind, key| DueChange::Clear { execution_id: head.execution_id, kind, key };
+                    due.push(clear(DueKind::Timer, command_id.0));
+                    due.extend(row.awaited_child().map(|child| clear(DueKind::ChildDone, child.0)));
                 }
             }
             CommandState::Lost => {
@@ -326,9 +326,9 @@ fn child_done(view: &HeadView, now: Timestamp) -> Option<DueChange> {
     Some(DueChange::Set(Due {
         execution_id: head.parent_execution_id?,
         kind: DueKind::ChildDone,
-        key: head.parent_command_id?.0,
+        key: head.execution_id.0,
         at: now,
-        child: Some(head.execution_id),
+        command: Some(head.parent_command_id?),
     }))
 }
 

@@ -9,6 +9,7 @@ use crate::event::{Event, Initialized};
 use crate::execution::cleanup::CleanupOf;
 use crate::head::{CancelInfo, Head, Status};
 use crate::id::{EventId, ExecutionId, IdSource};
+use crate::labels::Labels;
 use crate::time::Timestamp;
 
 /// Returns the id of the cleanup that the cancel of an execution brings, when there is anything to do.
@@ -35,6 +36,7 @@ pub(super) fn bear(head: &Head, cancel: &CancelInfo, append: &mut Append, now: T
         cancel_grace_ms: head.cancel_grace_ms,
         shield: None,
         concurrency_key: None,
+        labels: Labels::new(),
         started_by: Some(BY_CLEANUP.to_owned()),
         strict: false,
         rerun: None,
@@ -54,6 +56,8 @@ pub(super) fn bear(head: &Head, cancel: &CancelInfo, append: &mut Append, now: T
         // It has no parent, so nothing comes down to it.
         shield: None,
         concurrency_key: None,
+        // A cancel by label, sent again, leaves it alone.
+        labels: Labels::new(),
         started_at: now,
         updated_at: now,
         ended_at: None,
@@ -69,7 +73,7 @@ pub(super) fn bear(head: &Head, cancel: &CancelInfo, append: &mut Append, now: T
         cleanup_of: Some(head.execution_id),
         ..head.clone()
     };
-    let due = |kind, at| DueChange::Set(Due { execution_id, kind, key: 0, at, child: None });
+    let due = |kind, at| DueChange::Set(Due { execution_id, kind, key: 0, at, command: None });
     append.children.push(Append {
         execution_id,
         guard: Guard::New(Box::new(born)),

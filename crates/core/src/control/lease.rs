@@ -20,7 +20,7 @@ use crate::time::Timestamp;
 pub fn lose(view: &HeadView, session_id: SessionId, now: Timestamp, ids: &mut IdSource) -> Option<Append> {
     let mut append = locked(view, now);
     for row in held(view, session_id, CommandState::Claimed) {
-        let stops = view.head.is_active() && row.stopping;
+        let stops = view.head.is_active() && row.stopping.is_some();
         let again = view.head.is_active() && !row.at_most_once && (stops || row.losses < row.losses_max);
         append.events.push(NewEvent {
             event_id: EventId(ids.next(now)),
@@ -53,7 +53,7 @@ pub fn lose(view: &HeadView, session_id: SessionId, now: Timestamp, ids: &mut Id
                 kind: DueKind::Timer,
                 key: command_id.0,
                 at: now,
-                child: None,
+                command: None,
             }));
         }
     }
@@ -79,7 +79,7 @@ pub fn release(
         .events
         .push(NewEvent { event_id: EventId(ids.next(now)), event: Event::CommandReleased { command_id, epoch, step } });
     append.commands.push(CommandChange::Delete { command_id, epoch, expect: CommandState::Claimed });
-    if row.stopping {
+    if row.stopping.is_some() {
         stop::settle(row, epoch + 1, &mut append, now, ids);
     } else {
         append.commands.push(CommandChange::Insert(Box::new(pending(view, row, now))));
@@ -138,6 +138,7 @@ fn pending(view: &HeadView, row: &CommandRow, now: Timestamp) -> CommandRow {
         state: if view.head.pause.is_some() { CommandState::Paused } else { CommandState::Pending },
         epoch: row.epoch + 1,
         holder: None,
+        running: None,
         enters: false,
         since: now,
         ..row.clone()

@@ -101,7 +101,7 @@ pub fn resume(view: &HeadView, request: &Request, now: Timestamp, ids: &mut IdSo
     append.head.pause = Some(None);
     append.head.runnable = Some(true);
     let execution_id = view.head.execution_id;
-    append.due.push(DueChange::Set(Due { execution_id, kind: DueKind::Continue, key: 0, at: now, child: None }));
+    append.due.push(DueChange::Set(Due { execution_id, kind: DueKind::Continue, key: 0, at: now, command: None }));
     Answer::Changed { append: Box::new(append), in_flight }
 }
 

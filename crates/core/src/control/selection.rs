@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::head::{CommandState, HeadView};
 use crate::id::ExecutionId;
+use crate::labels::{self, Labels};
 use crate::time::Timestamp;
 
 /// What the executions of a bulk cancel have in common. All conditions hold together; only running ones match.
@@ -23,6 +24,9 @@ pub struct Selection {
     /// Direct children of this one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parent: Option<ExecutionId>,
+    /// They have these labels.
+    #[serde(skip_serializing_if = "Labels::is_empty")]
+    pub labels: Labels,
     /// Started before.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub started_before: Option<Timestamp>,
@@ -49,6 +53,7 @@ impl Selection {
         head.is_active()
             && self.path.as_ref().is_none_or(|pattern| path_matches(pattern, &head.path))
             && self.parent.is_none_or(|parent| head.parent_execution_id == Some(parent))
+            && labels::have(&head.labels, &self.labels)
             && self.started_before.is_none_or(|before| head.started_at < before)
             && self.idle_since.is_none_or(|since| head.updated_at < since)
             && (!self.stuck || waits_for_nothing(view))

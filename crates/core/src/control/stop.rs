@@ -9,23 +9,15 @@ use std::sync::Arc;
 use crate::append::{Append, CommandChange, Due, DueChange, DueKind, NewEvent};
 use crate::control::cancel::locked;
 use crate::event::{Event, StopCause, Stopping};
-use crate::head::{CommandRow, CommandState, HeadView};
+use crate::head::{CommandRow, CommandState, HeadView, StopWish};
 use crate::id::{CommandId, EventId, IdSource};
 use crate::time::Timestamp;
 
 /// How long after an order to stop it is given again, in milliseconds: the first may have been lost with a server.
 pub const ORDER_AGAIN_MS: u64 = 1_000;
 
-/// Who wants a command stopped, and why.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wish {
-    /// As the step's error will say.
-    pub cause: StopCause,
-    /// Free text.
-    pub reason: String,
-    /// The authenticated identity, else `api`, `cli`, `timeout`.
-    pub by: String,
-}
+/// Who stops what an arc or an early completion has withdrawn.
+const BY_WITHDRAWAL: &str = "playbook";
 
 /// What stopping a command means now.
 #[derive(Debug, Clone, PartialEq)]
@@ -55,7 +47,7 @@ pub enum Answer {
 pub fn decide(
     view: &HeadView,
     command_id: CommandId,
-    wish: Option<&Wish>,
+    wish: Option<&StopWish>,
     now: Timestamp,
     ids: &mut IdSource,
 ) -> Answer {
@@ -71,19 +63,23 @@ pub fn decide(
         append.due.push(clear(DueKind::GraceEnd));
         return Answer::Over(Box::new(append));
     };
-    let due = |kind, at| DueChange::Set(Due { execution_id, kind, key: command_id.0, at, child: None });
+    let due = |kind, at| DueChange::Set(Due { execution_id, kind, key: command_id.0, at, command: None });
     let mut say = |held, append: &mut Append| {
         let event = stopping(row, row.epoch, wish, held);
         append.events.push(NewEvent { event_id: EventId(ids.next(now)), event });
     };
     match row.state {
         CommandState::Claimed => {
-            if wish.is_some() {
+            if let Some(wish) = wish {
                 say(true, &mut append);
                 // Written down where the loss of its worker is decided, so that no further attempt begins.
                 let (epoch, expect) = (row.epoch, row.state);
                 append.commands.push(CommandChange::Delete { command_id, epoch, expect });
-                let ordered = CommandRow { stopping: true, ..row.clone() };
+                let ordered = CommandRow {
+                    // The first wish is the one that counts.
+                    stopping: row.stopping.clone().or_else(|| Some(Arc::new(wish.clone()))),
+                    ..row.clone()
+                };
                 append.commands.push(CommandChange::Insert(Box::new(ordered)));
             }
             append.due.push(due(DueKind::GraceEnd, now.plus_ms(ORDER_AGAIN_MS)));
@@ -93,7 +89,10 @@ pub fn decide(
             say(false, &mut append);
             append.commands.push(CommandChange::Delete { command_id, epoch: row.epoch, expect: row.state });
             append.due.push(clear(DueKind::GraceEnd));
-            append.due.push(clear(DueKind::ChildDone));
+            append.due.extend(row.awaited_child().map(|child| {
+                let (kind, key) = (DueKind::ChildDone, child.0);
+                DueChange::Clear { execution_id, kind, key }
+            }));
             append.due.push(due(DueKind::Timer, now));
             Answer::Withdrawn(Box::new(append))
         }
@@ -108,13 +107,17 @@ pub(super) fn settle(row: &CommandRow, epoch: u32, append: &mut Append, now: Tim
     for kind in [DueKind::StepTimeout, DueKind::GraceEnd] {
         append.due.push(DueChange::Clear { execution_id, kind, key });
     }
-    append.due.push(DueChange::Set(Due { execution_id, kind: DueKind::Timer, key, at: now, child: None }));
+    append.due.push(DueChange::Set(Due { execution_id, kind: DueKind::Timer, key, at: now, command: None }));
 }
 
-/// Without a wish it was ordered before, and the first reason counts.
-fn stopping(row: &CommandRow, epoch: u32, wish: Option<&Wish>, held: bool) -> Event {
-    let known = Wish { cause: StopCause::Cancelled, reason: String::new(), by: String::new() };
-    let Wish { cause, reason, by } = wish.cloned().unwrap_or(known);
+/// Without a wish it was ordered before, and the row keeps the first one; or it was withdrawn, and nobody waits for it.
+fn stopping(row: &CommandRow, epoch: u32, wish: Option<&StopWish>, held: bool) -> Event {
+    let wish = wish.or(row.stopping.as_deref()).cloned().unwrap_or_else(|| StopWish {
+        cause: StopCause::Cancelled,
+        reason: "nobody waits for it any more".to_owned(),
+        by: BY_WITHDRAWAL.to_owned(),
+    });
+    let StopWish { cause, reason, by } = wish;
     let (command_id, step) = (row.command_id, Arc::clone(&row.step));
     Event::CommandStopping(Box::new(Stopping { command_id, epoch, step, cause, reason, by, held }))
 }

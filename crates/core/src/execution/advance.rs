@@ -174,9 +174,9 @@ impl Draft {
             self.out.due.push(DueChange::Set(Due {
                 execution_id: parent.execution_id,
                 kind: DueKind::ChildDone,
-                key: command_id.0,
+                key: self.execution.execution_id.0,
                 at: env.now,
-                child: Some(self.execution.execution_id),
+                command: Some(command_id),
             }));
         }
     }

@@ -7,6 +7,7 @@ use crate::execution::draft::{Draft, Halt};
 use crate::execution::start::{StartRefusal, bear};
 use crate::execution::{BookKey, Env, Needs, Start, StartParent};
 use crate::id::{CommandId, ExecutionId};
+use crate::labels::Labels;
 use crate::tool::{ErrorKind, ToolError};
 use crate::work::ChildRequest;
 
@@ -52,6 +53,8 @@ impl Draft {
             }),
             started_by: self.execution.init.started_by.clone(),
             strict: self.execution.init.strict,
+            // It has its own playbook's, and not its parent's: see `labels`.
+            labels: Labels::new(),
             rerun: None,
         };
         match bear(&start, &book.playbook, env, &self.out.children) {
@@ -62,6 +65,10 @@ impl Draft {
             Err(StartRefusal::Needs(needs)) => Err(Halt::Needs(needs)),
             Err(refusal @ StartRefusal::TooDeep { .. }) => {
                 Ok(Err(ToolError::hard(ErrorKind::Limit, "MAX_DEPTH", refusal.to_string())))
+            }
+            // A playbook is compiled with no more labels than an execution may have.
+            Err(refusal @ StartRefusal::Labels(_)) => {
+                Ok(Err(ToolError::hard(ErrorKind::Limit, "TOO_MANY_LABELS", refusal.to_string())))
             }
             // Whoever has it will let go of it: a rule may try again.
             Err(refusal @ StartRefusal::KeyHeld { .. }) => {

@@ -126,6 +126,7 @@ impl Draft {
             ctx: &self.execution.ctx,
             finished: None,
             previous,
+            skipped: None,
             event: None,
             now: env.now,
             fields: false,
@@ -321,7 +322,7 @@ impl Draft {
         if let Some(timeout_ms) = run.step.spec.timeout_ms {
             let execution_id = self.execution.execution_id;
             let at = env.now.plus_ms(timeout_ms);
-            let due = Due { execution_id, kind: DueKind::StepTimeout, key: command_id.0, at, child: None };
+            let due = Due { execution_id, kind: DueKind::StepTimeout, key: command_id.0, at, command: None };
             self.out.due.push(DueChange::Set(due));
         }
     }
@@ -378,11 +379,12 @@ impl Draft {
             at_most_once: step.spec.at_most_once,
             losses,
             losses_max: playbook.executor.max_losses,
-            stopping: false,
+            stopping: None,
             grace_ms: step.spec.cancel_grace_ms.or(playbook.executor.cancel_grace_ms),
             wait,
             since: env.now,
             holder: None,
+            running: None,
             work: Arc::new(serde_json::to_value(work).unwrap_or(Value::Null)),
         };
         if state == CommandState::Pending

@@ -107,7 +107,7 @@ impl Draft {
                 kind: DueKind::Continue,
                 key: 0,
                 at: self.out.at,
-                child: None,
+                command: None,
             };
             self.out.due.push(DueChange::Set(due));
         }
@@ -220,7 +220,7 @@ impl Draft {
             kind: DueKind::Timer,
             key: command_id.0,
             at,
-            child: None,
+            command: None,
         }));
     }
 

@@ -107,6 +107,7 @@ impl Draft {
             execution: &self.execution,
             env,
             finished: Some(Finished { step, outcome }),
+            skipped: None,
             ctx: Arc::clone(&self.execution.ctx),
             writes: Vec::new(),
         };
@@ -122,6 +123,7 @@ impl Draft {
             execution: &self.execution,
             env,
             finished: None,
+            skipped: Some(step),
             ctx: Arc::clone(&self.execution.ctx),
             writes: Vec::new(),
         };
@@ -138,6 +140,7 @@ struct Leaving<'a, 'e> {
     env: &'a Env<'e>,
     /// `None`: the step was skipped.
     finished: Option<Finished<'a>>,
+    skipped: Option<&'a Step>,
     /// `ctx` with the writes so far.
     ctx: Ctx,
     writes: Vec<Write>,
@@ -243,6 +246,7 @@ impl<'a> Leaving<'a, '_> {
             environment: self.env.environment,
             ctx: &self.ctx,
             finished: self.finished,
+            skipped: self.skipped,
             previous: None,
             event,
             now: self.env.now,

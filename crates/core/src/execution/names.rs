@@ -25,6 +25,8 @@ pub(super) struct StateNames<'a> {
     pub(super) finished: Option<Finished<'a>>,
     /// The step before, whose data is `result` in the next step's inputs.
     pub(super) previous: Option<&'a str>,
+    /// The step that has just been skipped, in its arcs: there is no visit of it.
+    pub(super) skipped: Option<&'a Step>,
     /// `event.name` in arcs.
     pub(super) event: Option<&'a str>,
     /// `event.timestamp` in arcs.
@@ -145,6 +147,14 @@ impl Names for StateNames<'_> {
                 }
                 _ => {}
             }
+        }
+        if let Some(step) = self.skipped.filter(|_| name == "event") {
+            return data(serde_json::json!({
+                "name": self.event,
+                "step": &*step.name,
+                "payload": null,
+                "timestamp": self.now.to_iso(),
+            }));
         }
         match name {
             "ctx" => {

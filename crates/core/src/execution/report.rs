@@ -136,6 +136,8 @@ impl Draft {
                 let message = format!("child execution {execution_id} of `{path}` took too long");
                 let error = ToolError::soft(ErrorKind::Timeout, "CHILD_TIMEOUT", message)
                     .with("execution_id", execution_id.to_string());
+                // It is not left behind, unless it is shielded.
+                self.cancel_child(*execution_id, env);
                 let data = serde_json::json!({ "execution_id": execution_id.to_string(), "status": "timeout" });
                 let outcome = ToolOutcome::failed(error, data);
                 self.resume(run(Some(CommandState::Suspended)), continuation, None, Some(outcome), env)?;
@@ -144,29 +146,36 @@ impl Draft {
         Ok(true)
     }
 
-    /// A child ended; `false` when nobody waits for it any more.
+    /// A child ended. When nobody waits for it any more the obligation is met by that.
+    ///
+    /// | the command | what is done |
+    /// | --- | --- |
+    /// | waits for this child | it goes on |
+    /// | is over: the wait was cancelled, and the child with it | nothing |
+    /// | goes on, or waits for another child, because this one took too long | nothing |
+    ///
+    /// (The guard makes sure that the command stands like this: it waits for the child from the child's birth on.)
     pub(super) fn child_ended(
         &mut self,
         command_id: CommandId,
         child: &ChildOutcome,
         env: &mut Env<'_>,
     ) -> Result<bool, Halt> {
-        let Some(live) = self.execution.live.get(&command_id).cloned() else {
-            // The wait was cancelled, and its child with it: the obligation is met. (The guard makes sure that the
-            // command is gone for good: it was issued before its child was born.)
-            self.clear_due(DueKind::ChildDone, command_id.0);
-            return Ok(true);
-        };
-        let LiveState::Suspended { wait: Wait::Child { execution_id, .. }, continuation } = &live.state else {
-            return Ok(false);
+        self.clear_due(DueKind::ChildDone, child.execution_id.0);
+        let Some(live) = self.execution.live.get(&command_id).cloned() else { return Ok(true) };
+        let continuation = match &live.state {
+            LiveState::Suspended { wait: Wait::Child { execution_id, .. }, continuation }
+                if *execution_id == child.execution_id =>
+            {
+                continuation
+            }
+            LiveState::Suspended { .. } | LiveState::Issued | LiveState::GivenUp | LiveState::Stopped => {
+                return Ok(true);
+            }
         };
         let Some(step) = env.playbook.body(&live.step, live.iteration.is_some()) else { return Ok(false) };
-        if *execution_id != child.execution_id {
-            return Ok(false);
-        }
         let data = self.data(env, &child.result)?;
         let child = ChildOutcome { result: Bound::Inline(data), ..child.clone() };
-        self.clear_due(DueKind::ChildDone, command_id.0);
         self.clear_due(DueKind::Timer, command_id.0);
         let held = Held { command_id, epoch: live.epoch, row: Some(CommandState::Suspended) };
         let run = Run { step, visit: live.visit, iteration: live.iteration, command: Some(held) };

@@ -14,6 +14,7 @@ use crate::execution::{DEPTH_MAX, Env, Needs, Start};
 use crate::expr::{Binding, Names, Scope};
 use crate::head::{CancelInfo, ENGINE_VERSION, Head, Status};
 use crate::id::ExecutionId;
+use crate::labels::{self, LabelError};
 use crate::playbook::{CancelMode, Playbook};
 use crate::time::Timestamp;
 
@@ -37,6 +38,9 @@ pub enum StartRefusal {
         /// Why.
         message: String,
     },
+    /// Those of the playbook and those of the request are too many.
+    #[error("labels: {0}")]
+    Labels(LabelError),
     /// The concurrency key is taken, and the playbook wants the start refused then.
     #[error("concurrency key `{}` is held by {} (limit {})", wish.key, names(holders), wish.limit)]
     KeyHeld {
@@ -84,7 +88,7 @@ pub(super) fn bear(
         kind: DueKind::Continue,
         key: 0,
         at: env.now,
-        child: None,
+        command: None,
     }));
     append.guard = Guard::New(Box::new(head));
     Ok(append)
@@ -101,6 +105,7 @@ fn begin(
         return Err(StartRefusal::TooDeep { depth: depth - 1 });
     }
     let workload = workload(start, playbook, env)?;
+    let labels = labels::over(&playbook.labels, &start.labels).map_err(StartRefusal::Labels)?;
     let wish = wish(start, playbook, &workload, env)?;
     let init = Initialized {
         catalog_id: start.catalog_id,
@@ -115,6 +120,7 @@ fn begin(
         cancel_grace_ms: playbook.executor.cancel_grace_ms,
         shield: start.parent.as_ref().and_then(|parent| parent.shield),
         concurrency_key: wish.as_ref().map(|wish| Arc::clone(&wish.key)),
+        labels,
         started_by: start.started_by.clone(),
         strict: start.strict,
         rerun: start.rerun.clone().map(Box::new),
@@ -137,7 +143,7 @@ fn begin(
             kind: DueKind::Timeout,
             key: 0,
             at: env.now.plus_ms(timeout_ms),
-            child: None,
+            command: None,
         }));
     }
     Ok((draft, head))
@@ -163,6 +169,7 @@ fn head(start: &Start, init: &Initialized, playbook: &Playbook, now: Timestamp) 
         cancel_grace_ms: init.cancel_grace_ms,
         shield: init.shield,
         concurrency_key: init.concurrency_key.clone(),
+        labels: init.labels.clone(),
         started_at: now,
         updated_at: now,
         ended_at: None,
@@ -228,7 +235,7 @@ impl Draft {
                         kind: DueKind::Displaced,
                         key: start.execution_id.0,
                         at: env.now,
-                        child: None,
+                        command: None,
                     }));
                 }
                 self.out.due.push(DueChange::Enter(admission));

@@ -69,7 +69,7 @@ impl Draft {
                     self.change(CommandChange::Withdraw { command_id, epoch: live.epoch });
                     let execution_id = self.execution.execution_id;
                     let (kind, key) = (DueKind::GraceEnd, command_id.0);
-                    self.out.due.push(DueChange::Set(Due { execution_id, kind, key, at: env.now, child: None }));
+                    self.out.due.push(DueChange::Set(Due { execution_id, kind, key, at: env.now, command: None }));
                 }
                 LiveState::Suspended { ref wait, .. } => {
                     let (epoch, expect) = (live.epoch, CommandState::Suspended);
@@ -78,7 +78,7 @@ impl Draft {
                     match wait {
                         Wait::Until(_) => {}
                         Wait::Child { execution_id, .. } => {
-                            self.clear_due(DueKind::ChildDone, command_id.0);
+                            self.clear_due(DueKind::ChildDone, execution_id.0);
                             self.cancel_child(*execution_id, env);
                         }
                     }
@@ -93,8 +93,8 @@ impl Draft {
     }
 
     /// A child that nobody waits for any more is cancelled with its descendants: by whoever finds the obligation.
-    fn cancel_child(&mut self, child: ExecutionId, env: &Env<'_>) {
-        let due = Due { execution_id: child, kind: DueKind::CancelChild, key: 0, at: env.now, child: None };
+    pub(super) fn cancel_child(&mut self, child: ExecutionId, env: &Env<'_>) {
+        let due = Due { execution_id: child, kind: DueKind::CancelChild, key: 0, at: env.now, command: None };
         self.out.due.push(DueChange::Set(due));
     }
 

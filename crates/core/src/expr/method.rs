@@ -1,7 +1,7 @@
 //! Methods that a template may call: what Python's texts and maps answer under the same names.
 //!
 //! None of them changes anything: a value in a template is what it is. Who has no methods at all is nothing, and like
-//! its attributes what its methods give is nothing again.
+//! its attributes what its methods give is nothing again; but for a `get` that says what to take instead.
 
 use minijinja::value::{ValueKind, from_args};
 use minijinja::{Error, ErrorKind, State, Value};
@@ -20,10 +20,18 @@ const AS_FILTERS: &[(&str, &str)] = &[
 /// Answers a method that the engine itself does not know.
 pub(super) fn call(state: &mut State<'_, '_>, value: &Value, name: &str, args: &[Value]) -> Result<Value, Error> {
     match value.kind() {
-        ValueKind::Undefined | ValueKind::None => Ok(Value::UNDEFINED),
+        ValueKind::Undefined | ValueKind::None => of_nothing(name, args),
         ValueKind::Map => of_map(value, name, args),
         ValueKind::String => of_text(state, value, name, args),
         _ => Err(Error::from(ErrorKind::UnknownMethod)),
+    }
+}
+
+/// Nothing has no key; whoever says what to take instead gets that.
+fn of_nothing(name: &str, args: &[Value]) -> Result<Value, Error> {
+    match (name, args) {
+        ("get", [_, other]) => Ok(other.clone()),
+        _ => Ok(Value::UNDEFINED),
     }
 }
 
@@ -106,6 +114,9 @@ mod tests {
             ("', '.join(l)", json!("x, y")),
             ("nothing.get('k').get('x') is defined", json!(false)),
             ("none.get('k') is defined", json!(false)),
+            ("nothing.get('k', 7)", json!(7)),
+            ("nothing.get('k', {}).get('x', 8)", json!(8)),
+            ("none.get('k', 'd')", json!("d")),
         ] {
             assert_eq!(eval(expression), Ok(expected), "{expression}");
         }

@@ -20,6 +20,7 @@ use super::tree::{Node, Yaml};
 use crate::concurrency::{LIMIT_MAX, OnConflict};
 use crate::diag::Diagnostic;
 use crate::expr::ValueTemplate;
+use crate::labels::{self, Labels};
 
 /// Most steps of a playbook.
 pub const STEPS_MAX: usize = 2_000;
@@ -138,7 +139,7 @@ fn header(reader: &mut Reader<'_>, root: &Node) {
     }
 }
 
-type Metadata = (Option<Arc<str>>, Option<Arc<str>>, Option<String>, Map<String, Value>);
+type Metadata = (Option<Arc<str>>, Option<Arc<str>>, Option<String>, Labels);
 
 fn metadata(reader: &mut Reader<'_>, root: &Node) -> Metadata {
     let Some(node) = root.get("metadata").filter(|node| node.is_map()) else {
@@ -149,7 +150,7 @@ fn metadata(reader: &mut Reader<'_>, root: &Node) -> Metadata {
             "the playbook has no `metadata`",
             "write `metadata: {name: …, path: folder/name}`",
         );
-        return (None, None, None, Map::new());
+        return (None, None, None, Labels::new());
     };
     let mut text = |key: &str| {
         let node = node.get(key).filter(|node| !node.is_null())?;
@@ -173,9 +174,31 @@ fn metadata(reader: &mut Reader<'_>, root: &Node) -> Metadata {
         );
     }
     let description = node.get("description").and_then(Node::as_str).map(str::to_owned);
-    let labels =
-        ["labels", "tags"].iter().filter_map(|key| Some(((*key).to_owned(), node.get(key)?.to_json()))).collect();
+    let labels = node.get("labels").map(|node| read_labels(reader, node)).unwrap_or_default();
     (path.or_else(|| name.clone()), name, description, labels)
+}
+
+fn read_labels(reader: &mut Reader<'_>, node: &Node) -> Labels {
+    let mut labels = Labels::new();
+    if !node.is_map() {
+        if !node.is_null() {
+            reader.wrong_kind(node, "`metadata.labels`", "a mapping");
+        }
+        return labels;
+    }
+    for (key, item) in node.entries() {
+        let Some(value) = reader.text(item, &format!("`metadata.labels.{}`", key.text)) else { continue };
+        match labels::check(&key.text, &value) {
+            Ok(()) => {
+                labels.insert(Arc::from(&*key.text), value.into());
+            }
+            Err(error) => reader.error(codes::OUT_OF_RANGE, key.span, error.to_string(), ""),
+        }
+    }
+    if let Err(error) = labels::bounded(labels.clone()) {
+        reader.error(codes::OUT_OF_RANGE, node.place(), format!("`metadata.labels`: {error}"), "");
+    }
+    labels
 }
 
 fn extras(reader: &mut Reader<'_>, root: &Node) -> Map<String, Value> {

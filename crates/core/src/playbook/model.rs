@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 
 use crate::concurrency::OnConflict;
 use crate::expr::{Condition, ValueTemplate};
+use crate::labels::Labels;
 
 /// A step's place in [`Playbook::steps`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -24,8 +25,8 @@ pub struct Playbook {
     pub name: Arc<str>,
     /// `metadata.description`.
     pub description: Option<String>,
-    /// `metadata.labels` and `metadata.tags`, as written.
-    pub labels: Map<String, Value>,
+    /// `metadata.labels`: what its executions are labelled with, when the request does not say otherwise.
+    pub labels: Labels,
     /// Default inputs, rendered once at start.
     pub workload: IndexMap<Arc<str>, ValueTemplate>,
     /// Unknown root mappings, visible in expressions under their own names (`spec`, …).

@@ -120,7 +120,7 @@ workflow:
     assert_eq!(show(&warnings), "");
     assert_eq!((&*playbook.path, &*playbook.name), ("examples/weather", "weather"));
     assert_eq!(playbook.description.as_deref(), Some("All of it"));
-    assert_eq!(json!(playbook.labels), json!({"labels": {"team": "a"}, "tags": ["x", "y"]}));
+    assert_eq!(json!(playbook.labels), json!({"team": "a"}));
     assert_eq!(json!(playbook.extras), json!({"spec": {"cities": ["Berlin"]}}));
     assert_eq!(source_of(&playbook.workload), json!({"city": "Berlin", "when": "{{ now() }}"}));
     assert_eq!((&*playbook.keychain[0].name, &*playbook.keychain[0].kind), ("api", "bearer"));

@@ -4,7 +4,7 @@ use noetl_core::control::cancel::{self, Answer, Request};
 use noetl_core::control::{lease, settle, stop};
 use noetl_core::event::{AttemptEnd, Event, StopCause};
 use noetl_core::execution::{Input, Refusal};
-use noetl_core::head::{CommandRow, CommandState, Status};
+use noetl_core::head::{CommandRow, CommandState, Status, StopWish};
 use noetl_core::id::{ExecutionId, SessionId};
 use noetl_core::playbook::CancelMode;
 use noetl_core::tool::ToolOutcome;
@@ -284,7 +284,7 @@ fn a_cancelled_child_is_an_error_of_kind_cancelled_for_the_waiting_step() {
 
 /// Orders a stop of the command that a worker holds.
 fn order_stop(desk: &mut Desk, id: ExecutionId, row: &CommandRow) {
-    let wish = stop::Wish { cause: StopCause::Cancelled, reason: "enough".into(), by: "api".into() };
+    let wish = StopWish { cause: StopCause::Cancelled, reason: "enough".into(), by: "api".into() };
     let command_id = row.command_id;
     assert!(desk.control(id, |view, now, ids| match stop::decide(view, command_id, Some(&wish), now, ids) {
         stop::Answer::Ordered { append, .. } => Some(*append),
@@ -314,6 +314,12 @@ fn an_attempt_that_was_ordered_to_stop_has_no_successor_when_it_is_lost_or_given
             _ => None,
         });
         let error = error.expect("the step's error");
+        let said = ran.seat().events.iter().filter_map(|recorded| match &recorded.event {
+            Event::CommandStopping(stopping) => Some((&*stopping.reason, &*stopping.by, stopping.held)),
+            _ => None,
+        });
+        // Whoever reads the later one alone knows who wanted it, and why.
+        assert_eq!(said.collect::<Vec<_>>(), [("enough", "api", true), ("enough", "api", false)]);
         assert_eq!((&error["kind"], &error["message"]), (&json!("cancelled"), &json!("enough")));
     }
 }

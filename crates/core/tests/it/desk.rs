@@ -3,7 +3,7 @@
 //! Every append is folded from scratch as well: the state that a draft ends with must be the state that its events
 //! fold to, and the log must keep every property.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use noetl_core::append::{Append, CommandChange, DueChange, DueKind, Guard};
@@ -17,6 +17,7 @@ use noetl_core::execution::{Book, BookKey, Books, Env, Input, Needs, Refusal, St
 use noetl_core::expr::Library;
 use noetl_core::head::{CommandRow, CommandState, Head, HeadView, Holder, Status};
 use noetl_core::id::{CatalogId, CommandId, EventId, ExecutionId, IdSource, SessionId};
+use noetl_core::labels::Labels;
 use noetl_core::pipeline::{Next, Pipeline, Place};
 use noetl_core::playbook::{CancelMode, Playbook, compile};
 use noetl_core::properties::{Member, check_family};
@@ -39,8 +40,8 @@ pub(crate) struct Desk {
     tool: Tool,
     /// Every tool call, as `step/label`.
     pub(crate) calls: Vec<String>,
-    /// Inputs waiting, oldest first.
-    inbox: VecDeque<(ExecutionId, Input)>,
+    /// Ends of children that their parents have still to hear of, by the parent and the key, as the tables hold them.
+    ends: BTreeMap<(ExecutionId, i64), Input>,
 }
 
 /// One execution at the desk.
@@ -82,7 +83,7 @@ impl Desk {
             library: Arc::new(Library::empty()),
             tool: Box::new(tool),
             calls: Vec::new(),
-            inbox: VecDeque::new(),
+            ends: BTreeMap::new(),
         };
         for (number, source) in playbooks.iter().enumerate() {
             let playbook = match compile(&document(source, number)) {
@@ -127,6 +128,7 @@ impl Desk {
             parent: None,
             started_by: None,
             strict,
+            labels: Labels::new(),
             rerun: None,
         };
         let playbook = Arc::clone(&self.playbooks[&catalog_id]);
@@ -215,9 +217,7 @@ impl Desk {
             return true;
         }
         // What would begin something waits while its execution is paused, as the stores let it wait.
-        let place = self.inbox.iter().position(|(id, _)| self.members[id].head.pause.is_none());
-        if let Some((id, input)) = place.and_then(|place| self.inbox.remove(place)) {
-            self.decide(id, &[input]);
+        if self.tell_of_an_end() {
             return true;
         }
         if let Some(row) = self.pending() {
@@ -229,13 +229,24 @@ impl Desk {
 
     /// Does one thing that needs no worker.
     pub(crate) fn step_without_workers(&mut self) -> bool {
-        match self.inbox.pop_front() {
-            Some((id, input)) => {
-                self.decide(id, &[input]);
-                true
-            }
-            None => self.next_due(),
+        self.tell_of_an_end() || self.next_due()
+    }
+
+    /// Tells a parent that a child has ended, as often as it takes until its decision says that this is met.
+    fn tell_of_an_end(&mut self) -> bool {
+        let mut waiting = self.ends.iter().filter(|((id, _), _)| self.members[id].head.pause.is_none());
+        let Some((key, input)) = waiting.next().map(|(key, input)| (*key, input.clone())) else { return false };
+        self.decide(key.0, &[input]);
+        if !self.members[&key.0].head.is_active() {
+            // What is owed to an execution that has ended is forgotten, as by the sweep.
+            self.ends.remove(&key);
         }
+        true
+    }
+
+    /// Returns whether nothing is left to be told of the end of `child`.
+    pub(crate) fn is_met(&self, parent: ExecutionId, child: ExecutionId) -> bool {
+        !self.ends.contains_key(&(parent, child.0))
     }
 
     /// Returns the oldest pending command.
@@ -500,15 +511,17 @@ impl Desk {
         for due in append.due {
             match due {
                 DueChange::Set(due) if due.kind == DueKind::ChildDone => {
-                    let child = due.child.expect("a child");
-                    let outcome = self.child_outcome(child);
-                    let input = Input::ChildEnded(CommandId(due.key), Box::new(outcome));
-                    self.inbox.push_back((due.execution_id, input));
+                    let outcome = self.child_outcome(ExecutionId(due.key));
+                    let input = Input::ChildEnded(due.command.expect("a command"), Box::new(outcome));
+                    self.ends.insert((due.execution_id, due.key), input);
                 }
                 DueChange::Set(due) => {
                     self.seat(due.execution_id).timers.insert((due.kind, due.key), due.at);
                 }
                 DueChange::Tick(_) | DueChange::Enter(_) => {}
+                DueChange::Clear { execution_id, kind: DueKind::ChildDone, key } => {
+                    self.ends.remove(&(execution_id, key));
+                }
                 DueChange::Clear { execution_id, kind, key } => {
                     self.seat(execution_id).timers.remove(&(kind, key));
                 }

@@ -176,6 +176,24 @@ fn a_step_that_is_not_admitted_is_skipped_and_its_arcs_are_followed() {
 }
 
 #[test]
+fn the_arcs_of_a_skipped_step_know_that_it_was_skipped() {
+    let ran = run(r#"
+        workflow:
+          - step: start
+            when: '{{ false }}'
+            tool: {kind: noop}
+            next:
+              arcs:
+                - {step: ran, when: "{{ event.name in ['step.done', 'call.done'] }}"}
+                - {step: end, when: "{{ event.name == 'step.skipped' }}", set: {ctx.skipped: '{{ event.step }}'}}
+          - {step: ran, tool: {kind: noop}}
+          - {step: end, tool: {kind: noop}}
+    "#);
+    assert_eq!(ran.entered(), ["end"]);
+    assert_eq!(ran.ctx("skipped"), serde_json::json!("start"));
+}
+
+#[test]
 fn a_step_without_next_ends_its_branch_and_an_unreferenced_end_does_not_run() {
     let ran = run("
         workflow:

@@ -8,11 +8,11 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use noetl_core::control::cancel::{self, Answer, BY_TIMEOUT, Request};
-use noetl_core::control::stop::{self, Wish};
+use noetl_core::control::stop;
 use noetl_core::control::{lease, pause, settle};
 use noetl_core::event::{Event, StopCause, row};
 use noetl_core::execution::Input;
-use noetl_core::head::Status;
+use noetl_core::head::{Status, StopWish};
 use noetl_core::id::{CommandId, ExecutionId, SessionId};
 use noetl_core::playbook::CancelMode;
 use noetl_core::result::Bound;
@@ -341,7 +341,7 @@ fn lose(desk: &mut Desk, id: ExecutionId) {
 
 fn stop(desk: &mut Desk, id: ExecutionId) {
     let (command_id, _) = attempt(desk, id);
-    let wish = Wish { cause: StopCause::Cancelled, reason: "enough".to_owned(), by: "api".to_owned() };
+    let wish = StopWish { cause: StopCause::Cancelled, reason: "enough".to_owned(), by: "api".to_owned() };
     desk.control(id, |view, now, ids| match stop::decide(view, command_id, Some(&wish), now, ids) {
         stop::Answer::Withdrawn(append) | stop::Answer::Ordered { append, .. } | stop::Answer::Over(append) => {
             Some(*append)

@@ -4,11 +4,12 @@
 //! outcomes at a time, and bring the next commands back. Every message may be lost, late or repeated.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
+use noetl_core::head::RunningTool;
 use noetl_core::id::{ExecutionId, SessionId};
 use noetl_core::playbook::CancelMode;
 use noetl_core::tool::StopOrder;
@@ -18,6 +19,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Duration, Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use crate::hold;
 use crate::lru::Lru;
 use crate::transport::{
     Attempt, CancelOrder, Held, Hello, Orders, PROTOCOL, Poll, REPORTS_MAX, Reports, Welcome, WorkerError,
@@ -82,6 +84,8 @@ struct Command {
     phase: Phase,
     control: watch::Sender<Control>,
     started: Arc<AtomicBool>,
+    /// What of it has been running for a while.
+    running: Arc<Mutex<Option<RunningTool>>>,
     /// The cancel order it has been given.
     cancel: Option<CancelMode>,
 }
@@ -206,6 +210,7 @@ impl Foreman {
                 session_id: command.session_id,
                 control: command.control.subscribe(),
                 started: Arc::clone(&command.started),
+                running: Arc::clone(&command.running),
             };
             match self.jobs[slot].try_send(job) {
                 Ok(()) => {
@@ -327,6 +332,7 @@ impl Foreman {
             command_id: attempt.command_id,
             epoch: attempt.epoch,
             started: command.started.load(Ordering::Relaxed),
+            running: hold(&command.running).clone(),
             cancel: command.cancel,
         });
         let draining = self.drain.is_some();
@@ -422,6 +428,7 @@ impl Foreman {
             phase: Phase::Waiting(Box::new(assignment)),
             control: watch::channel(Control::Run).0,
             started: Arc::default(),
+            running: Arc::default(),
             cancel: None,
         };
         self.held.insert(attempt, command);
@@ -480,6 +487,12 @@ impl Foreman {
                         epoch: attempt.epoch,
                         outcome: Reported::Started { at },
                     });
+                }
+            }
+            // The open poll was sent before: a new one takes its place.
+            Said::Running => {
+                if let Some(session) = self.session.filter(|_| self.drain.is_none()) {
+                    self.send_poll(session);
                 }
             }
             Said::Over { slot, attempt, outcome } => {

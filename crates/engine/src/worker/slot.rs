@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use futures_util::FutureExt;
 use noetl_core::expr::Library;
+use noetl_core::head::RunningTool;
 use noetl_core::id::{CatalogId, SessionId};
 use noetl_core::pipeline::{Next, Pipeline, Place};
 use noetl_core::playbook::{Playbook, Step};
@@ -25,7 +26,7 @@ use crate::lru::Lru;
 use crate::transport::{Attempt, Transport, WorkerError};
 use crate::worker::{CommandSecrets, Stop, Tools};
 
-/// A tool that runs longer than this is reported as started at once, in milliseconds.
+/// A tool that runs longer than this is told of at once: that it has started, and which process it is. In milliseconds.
 const STARTED_AFTER_MS: u64 = 1_000;
 /// Playbooks kept compiled.
 const BOOKS_MAX: u64 = 256;
@@ -72,6 +73,8 @@ pub(super) struct Job {
     pub(super) control: watch::Receiver<Control>,
     /// Set when a tool has been started.
     pub(super) started: Arc<AtomicBool>,
+    /// What has been running for a while.
+    pub(super) running: Arc<Mutex<Option<RunningTool>>>,
 }
 
 /// What a slot says.
@@ -79,6 +82,8 @@ pub(super) struct Job {
 pub(super) enum Said {
     /// A tool has been running for a while.
     Started { attempt: Attempt, at: Timestamp },
+    /// So has a later one of the same command.
+    Running,
     /// The command is over here, and the slot is free.
     Over { slot: usize, attempt: Attempt, outcome: Reported },
 }
@@ -99,7 +104,16 @@ pub(super) async fn serve(
             epoch: attempt.epoch,
         };
         let secrets = Arc::new(CommandSecrets::new(Arc::clone(&shared.transport), warrant));
-        let run = Run { shared: &shared, slot, attempt, said: &said, job, secrets: Arc::clone(&secrets) };
+        let run = Run {
+            shared: &shared,
+            slot,
+            attempt,
+            said: &said,
+            job,
+            secrets: Arc::clone(&secrets),
+            begun: None,
+            told_started: false,
+        };
         let mut outcome = AssertUnwindSafe(run.command()).catch_unwind().await.unwrap_or_else(|_| {
             tracing::error!(command = %attempt.command_id, "running a command failed: this is a mistake of ours");
             failed(ToolError::hard(ErrorKind::Unknown, "WORKER_PANIC", "the worker failed while running the command"))
@@ -119,6 +133,10 @@ struct Run<'a> {
     said: &'a mpsc::UnboundedSender<Said>,
     job: Job,
     secrets: Arc<CommandSecrets>,
+    /// When its first tool was started.
+    begun: Option<Timestamp>,
+    /// The foreman has heard that.
+    told_started: bool,
 }
 
 impl Run<'_> {
@@ -258,9 +276,11 @@ impl Run<'_> {
 
     /// Runs one tool, and passes on what comes for it in the meantime.
     async fn call(&mut self, call: ToolCall) -> ToolOutcome {
-        let at = self.shared.clock.now();
-        let known = self.job.started.swap(true, Ordering::Relaxed);
-        let mut say_started = (!known).then(|| Instant::now() + Duration::from_millis(STARTED_AFTER_MS));
+        let since = self.shared.clock.now();
+        self.begun.get_or_insert(since);
+        self.job.started.store(true, Ordering::Relaxed);
+        let mut tell = Some(Instant::now() + Duration::from_millis(STARTED_AFTER_MS));
+        let tool = Arc::clone(&call.kind);
         let (order, stop) = Stop::channel();
         let secrets = Arc::clone(&self.secrets);
         let mut run = self.shared.tools.run(self.slot, call, stop, &secrets);
@@ -272,20 +292,33 @@ impl Run<'_> {
                     news
                 });
             }
-            let started = async {
-                match say_started {
+            let for_a_while = async {
+                match tell {
                     Some(at) => sleep_until(at).await,
                     None => std::future::pending().await,
                 }
             };
             tokio::select! {
                 biased;
-                outcome = &mut run => return outcome,
+                outcome = &mut run => {
+                    if tell.is_none() {
+                        *hold(&self.job.running) = None;
+                    }
+                    return outcome;
+                }
                 Ok(()) = self.job.control.changed() => {}
-                () = started => {
-                    say_started = None;
+                () = for_a_while => {
+                    tell = None;
+                    let pid = self.shared.tools.running_pid(self.slot);
+                    *hold(&self.job.running) = Some(RunningTool { tool: Arc::clone(&tool), pid, since });
+                    let said = match self.begun {
+                        Some(at) if !std::mem::replace(&mut self.told_started, true) => {
+                            Said::Started { attempt: self.attempt, at }
+                        }
+                        Some(_) | None => Said::Running,
+                    };
                     // If nobody listens any more, the worker is being dropped.
-                    drop(self.said.send(Said::Started { attempt: self.attempt, at }));
+                    drop(self.said.send(said));
                 }
             }
         }

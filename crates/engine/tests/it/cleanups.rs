@@ -2,6 +2,7 @@
 
 use noetl_core::head::{Head, Status};
 use noetl_core::id::ExecutionId;
+use noetl_core::labels::Labels;
 use noetl_core::playbook::CancelMode;
 use noetl_engine::CancelRequest;
 use noetl_engine::rerun::{RerunError, RerunRequest};
@@ -47,6 +48,7 @@ async fn the_answer_names_the_cleanup_and_waits_for_it_when_asked() {
     // What ran to its end after the decision is undone first.
     assert_eq!(world.scripts.started(), ["book", "pay", "refund", "undo", "tell"]);
     let again = RerunRequest {
+        labels: Labels::new(),
         idempotency_key: None,
         execution_id: cleanups[0].execution_id,
         keep_finished: false,

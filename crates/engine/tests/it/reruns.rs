@@ -3,6 +3,7 @@
 use noetl_core::execution::rerun::NothingKept;
 use noetl_core::head::Status;
 use noetl_core::id::ExecutionId;
+use noetl_core::labels::Labels;
 use noetl_core::playbook::CancelMode;
 use noetl_engine::CancelRequest;
 use noetl_engine::rerun::{RerunError, RerunRequest, Rerunning};
@@ -23,7 +24,15 @@ workflow:
 fn again(execution_id: ExecutionId, keep_finished: bool, payload: &Value) -> RerunRequest {
     let payload = payload.as_object().cloned().unwrap();
     let started_by = Some("test".into());
-    RerunRequest { execution_id, keep_finished, latest: false, payload, started_by, idempotency_key: None }
+    RerunRequest {
+        execution_id,
+        keep_finished,
+        latest: false,
+        payload,
+        labels: Labels::new(),
+        started_by,
+        idempotency_key: None,
+    }
 }
 
 async fn rerun(server: &Server, request: RerunRequest) -> Rerunning {

@@ -60,6 +60,7 @@ fn held_of(assignment: &Assignment) -> Held {
         command_id: assignment.command_id,
         epoch: assignment.epoch,
         started: true,
+        running: None,
         cancel: None,
     }
 }

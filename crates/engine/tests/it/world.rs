@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use noetl_core::event::{Event, Recorded, row::wire_name};
 use noetl_core::head::{Head, Status};
 use noetl_core::id::{CatalogId, ExecutionId};
+use noetl_core::labels::Labels;
 use noetl_core::log::LogLine;
 use noetl_core::playbook::Playbook;
 use noetl_core::properties::{self, Member};
@@ -484,6 +485,7 @@ pub(crate) fn request(path: &str, payload: Map<String, Value>, parent: Option<Ex
         parent_execution_id: parent,
         started_by: Some("test".into()),
         strict: false,
+        labels: Labels::new(),
         idempotency_key: None,
     }
 }

@@ -13,10 +13,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use super::Api;
 use super::caller::{Caller, IdempotencyKey};
 use super::error::{ApiError, ErrorBody, WireDiagnostic};
 use super::extract::Body;
+use super::{Api, labels};
 
 /// What to start. Either `path` or `catalog_id` is needed; `catalog_id` wins.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, ToSchema)]
@@ -55,6 +55,10 @@ pub struct ExecuteRequest {
     /// Every error that nothing handles fails the run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub strict: Option<bool>,
+    /// Laid over the playbook's `metadata.labels`: names and values to find it by and to cancel it by.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub labels: Option<Map<String, Value>>,
     /// Sent by older clients; without effect.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub merge: Option<bool>,
@@ -169,6 +173,7 @@ pub(super) async fn execute(
         parent_execution_id: request.parent_execution_id,
         started_by: Some(caller.name()),
         strict: request.strict.unwrap_or(false),
+        labels: labels::given(request.labels.as_ref())?,
         idempotency_key,
     };
     let started = match api.engine.start(start.clone()).await {
@@ -243,6 +248,7 @@ impl From<StartError> for ApiError {
             StartError::ParentUnknown(_) => ApiError::new(StatusCode::NOT_FOUND, "unknown_parent", message),
             StartError::ParentEnded(..) => ApiError::new(StatusCode::CONFLICT, "parent_ended", message),
             StartError::KeyHeld { .. } => ApiError::new(StatusCode::CONFLICT, "concurrency_key_held", message),
+            StartError::Labels(_) => ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "too_many_labels", message),
             StartError::Key { .. } => ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "bad_concurrency_key", message),
             StartError::TooDeep { .. } => ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "too_deep", message),
             StartError::Workload { .. } => ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "bad_workload", message),

@@ -1,4 +1,4 @@
-//! `/api/jobs`: cascades and bulk cancels, under way and done.
+//! `/api/jobs`: walks over families and selections, under way and done: cancels, pauses and resumptions.
 
 use axum::Json;
 use axum::extract::State;
@@ -20,7 +20,7 @@ const LIMIT_DEFAULT: u64 = 100;
 /// Jobs in one list at most.
 const LIMIT_MAX: u64 = 1_000;
 
-/// A cascade, or a cancel of many.
+/// A walk over a family, or a cancel of many.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct JobRow {
     /// Its id.
@@ -28,6 +28,8 @@ pub struct JobRow {
     pub job_id: CancellationId,
     /// `cascade` or `selection`.
     pub kind: String,
+    /// What is done to each: `cancel`, `pause` or `resume`.
+    pub action: String,
     /// `running`, `stopping` (finishes the families that it has begun), `stopped` or `done`.
     pub state: String,
     /// The execution whose family it is.
@@ -46,7 +48,7 @@ pub struct JobRow {
     pub rate: Option<u32>,
     /// Why.
     pub reason: Option<String>,
-    /// Who.
+    /// Who asked for it, whatever the action.
     pub cancelled_by: String,
     /// Who said to have asked for it.
     pub requested_by: Option<String>,
@@ -56,7 +58,7 @@ pub struct JobRow {
     pub selected: Option<u64>,
     /// How many it has looked at, descendants included.
     pub visited: u64,
-    /// How many it has cancelled, descendants included.
+    /// How many it has cancelled (paused, resumed), descendants included.
     pub cancelled: u64,
     /// How many it left as they are: they had ended or moved on, or are shielded.
     pub spared: u64,
@@ -83,6 +85,7 @@ impl JobRow {
         JobRow {
             job_id: job.cancellation_id,
             kind: if job.selection.is_some() { "selection" } else { "cascade" }.to_owned(),
+            action: job.action.as_str().to_owned(),
             state: state.to_owned(),
             requested_execution_id: job.requested_execution_id,
             selection: job.selection.and_then(|selection| serde_json::to_value(selection).ok()),
@@ -130,7 +133,7 @@ pub struct JobsParams {
     pub limit: Option<u64>,
 }
 
-/// Lists cascades and bulk cancels, newest first.
+/// Lists walks over families and bulk cancels, newest first.
 #[utoipa::path(
     get, path = "/api/jobs", operation_id = "list_jobs", tag = "jobs", params(JobsParams),
     responses((status = 200, body = JobsReply), (status = 400, body = ErrorBody))

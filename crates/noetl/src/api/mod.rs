@@ -14,6 +14,7 @@ pub mod executions;
 pub mod extract;
 pub mod health;
 pub mod jobs;
+mod labels;
 mod metrics;
 pub mod owner;
 pub mod page;

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand, ValueEnum};
 use noetl_core::head::Status;
+use noetl_core::labels::Labels;
 use noetl_core::time::Timestamp;
 use noetl_engine::{Engine, StartRequest, WaitFor};
 use noetl_store::catalog::ResourceKey;
@@ -274,6 +275,7 @@ async fn call(engine: Arc<Engine>, counting: Arc<AtomicBool>, over: Arc<AtomicBo
             parent_execution_id: None,
             started_by: Some("bench".to_owned()),
             strict: false,
+            labels: Labels::new(),
             idempotency_key: None,
         };
         let started = engine.start(request).await.map_err(|error| error.to_string())?;

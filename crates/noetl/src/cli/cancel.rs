@@ -34,8 +34,8 @@ pub struct Cancel {
     /// Executions to cancel
     #[arg(required_unless_present = "filter", value_name = "EXECUTION_ID")]
     pub ids: Vec<String>,
-    /// Instead of ids, whatever runs and matches: path=GLOB, older_than=TIME, idle_for=TIME, parent=ID, or `all`; all of
-    /// them hold together (repeatable). What takes long goes on as a job, see `noetl jobs`
+    /// Instead of ids, whatever runs and matches: path=GLOB, older_than=TIME, idle_for=TIME, parent=ID,
+    /// label=NAME=VALUE, or `all`; all of them hold together (repeatable). What takes long goes on as a job, see `noetl jobs`
     #[arg(long, value_name = "KEY=VALUE", conflicts_with_all = ["ids", "step"])]
     pub filter: Vec<String>,
     /// With --filter: refuse if more match [default: 1000]
@@ -86,6 +86,9 @@ pub struct Cancel {
     pub json: bool,
 }
 
+/// The condition that may be named more than once.
+const LABEL: &str = "label";
+
 /// Reads the conditions; `None` for `all`.
 fn filter(conditions: &[String]) -> Result<Option<Value>, Stop> {
     let mut filter = Map::new();
@@ -95,8 +98,13 @@ fn filter(conditions: &[String]) -> Result<Option<Value>, Stop> {
         }
         let Some((key, value)) = condition.split_once('=') else {
             return Err(Stop::usage(format!("`{condition}` is no condition"))
-                .hint("write --filter path='etl/*', older_than=10m, idle_for=1h or parent=ID; --filter all alone"));
+                .hint("write --filter path='etl/*', older_than=10m, idle_for=1h, parent=ID or label=NAME=VALUE; --filter all alone"));
         };
+        // An execution has many labels, and one of everything else.
+        if let (LABEL, Some(Value::String(labels))) = (key, filter.get_mut(key)) {
+            labels.push_str(&format!(",{value}"));
+            continue;
+        }
         // The server knows which conditions there are, and says what was meant.
         if filter.insert(key.to_owned(), json!(value)).is_some() {
             return Err(Stop::usage(format!("`{key}` is named twice")));

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::link::{Link, Mode};
 use super::stop::{Exit, Stop};
 use super::target::Globals;
-use super::{console, refusal};
+use super::{console, labels, refusal};
 use crate::render::{CYAN, FRAME, YELLOW, clean, document};
 
 /// Cancel executions that are stuck
@@ -20,6 +20,9 @@ pub struct Cleanup {
     /// Whatever started so long ago, whether or not anything is wrong with it
     #[arg(long)]
     pub include_healthy: bool,
+    /// Only those with this label (repeatable; all of them hold together)
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub label: Vec<String>,
     /// Only say what would be cancelled
     #[arg(long)]
     pub dry_run: bool,
@@ -34,6 +37,9 @@ impl Cleanup {
         let mut request = json!({"older_than_minutes": self.older_than_minutes, "dry_run": self.dry_run});
         if self.include_healthy {
             request["include_healthy"] = json!(true);
+        }
+        if let Some(label) = labels::joined(&self.label) {
+            request["label"] = json!(label);
         }
         let mut link = Link::new(globals, Mode::Tend)?;
         let answer = link.ask(|client| client.post(&["executions", "cleanup"]).body(request.clone())).await?;

@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::link::{Link, Mode};
 use super::stop::{Exit, Stop};
 use super::target::Globals;
-use super::{console, refusal};
+use super::{console, labels, refusal};
 use crate::render::executions;
 
 /// Executions listed when nothing else is asked.
@@ -33,6 +33,9 @@ pub struct Executions {
     /// Only of the family with this top
     #[arg(long, value_name = "EXECUTION_ID")]
     pub root: Option<ExecutionId>,
+    /// Only those with this label (repeatable; all of them hold together)
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub label: Vec<String>,
     /// How many at most
     #[arg(short = 'n', long, value_name = "COUNT", default_value_t = LIMIT_DEFAULT,
           value_parser = clap::value_parser!(u64).range(1..=1000))]
@@ -54,6 +57,7 @@ impl Executions {
             (false, true) => None,
             (false, false) => Some(self.status.join(",")),
         };
+        let label = labels::joined(&self.label);
         let answer = link
             .ask(|client| {
                 let request = client.get(&["executions"]).query("page_size", self.limit);
@@ -66,6 +70,7 @@ impl Executions {
                     .query_opt("status", status.as_deref())
                     .query_opt("unquiesced", self.unquiesced.then_some(true))
                     .query_opt("path", self.path.as_deref())
+                    .query_opt("label", label.as_deref())
                     .query_opt("parent_execution_id", self.parent)
                     .query_opt("root_execution_id", self.root)
             })

@@ -1,4 +1,4 @@
-//! `noetl jobs`: cascades and bulk cancels, under way and done.
+//! `noetl jobs`: walks over families and selections, under way and done.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::render::{clean, document, duration, jobs};
 /// How often a job that is followed is looked at.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// Show cascades and bulk cancels, or stop one
+/// Show cascades (of cancels, pauses, resumptions) and bulk cancels, or stop one
 ///
 /// A stopped one selects nothing more and finishes the families that it has begun; what it has cancelled stays
 /// cancelled. Exit codes: 0 done, 1 it can not be stopped, 2 usage, 3 server not reachable, 4 unknown id, 6 --wait ran
@@ -82,7 +82,9 @@ impl Jobs {
         let list = document::list(body, "jobs");
         console::print(&jobs::list(list))?;
         if list.is_empty() {
-            console::note("no jobs: a cascade, or `noetl cancel --filter`, makes one");
+            console::note(
+                "no jobs: a cascade (of a cancel, a pause, a resumption), or `noetl cancel --filter`, makes one",
+            );
         }
         Ok(Exit::Done)
     }

@@ -16,6 +16,7 @@ pub mod events;
 pub mod executions;
 pub mod follow;
 pub mod jobs;
+pub mod labels;
 pub mod link;
 pub mod logs;
 pub mod pause;
@@ -260,6 +261,9 @@ mod tests {
             "noetl verify --all --database-url postgres://h/d -j",
             "noetl query SELECT",
             "noetl ps --status running,failed",
+            "noetl ps --label team=data --label env=prod",
+            "noetl run demo/hello --label team=data --label env=prod",
+            "noetl cancel --filter label=team=data --filter label=env=prod --yes",
             "noetl run demo/hello -r distributed --set a=1 --set b=2 -V 3 -i in.json --follow",
             "noetl exec hello.yaml",
             "noetl execute playbook demo/hello",

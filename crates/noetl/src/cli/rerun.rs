@@ -7,7 +7,7 @@ use super::link::{Link, Mode};
 use super::stop::{Exit, Stop};
 use super::target::Globals;
 use super::workload::WorkloadArgs;
-use super::{console, refusal};
+use super::{console, labels, refusal};
 use crate::render::{clean, document};
 
 /// Run an execution that has ended again, as a new one with the same inputs
@@ -24,6 +24,9 @@ pub struct Rerun {
     /// With the newest version of the playbook [default: the one it had]
     #[arg(long)]
     latest: bool,
+    /// Label of the new one, laid over those that it had (repeatable)
+    #[arg(long, value_name = "NAME=VALUE")]
+    label: Vec<String>,
     #[command(flatten)]
     workload: WorkloadArgs,
     /// Print the answer as JSON on one line
@@ -35,11 +38,14 @@ impl Rerun {
     /// Does what is asked.
     pub async fn run(&self, globals: &Globals) -> Result<Exit, Stop> {
         let id = self.id.to_string();
-        let body = json!({
+        let mut body = json!({
             "keep_finished": self.keep_finished,
             "latest": self.latest,
             "workload": self.workload.read()?,
         });
+        if let Some(labels) = labels::given(&self.label)? {
+            body["labels"] = labels;
+        }
         let mut link = Link::new(globals, Mode::Look)?;
         let answer = link.ask(|client| client.post(&["executions", &id, "rerun"]).body(body.clone())).await?;
         let place = link.owns().then(|| link.place());

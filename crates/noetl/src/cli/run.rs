@@ -15,7 +15,7 @@ use super::stop::{Exit, Stop};
 use super::target::Globals;
 use super::wait::exit_of;
 use super::workload::WorkloadArgs;
-use super::{console, reference, refusal};
+use super::{console, labels, reference, refusal};
 use crate::embed::Role;
 use crate::render::{DIM, clean, document, duration, json as text, progress};
 use crate::server::node::{NodeOptions, WorkerSettings};
@@ -45,6 +45,9 @@ pub struct Run {
     pub target: Option<String>,
     #[command(flatten)]
     pub workload: WorkloadArgs,
+    /// Label of the execution, laid over the playbook's (repeatable)
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub label: Vec<String>,
     /// Catalog version [default: the newest]
     #[arg(short = 'V', long, value_name = "VERSION")]
     pub version: Option<String>,
@@ -193,7 +196,7 @@ impl Run {
     async fn submit(&self, globals: &Globals, plan: &Plan, workload: &Map<String, Value>) -> Result<Exit, Stop> {
         let mut link = to_server(globals).await?;
         self.note_elsewhere();
-        let request = plan.request(&mut link, workload, self.strict).await?;
+        let request = self.request(&mut link, plan, workload).await?;
         if !self.json {
             let mut said = format!(
                 "Executing playbook on distributed server...\n  Path: {}\n",
@@ -237,8 +240,18 @@ impl Run {
         self.conclude(&mut link, &id, &watched).await
     }
 
+    async fn request(&self, link: &mut Link, plan: &Plan, workload: &Map<String, Value>) -> Result<Value, Stop> {
+        // Checked before anything is registered.
+        let labels = labels::given(&self.label)?;
+        let mut request = plan.request(link, workload, self.strict).await?;
+        if let Some(labels) = labels {
+            request["labels"] = labels;
+        }
+        Ok(request)
+    }
+
     async fn start(&self, link: &mut Link, plan: &Plan, workload: &Map<String, Value>) -> Result<Value, Stop> {
-        let request = plan.request(link, workload, self.strict).await?;
+        let request = self.request(link, plan, workload).await?;
         execute(link, &request).await
     }
 

@@ -9,10 +9,15 @@ use super::link::{Link, Mode};
 use super::stop::{Exit, Stop};
 use super::target::Globals;
 use super::{console, refusal};
+use crate::api::executions::status::CLEANUP_NOT_BEGUN;
+use crate::client::Answer;
 use crate::render::{document, duration};
 
 /// How long one request may hang.
 const HANG: Duration = Duration::from_secs(20);
+
+/// Before it is looked again for a cleanup that is not there yet.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
 /// What to wait for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -24,6 +29,8 @@ pub enum For {
 }
 
 /// Wait until an execution has ended
+///
+/// A cleanup that a cancel has announced is waited for before it begins, too.
 ///
 /// Exit codes: with `--for terminal` 0 completed, 1 failed, 7 cancelled; with `--for quiesced` 0 however it ended;
 /// 4 unknown id, 6 the timeout ran out.
@@ -94,11 +101,23 @@ pub async fn until(link: &mut Link, id: &str, goal: For, timeout: Option<Duratio
                 request.query("wait_seconds", left.as_secs_f64()).query("until", word)
             })
             .await?;
+        let out_of_time = deadline.is_some_and(|deadline| Instant::now() >= deadline);
+        if is_to_come(&answer) && !out_of_time {
+            // Had the server hung for it as long as it could, no time would be lost here.
+            tokio::time::sleep(LOOK_AGAIN.min(left)).await;
+            continue;
+        }
         let body = refusal::expect(&answer)?;
-        if reached(&body, goal) || deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+        if reached(&body, goal) || out_of_time {
             return Ok(body);
         }
     }
+}
+
+/// Returns whether it is a cleanup that a cancel has announced and that begins when nothing runs any more.
+fn is_to_come(answer: &Answer) -> bool {
+    let body = answer.json().filter(|_| answer.status.as_u16() == 404);
+    body.is_some_and(|body| document::text(&body, "code") == Some(CLEANUP_NOT_BEGUN))
 }
 
 fn reached(body: &Value, goal: For) -> bool {

@@ -7,7 +7,7 @@ use super::{clean, document, json, seconds, table};
 /// Returns one line per job.
 pub fn list(jobs: &[Value]) -> String {
     let rows: Vec<Vec<String>> = jobs.iter().map(row).collect();
-    table::columns(&["JOB", "STATE", "WHAT", "CANCELLED", "VISITED", "BY", "CREATED", "REASON"], &rows)
+    table::columns(&["JOB", "STATE", "ACTION", "WHAT", "CHANGED", "VISITED", "BY", "CREATED", "REASON"], &rows)
 }
 
 /// Returns everything about one job.
@@ -20,6 +20,7 @@ pub fn detail(job: &Value) -> String {
     };
     line("Job", field(job, "job_id"));
     line("State", field(job, "state"));
+    line("Action", field(job, "action"));
     line("What", what(job));
     line("Cascade", if document::is(job, "cascade") { "yes" } else { "no" }.to_owned());
     line("Mode", field(job, "mode"));
@@ -32,7 +33,7 @@ pub fn detail(job: &Value) -> String {
     line("From", field(job, "remote"));
     line("Selected", number(job, "selected"));
     line("Visited", number(job, "visited"));
-    line("Cancelled", number(job, "cancelled"));
+    line(&capital(changed(job)), number(job, "cancelled"));
     line("Spared", number(job, "spared"));
     line("Unquiesced", number(job, "unquiesced"));
     line("Rate", document::count(job, "rate").map_or("-".to_owned(), |rate| format!("{rate} per second")));
@@ -51,7 +52,8 @@ pub fn detail(job: &Value) -> String {
 /// Returns how far a job has come, in one line.
 pub fn progress(job: &Value) -> String {
     let count = |key| document::count(job, key).unwrap_or(0);
-    let mut text = format!("job {} {}: {} cancelled", field(job, "job_id"), field(job, "state"), count("cancelled"));
+    let mut text =
+        format!("job {} {}: {} {}", field(job, "job_id"), field(job, "state"), count("cancelled"), changed(job));
     if count("spared") > 0 {
         text.push_str(&format!(", {} spared", count("spared")));
     }
@@ -61,8 +63,23 @@ pub fn progress(job: &Value) -> String {
     text
 }
 
+/// Returns what has become of those that a job changed.
+fn changed(job: &Value) -> &'static str {
+    match document::text(job, "action") {
+        Some("pause") => "paused",
+        Some("resume") => "resumed",
+        // An older server knows no other jobs and names no action.
+        Some(_) | None => "cancelled",
+    }
+}
+
 fn field(value: &Value, key: &str) -> String {
     clean(document::text(value, key).unwrap_or("-")).into_owned()
+}
+
+fn capital(word: &str) -> String {
+    let mut rest = word.chars();
+    rest.next().map(|first| first.to_uppercase().chain(rest).collect()).unwrap_or_default()
 }
 
 fn number(value: &Value, key: &str) -> String {
@@ -91,6 +108,7 @@ fn row(job: &Value) -> Vec<String> {
     vec![
         field(job, "job_id"),
         field(job, "state"),
+        field(job, "action"),
         what(job),
         number(job, "cancelled"),
         match document::count(job, "selected") {
@@ -111,7 +129,7 @@ mod tests {
 
     fn selection() -> Value {
         json!({
-            "job_id": "12", "kind": "selection", "state": "stopped", "cascade": false, "mode": null,
+            "job_id": "12", "action": "cancel", "kind": "selection", "state": "stopped", "cascade": false, "mode": null,
             "selection": {"path": "etl/*", "stuck": true}, "cancelled_by": "api", "requested_by": "ann@box",
             "selected": 9, "visited": 5, "cancelled": 4, "spared": 1, "unquiesced": 2, "rate": 10,
             "created_at": "2026-01-20T09:08:00.000Z", "stopped_at": "2026-01-20T09:08:01.000Z", "stopped_by": "ann",
@@ -125,9 +143,25 @@ mod tests {
             "job_id": "11", "state": "running", "requested_execution_id": "7", "visited": 3, "cancelled": 3,
             "cancelled_by": "cli", "reason": "loop\u{1b}[2J", "created_at": "2026-01-20T09:07:00.000Z",
         });
-        let text = list(&[selection(), cascade]);
+        let mut pause = cascade.clone();
+        (pause["action"], pause["requested_execution_id"]) = (json!("pause"), json!("8"));
+        let text = list(&[selection(), cascade, pause]);
+        let line = text.lines().find(|line| line.contains("family of 8")).unwrap();
+        assert!(line.contains(" pause ") && !line.contains("cancel"), "{text}");
         assert!(text.contains("path=etl/* stuck") && text.contains("5/9"), "{text}");
         assert!(text.contains("family of 7") && !text.contains("loop\u{1b}"), "{text}");
+    }
+
+    #[test]
+    fn a_walk_that_pauses_or_resumes_is_no_cancel() {
+        let mut job = selection();
+        for (action, done) in [("pause", "paused"), ("resume", "resumed")] {
+            job["action"] = json!(action);
+            let text = detail(&job);
+            let (action, done) = (format!("Action:      {action}\n"), format!("{}:", capital(done)));
+            assert!(text.contains(&action) && text.contains(&done) && !text.contains("Cancelled"), "{text}");
+        }
+        assert!(progress(&job).starts_with("job 12 stopped: 4 resumed,"), "{}", progress(&job));
     }
 
     #[test]

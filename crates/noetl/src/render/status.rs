@@ -50,6 +50,10 @@ pub fn block(id: &str, answer: &Value) -> String {
     if let Some(of) = answer.get("cleanup_of").and_then(document::id) {
         let _ = writeln!(out, "Cleans up: after {}", clean(&of));
     }
+    let labels = labels(answer);
+    if !labels.is_empty() {
+        let _ = writeln!(out, "Labels:    {}", joined(&labels));
+    }
     out.push_str(&paused(answer));
     out.push_str(&cancellation(answer));
     out.push_str(&quiesced(answer));
@@ -65,6 +69,14 @@ pub fn block(id: &str, answer: &Value) -> String {
     }
     let _ = writeln!(out, "{colour}{FRAME}{colour:#}\n");
     out
+}
+
+fn labels(answer: &Value) -> Vec<String> {
+    let labels = answer.get("labels").and_then(Value::as_object).into_iter().flatten();
+    let text = |(name, value): (&String, &Value)| {
+        clean(&format!("{name}={}", value.as_str().unwrap_or_default())).into_owned()
+    };
+    labels.map(text).collect()
 }
 
 fn most_visited(answer: &Value) -> Option<String> {
@@ -144,6 +156,9 @@ fn commands(answer: &Value) -> String {
         }
         if let Some(worker) = field("worker_id") {
             let _ = write!(out, " on {worker}");
+        }
+        if let Some(pid) = document::count(command, "pid") {
+            let _ = write!(out, " pid {pid}");
         }
         if let Some(age) = command.get("age_seconds").and_then(Value::as_f64) {
             let _ = write!(out, ", {}", duration::human(age));

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use noetl::api::worker::secrets::{CredentialAsk, KeepRequest, KeptAsk, KeptReply};
+use noetl_core::head::RunningTool;
 use noetl_core::id::{CatalogId, CommandId, ExecutionId, SessionId};
 use noetl_core::playbook::CancelMode;
 use noetl_core::secret::keychain::KeptUnder;
 use noetl_core::secret::{Credential, Warrant};
+use noetl_core::time::Timestamp;
 use noetl_core::work::{Assignment, Report, Reported};
 use noetl_engine::transport::{Attempt, CancelOrder, Held, Hello, Offer, Orders, Poll, Reports, Welcome};
 use serde_json::{Value, json};
@@ -17,7 +19,9 @@ fn wire(value: &impl serde::Serialize) -> Value {
 
 pub(crate) fn samples() -> Vec<(&'static str, Value)> {
     let (execution_id, command_id, session_id) = (ExecutionId(1), CommandId(2), SessionId(3));
-    let held = Held { execution_id, command_id, epoch: 1, started: true, cancel: Some(CancelMode::Finish) };
+    let running = Some(RunningTool { tool: "shell".into(), pid: Some(4), since: Timestamp(5) });
+    let cancel = Some(CancelMode::Finish);
+    let held = Held { execution_id, command_id, epoch: 1, started: true, running, cancel };
     let poll = Poll {
         session_id,
         serial: 1,

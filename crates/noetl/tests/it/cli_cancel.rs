@@ -50,6 +50,38 @@ fn in_flight(home: &Home, id: &str) {
 }
 
 #[test]
+fn a_status_names_the_process_that_still_runs() {
+    let home = Home::new();
+    let _server = Server::start(&home, &[]);
+    home.file(
+        "held.yaml",
+        "apiVersion: noetl.io/v2\nkind: Playbook\nmetadata: {name: held, path: test/held}\nworkflow:\n  \
+         - {step: start, tool: {kind: shell, command: 'echo $$ > pid; until [ -e open ]; do sleep 0.05; done'}}\n",
+    );
+    home.run(&["register", "held.yaml"]).done();
+    let started = home.run(&["run", "test/held", "-r", "distributed", "--json"]).done().json();
+    let id = started["execution_id"].as_str().unwrap();
+    let command = || home.run(&["status", id, "--json"]).done().json()["commands"][0].clone();
+    // It says so once it has run for a second.
+    let shown = eventually("its process is shown", || Some(command()).filter(|command| command["pid"].is_u64()));
+    let pid = std::fs::read_to_string(home.path().join("pid")).unwrap();
+    assert_eq!(shown["pid"].to_string(), pid.trim());
+    assert_eq!(shown["running_tool"], "shell");
+    assert!(shown["running_since"].is_string() && shown["started"] == json!(true), "{shown}");
+    let log = home.run(&["events", id, "--json"]).done().stdout;
+    home.run(&["cancel", id]).done();
+    // Cancelled and not quiesced: what still runs is named with its process, and no event was written for that.
+    let block = home.run(&["status", id]).done().stdout;
+    assert!(block.contains("Quiesced:  not yet") && block.contains(&format!(" pid {},", pid.trim())), "{block}");
+    assert_eq!(log.matches("command.started").count(), 1, "{log}");
+    home.file("open", "");
+    eventually("it is quiet", || {
+        let status = home.run(&["status", id, "--json"]).done().json();
+        (status["quiesced"] == json!(true) && status["commands"] == json!([])).then_some(())
+    });
+}
+
+#[test]
 fn one_step_is_interrupted_and_the_execution_goes_on_from_its_error() {
     let home = Home::new();
     let _server = Server::start(&home, &[]);

@@ -57,6 +57,28 @@ fn a_paused_execution_begins_nothing_until_it_is_resumed() {
 }
 
 #[test]
+fn a_family_that_is_paused_stands_in_the_jobs_as_what_it_is() {
+    let home = Home::new();
+    let _server = Server::start(&home, &["--no-worker"]);
+    home.file("gate.yaml", PLAYBOOK);
+    home.run(&["register", "gate.yaml"]).done();
+    let started = home.run(&["run", "test/gate", "-r", "distributed", "--json"]).done().json();
+    let id = started["execution_id"].as_str().unwrap();
+    home.run(&["pause", id, "--cascade"]).done();
+    home.run(&["resume", id, "--cascade"]).done();
+    home.run(&["cancel", id, "--cascade"]).done();
+    let jobs = home.run(&["jobs", "--json"]).done().json();
+    let jobs: Vec<_> = jobs["jobs"].as_array().unwrap().iter().collect();
+    let actions: Vec<_> = jobs.iter().map(|job| (&job["action"], &job["kind"], &job["cancelled"])).collect();
+    let expected = ["cancel", "resume", "pause"].map(|action| (json!(action), json!("cascade"), json!(1)));
+    assert_eq!(actions, expected.iter().map(|(a, k, c)| (a, k, c)).collect::<Vec<_>>());
+    let list = home.run(&["jobs"]).done().stdout;
+    assert!(list.contains(" pause ") && list.contains(" resume ") && list.contains(" cancel "), "{list}");
+    let pause = home.run(&["jobs", jobs[2]["job_id"].as_str().unwrap()]).done().stdout;
+    assert!(pause.contains("Action:      pause\n") && pause.contains("Paused:      1\n"), "{pause}");
+}
+
+#[test]
 fn an_execution_is_paused_and_cancelled_with_nothing_running() {
     let home = Home::new();
     home.file("gate.yaml", PLAYBOOK);

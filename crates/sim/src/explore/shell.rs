@@ -15,6 +15,7 @@ use noetl_core::execution::{Book, BookKey, Books, Env, Input, Refusal, Start};
 use noetl_core::expr::Library;
 use noetl_core::head::{CommandRow, CommandState, HeadView, Holder};
 use noetl_core::id::{CatalogId, CommandId, EventId, ExecutionId, IdSource, SessionId};
+use noetl_core::labels::Labels;
 use noetl_core::pipeline::{Next, Pipeline, Place};
 use noetl_core::playbook::{CancelMode, Playbook, compile};
 use noetl_core::result::Bound;
@@ -76,6 +77,7 @@ impl Shell {
             parent: None,
             started_by: None,
             strict: false,
+            labels: Labels::new(),
             rerun: None,
         };
         let mut hands = Vec::new();
@@ -505,7 +507,7 @@ impl Shell {
         let input = match due.kind {
             DueKind::Timer => Input::Timer(command),
             DueKind::Continue => Input::Continue,
-            DueKind::ChildDone => Input::ChildEnded(command, Box::new(outcome_of(state, due.child?)?)),
+            DueKind::ChildDone => Input::ChildEnded(due.command?, Box::new(outcome_of(state, ExecutionId(due.key))?)),
             // See `meet`.
             DueKind::GraceEnd | DueKind::Timeout | DueKind::StepTimeout | DueKind::CancelChild | DueKind::Displaced => {
                 return None;

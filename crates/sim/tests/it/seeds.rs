@@ -40,6 +40,19 @@ fn every_seed_keeps_every_promise() {
     );
 }
 
+/// C7 in time: what a single crash may cost.
+#[test]
+fn one_crash_in_a_calm_world_costs_a_lease_and_no_more() {
+    let mut cancelled = 0;
+    for seed in 0..if long() { SEEDS_LONG / 10 } else { SEEDS / 4 } {
+        let scenario = Scenario { crashes: 1, lost: 0, repeated: 0, failing: 0, ..Scenario::of(seed) };
+        let outcome = run(&scenario);
+        assert!(outcome.broken.is_empty(), "seed {seed}: {:#?}\n{}", outcome.broken, outcome.trace.join("\n"));
+        cancelled += outcome.cancelled;
+    }
+    assert!(cancelled > 0);
+}
+
 #[test]
 fn one_seed() {
     let seed = std::env::var("NOETL_SIM_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use noetl_core::append::{DueChange, DueKind, Guard, HeadChange, RefusedBy, Verdict};
 use noetl_core::head::Status;
-use noetl_core::id::ExecutionId;
+use noetl_core::id::{CommandId, ExecutionId};
 
 use super::Stage;
 use crate::{ListQuery, StoreError};
@@ -155,15 +155,15 @@ pub async fn a_childs_end_is_due_for_its_parent_without_touching_it(stage: Stage
     let child = stage.start_below(parent).await;
     let before = stage.head(parent).await;
     let mut end = script.complete(&stage.head(child).await);
-    let mut due = script.due(parent, DueKind::ChildDone, 77, 0);
-    due.child = Some(child);
+    let mut due = script.due(parent, DueKind::ChildDone, child.0, 0);
+    due.command = Some(CommandId(77));
     end.due.push(DueChange::Set(due.clone()));
     stage.land(end).await;
     assert_eq!(stage.head(parent).await, before);
     assert_eq!(stage.store.due(9).await.unwrap().1, vec![due]);
     // The parent's own append meets it.
     let mut met = script.enter(parent, before.decided);
-    met.due.push(DueChange::Clear { execution_id: parent, kind: DueKind::ChildDone, key: 77 });
+    met.due.push(DueChange::Clear { execution_id: parent, kind: DueKind::ChildDone, key: child.0 });
     met.head = HeadChange::default();
     stage.land(met).await;
     assert!(stage.store.due(9).await.unwrap().1.is_empty());
@@ -171,7 +171,7 @@ pub async fn a_childs_end_is_due_for_its_parent_without_touching_it(stage: Stage
     let other = stage.start_below(parent).await;
     stage.cancel(parent).await;
     let mut end = script.complete(&stage.head(other).await);
-    end.due.push(DueChange::Set(script.due(parent, DueKind::ChildDone, 78, 0)));
+    end.due.push(DueChange::Set(script.due(parent, DueKind::ChildDone, other.0, 0)));
     stage.land(end).await;
     assert_eq!(stage.head(other).await.status, Status::Completed);
 }

@@ -7,6 +7,7 @@ use noetl_core::append::{Append, CommandChange, Due, DueKind, Guard, HeadChange,
 use noetl_core::event::{AttemptEnd, Cancelled, CommandDone, Ended, Event, Initialized, Issued, Parent, Recorded};
 use noetl_core::head::{CancelInfo, CommandRow, CommandState, ENGINE_VERSION, Head, HeadView, Holder, Status};
 use noetl_core::id::{CancellationId, CatalogId, CommandId, EventId, ExecutionId, SessionId};
+use noetl_core::labels::Labels;
 use noetl_core::playbook::{CancelMode, Shield};
 use noetl_core::result::Bound;
 use noetl_core::time::Timestamp;
@@ -209,6 +210,7 @@ impl Script {
             cleanup: None,
             cleanup_of: None,
             concurrency_key: None,
+            labels: Labels::new(),
         };
         let first = Event::PlaybookInitialized(Box::new(Initialized {
             catalog_id: head.catalog_id,
@@ -227,6 +229,7 @@ impl Script {
             cancel_grace_ms: None,
             shield: None,
             concurrency_key: None,
+            labels: Labels::new(),
             started_by: None,
             strict: false,
             rerun: None,
@@ -295,10 +298,11 @@ impl Script {
             at_most_once: false,
             losses: 0,
             losses_max: 3,
-            stopping: false,
+            stopping: None,
             grace_ms: None,
             wait: None,
             since: self.now(),
+            running: None,
             holder: state.in_flight().then(|| self.holder(SessionId(1))),
             work: Arc::new(json!({"tasks": []})),
         }
@@ -456,7 +460,7 @@ impl Script {
 
     /// Returns an obligation `in_ms` from now.
     pub fn due(&self, id: ExecutionId, kind: DueKind, key: i64, in_ms: u64) -> Due {
-        Due { execution_id: id, kind, key, at: self.now().plus_ms(in_ms), child: None }
+        Due { execution_id: id, kind, key, at: self.now().plus_ms(in_ms), command: None }
     }
 
     /// Returns a session with a lease from now.

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use noetl_core::append::{CommandChange, Guard, HeadChange};
-use noetl_core::event::{AttemptEnd, Call, CursorPlan, Ended, Event, Exit, StepExited, Suspended, Wait, Write};
-use noetl_core::head::{CancelInfo, CommandState, Holder, Status};
+use noetl_core::event::{
+    AttemptEnd, Call, CursorPlan, Ended, Event, Exit, StepExited, StopCause, Suspended, Wait, Write,
+};
+use noetl_core::head::{CancelInfo, CommandState, Holder, RunningTool, Status, StopWish};
 use noetl_core::id::{CancellationId, CommandId, ExecutionId, SessionId};
 use noetl_core::playbook::{CancelMode, Shield};
 use noetl_core::result::{Bound, StoredRef};
@@ -71,6 +73,8 @@ pub async fn the_head_survives_every_field(stage: Stage) {
     first.cancel_mode = Some(CancelMode::Interrupt);
     first.cancel_grace_ms = Some(0);
     first.shield = Some(Shield::Wait);
+    first.labels =
+        [("team", "data \"q\" ü"), ("example.com/a-b_c", "")].map(|(name, value)| (name.into(), value.into())).into();
     first.runnable = true;
     let mut head = (**first).clone();
     head.land(&birth);
@@ -134,7 +138,12 @@ pub async fn commands_survive_every_field(stage: Stage) {
             row.at_most_once = true;
             row.losses = 2;
             row.losses_max = 0;
-            row.stopping = true;
+            row.stopping = Some(Arc::new(StopWish {
+                cause: StopCause::Timeout,
+                reason: "it took too long: 5 ″".into(),
+                by: "timeout".into(),
+            }));
+            row.running = Some(RunningTool { tool: "shell".into(), pid: Some(u32::MAX), since: script.now() });
             row.grace_ms = Some(u64::from(u32::MAX));
             row.holder = Some(Holder {
                 session_id: SessionId(script.id()),

@@ -184,6 +184,7 @@ macro_rules! for_each_promise {
             a_session_replaces_older_lives_of_its_worker,
             a_lease_is_renewed_and_runs_out,
             a_closed_session_is_not_renewed,
+            what_a_worker_runs_is_noted_on_what_it_holds,
             expired_sessions_that_hold_nothing_are_no_matter,
             schedules_survive_every_field_and_share_no_name,
             a_tick_starts_once,

@@ -1,7 +1,7 @@
 //! What has to happen later.
 
 use noetl_core::append::{Due, DueChange, DueKind};
-use noetl_core::id::ExecutionId;
+use noetl_core::id::{CommandId, ExecutionId};
 
 use super::Stage;
 
@@ -45,7 +45,7 @@ pub async fn an_obligation_set_again_replaces_the_first(stage: Stage) {
     let first = script.due(id, DueKind::Timer, 1, 0);
     oblige(&stage, id, &[first]).await;
     let mut second = script.due(id, DueKind::Timer, 1, 500);
-    second.child = Some(ExecutionId(script.id()));
+    second.command = Some(CommandId(script.id()));
     oblige(&stage, id, std::slice::from_ref(&second)).await;
     assert!(stage.store.due(9).await.unwrap().1.is_empty());
     stage.clock.advance_ms(500);

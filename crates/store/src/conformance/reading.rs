@@ -6,6 +6,7 @@ use noetl_core::append::{CommandChange, Guard};
 use noetl_core::event::row::wire_name;
 use noetl_core::head::{CommandState, Status};
 use noetl_core::id::{EventId, ExecutionId, SessionId, made_at};
+use noetl_core::labels::Labels;
 use noetl_core::result::LargeResult;
 use noetl_core::turns::Turns;
 use serde_json::json;
@@ -107,14 +108,20 @@ pub async fn events_are_found_by_every_condition(stage: Stage) {
     assert_eq!((page.len(), total), (0, 13));
 }
 
+fn labelled(labels: &[(&str, &str)]) -> Labels {
+    labels.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect()
+}
+
 /// Each condition alone, newest first, in pages that skip no row.
 pub async fn executions_are_listed_by_every_condition(stage: Stage) {
     let script = stage.script();
     let mut ids: Vec<ExecutionId> = Vec::new();
-    for path in ["flows/a", "flows/b", "jobs/[x]?", "flows/a"] {
+    let labels = [&[("t", "1"), ("e.x/y", "p")][..], &[("t", "1")], &[("t", "2"), ("e.x/y", "p")], &[]];
+    for (path, labels) in ["flows/a", "flows/b", "jobs/[x]?", "flows/a"].into_iter().zip(labels) {
         let mut birth = script.birth(None);
         if let Guard::New(head) = &mut birth.guard {
             head.path = path.into();
+            head.labels = labelled(labels);
         }
         stage.land(birth.clone()).await;
         ids.push(birth.execution_id);
@@ -148,6 +155,14 @@ pub async fn executions_are_listed_by_every_condition(stage: Stage) {
     assert_eq!(list(path("FLOWS/a")).await, []);
     assert_eq!(list(ListQuery { parent: Some(ids[0]), ..any() }).await, [child]);
     assert_eq!(list(ListQuery { root: Some(ids[0]), ..any() }).await, [child, ids[0]]);
+    let label = |labels: &[(&str, &str)]| ListQuery { labels: labelled(labels), ..any() };
+    assert_eq!(list(label(&[("t", "1")])).await, [ids[1], ids[0]]);
+    assert_eq!(list(label(&[("t", "1"), ("e.x/y", "p")])).await, [ids[0]]);
+    assert_eq!(list(label(&[("e.x/y", "p")])).await, [ids[2], ids[0]]);
+    assert!(list(label(&[("t", "")])).await.is_empty() && list(label(&[("e", "p")])).await.is_empty());
+    let mine = ListQuery { status: vec![Status::Running], limit: 9, ..label(&[("t", "1")]) };
+    assert_eq!(stage.store.execution_ids(mine.clone()).await.unwrap(), [ids[0]]);
+    assert_eq!(stage.store.count_executions(mine).await.unwrap(), 1);
     let second = stage.head(ids[1]).await.started_at;
     assert_eq!(list(ListQuery { started_before: Some(second), ..any() }).await, [ids[0]]);
     let now = stage.clock.now();
@@ -158,6 +173,13 @@ pub async fn executions_are_listed_by_every_condition(stage: Stage) {
     assert_eq!(list(ListQuery { offset: 1, limit: 2, ..any() }).await, [child, ids[3]]);
     let both = ListQuery { path: Some("flows/*".into()), ..status(vec![Status::Completed]) };
     assert_eq!(list(both).await, [ids[1]]);
+    let below = async |id, limit| stage.store.active_below(id, limit).await.unwrap();
+    assert_eq!((below(ids[0], 9).await, below(child, 9).await, below(ids[1], 9).await), (1, 0, 0));
+    let grandchild = stage.start_below(child).await;
+    stage.start_below(grandchild).await;
+    stage.complete(child).await;
+    // Through what has ended, and no further than is asked for.
+    assert_eq!((below(ids[0], 9).await, below(ids[0], 2).await, below(ids[0], 0).await), (2, 1, 0));
     assert!(stage.store.executions(any()).await.unwrap().is_empty(), "a limit of 0 lists nothing");
 }
 

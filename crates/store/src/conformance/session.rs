@@ -2,10 +2,11 @@
 
 use noetl_core::append::{CommandChange, Guard};
 use noetl_core::event::Event;
-use noetl_core::head::CommandState;
+use noetl_core::head::{CommandState, RunningTool};
 use noetl_core::id::SessionId;
 
 use super::Stage;
+use crate::RunningNote;
 
 const LEASE_MS: u64 = 30_000;
 
@@ -77,6 +78,28 @@ pub async fn a_closed_session_is_not_renewed(stage: Stage) {
     // Closing what is closed, or was never open, is nothing.
     stage.store.close_session(SessionId(1)).await.unwrap();
     stage.store.close_session(SessionId(99)).await.unwrap();
+}
+
+/// A hint beside the state: what a worker says it runs stands in the row until it says otherwise, and nothing of another
+/// session's is touched.
+pub async fn what_a_worker_runs_is_noted_on_what_it_holds(stage: Stage) {
+    let script = stage.script();
+    let (id, command_id) = stage.start_claimed(SessionId(1)).await;
+    let (other, others) = stage.start_claimed(SessionId(2)).await;
+    let before = stage.head(id).await;
+    let tool = RunningTool { tool: "shell".into(), pid: Some(77), since: script.now() };
+    let note =
+        |execution_id, command_id, epoch| RunningNote { execution_id, command_id, epoch, running: Some(tool.clone()) };
+    let said = vec![note(id, command_id, 1), note(id, command_id, 2), note(other, others, 1)];
+    assert_eq!(stage.store.note_running(SessionId(1), said.clone()).await.unwrap(), said[..1]);
+    let running = async |id| stage.store.view(id).await.unwrap().unwrap().commands[0].running.clone();
+    assert_eq!((running(id).await, running(other).await), (Some(tool), None));
+    assert_eq!(stage.head(id).await, before, "no event, no decision");
+    assert_eq!(stage.store.held(SessionId(1)).await.unwrap()[0].running, running(id).await);
+    let over = RunningNote { running: None, ..said[0].clone() };
+    assert_eq!(stage.store.note_running(SessionId(1), vec![over.clone()]).await.unwrap(), [over]);
+    assert_eq!(running(id).await, None);
+    assert!(stage.store.note_running(SessionId(1), Vec::new()).await.unwrap().is_empty());
 }
 
 /// Lost attempts come behind claimed ones; nothing held, nothing to do.

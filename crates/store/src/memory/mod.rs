@@ -18,6 +18,7 @@ use noetl_core::event::Recorded;
 use noetl_core::event::row::{canonical_name, wire_name};
 use noetl_core::head::{CommandRow, CommandState, Head, HeadView};
 use noetl_core::id::{CancellationId, CredentialId, ExecutionId, ScheduleId, SessionId};
+use noetl_core::labels;
 use noetl_core::log::LogLine;
 use noetl_core::schedule::{Schedule, Tick};
 use noetl_core::time::Timestamp;
@@ -30,7 +31,7 @@ use crate::landing::{self, Check, Landing, Rows};
 use crate::secret::{CredentialRow, KeychainRow, Resealed};
 use crate::{
     Cancellation, Chunk, ChunkDecide, Clock, EventQuery, JobQuery, ListQuery, Loaded, LockedDecide, LockedView,
-    LogQuery, LogRow, Pick, Session, SqlLimits, SqlRows, Store, StoreError, TableSize, payload,
+    LogQuery, LogRow, Pick, RunningNote, Session, SqlLimits, SqlRows, Store, StoreError, TableSize, payload,
 };
 
 /// The store in memory.
@@ -206,6 +207,7 @@ impl Store for MemoryStore {
                 && query.path.as_deref().is_none_or(|pattern| path_matches(pattern, &head.path))
                 && query.parent.is_none_or(|parent| head.parent_execution_id == Some(parent))
                 && query.root.is_none_or(|root| head.root_execution_id == root)
+                && labels::have(&head.labels, &query.labels)
                 && query.started_before.is_none_or(|before| head.started_at < before)
                 && query.idle_since.is_none_or(|since| head.updated_at < since)
                 && (!query.unquiesced || !head.is_active() && head.in_flight > 0)
@@ -226,6 +228,19 @@ impl Store for MemoryStore {
 
     async fn count_executions(&self, query: ListQuery) -> Result<u64, StoreError> {
         Ok(self.executions(query).await?.len() as u64)
+    }
+
+    async fn active_below(&self, execution_id: ExecutionId, limit: u64) -> Result<u64, StoreError> {
+        let tables = self.lock()?;
+        let children = |id: &ExecutionId| tables.children.get(id).into_iter().flatten().copied().collect::<Vec<_>>();
+        let mut below = children(&execution_id);
+        let (mut at, mut active) = (0, 0);
+        while let Some(id) = below.get(at).copied().filter(|_| (at as u64) < limit) {
+            active += u64::from(tables.executions.get(&id).is_some_and(|execution| execution.head.is_active()));
+            below.extend(children(&id));
+            at += 1;
+        }
+        Ok(active)
     }
 
     async fn candidates(
@@ -306,6 +321,15 @@ impl Store for MemoryStore {
         let older = older.map(|life| life.session.clone()).collect();
         tables.sessions.insert(session.session_id, Life { session, closed: false });
         Ok(older)
+    }
+
+    async fn note_running(
+        &self,
+        session_id: SessionId,
+        running: Vec<RunningNote>,
+    ) -> Result<Vec<RunningNote>, StoreError> {
+        let mut tables = self.lock()?;
+        Ok(running.into_iter().filter(|note| tables.note_running(session_id, note)).collect())
     }
 
     async fn renew_sessions(&self, sessions: &[SessionId], lease_ms: u64) -> Result<Vec<SessionId>, StoreError> {

@@ -18,7 +18,7 @@ use super::logs::Logs;
 use crate::catalog::Resource;
 use crate::landing::{Landing, Rows};
 use crate::secret::{CredentialRow, KeychainRow};
-use crate::{Cancellation, Session, StoreError};
+use crate::{Cancellation, RunningNote, Session, StoreError};
 
 /// How many snapshots of an execution are kept.
 const SNAPSHOTS_KEPT: usize = 2;
@@ -276,6 +276,17 @@ impl Tables {
             self.held.insert((holder.session_id, key));
         }
         self.commands.insert(key, row);
+    }
+
+    /// Notes what a worker says it runs; `false` when it does not hold the attempt.
+    pub(super) fn note_running(&mut self, session_id: SessionId, note: &RunningNote) -> bool {
+        let key = (note.execution_id, note.command_id, note.epoch);
+        let row = self.commands.get_mut(&key).filter(|row| {
+            row.state.in_flight() && row.holder.as_ref().is_some_and(|holder| holder.session_id == session_id)
+        });
+        let Some(row) = row else { return false };
+        row.running.clone_from(&note.running);
+        true
     }
 
     pub(super) fn remove_command(&mut self, key: CommandKey) -> Option<CommandRow> {

@@ -72,6 +72,7 @@ columns!(HeadColumns {
     cancel: Option<String> = "json",
     pause: Option<String> = "json",
     concurrency_key: Option<&'a str> = "text",
+    labels: Option<String> = "jsonb",
     cleanup: Option<String> = "json",
     cleanup_of: Option<i64> = "bigint",
 });
@@ -107,6 +108,7 @@ impl<'a> HeadColumns<'a> {
         self.cancel.push(head.cancel.as_ref().map(json));
         self.pause.push(head.pause.as_ref().map(json));
         self.concurrency_key.push(head.concurrency_key.as_deref());
+        self.labels.push((!head.labels.is_empty()).then(|| json(&head.labels)));
         self.cleanup.push(head.cleanup.as_ref().map(json));
         self.cleanup_of.push(head.cleanup_of.map(|id| id.0));
     }
@@ -185,7 +187,7 @@ columns!(CommandColumns {
     at_most_once: bool = "boolean",
     losses: i64 = "bigint",
     losses_max: i64 = "bigint",
-    stopping: bool = "boolean",
+    stopping: Option<String> = "json",
     grace_ms: Option<i64> = "bigint",
     wait: Option<String> = "json",
     issued_at: Moment = "timestamptz",
@@ -193,6 +195,7 @@ columns!(CommandColumns {
     worker_id: Option<&'a str> = "text",
     claimed_at: Option<Moment> = "timestamptz",
     started: bool = "boolean",
+    running: Option<String> = "json",
     work: String = "json",
 });
 
@@ -214,7 +217,7 @@ impl<'a> CommandColumns<'a> {
         self.at_most_once.push(row.at_most_once);
         self.losses.push(row.losses.into());
         self.losses_max.push(row.losses_max.into());
-        self.stopping.push(row.stopping);
+        self.stopping.push(row.stopping.as_ref().map(json));
         self.grace_ms.push(row.grace_ms.map(integer));
         self.wait.push(row.wait.as_ref().map(json));
         self.issued_at.push(Moment(row.since));
@@ -222,6 +225,7 @@ impl<'a> CommandColumns<'a> {
         self.worker_id.push(holder.map(|holder| holder.worker_id.as_ref()));
         self.claimed_at.push(holder.map(|holder| Moment(holder.claimed_at)));
         self.started.push(holder.is_some_and(|holder| holder.started));
+        self.running.push(row.running.as_ref().map(json));
         self.work.push(json(&row.work));
     }
 }
@@ -281,7 +285,7 @@ columns!(DueColumns {
     kind: &'static str = "text",
     key: i64 = "bigint",
     at: Moment = "timestamptz",
-    child_execution_id: Option<i64> = "bigint",
+    command_id: Option<i64> = "bigint",
     root_execution_id: i64 = "bigint",
 });
 
@@ -291,7 +295,7 @@ impl DueColumns<'_> {
         self.kind.push(due.kind.as_str());
         self.key.push(due.key);
         self.at.push(Moment(due.at));
-        self.child_execution_id.push(due.child.map(|id| id.0));
+        self.command_id.push(due.command.map(|id| id.0));
         self.root_execution_id.push(root.0);
     }
 }
@@ -418,6 +422,7 @@ const REWRITTEN: &[&str] = &[
     "worker_id",
     "claimed_at",
     "started",
+    "running",
     "work",
 ];
 
@@ -521,7 +526,7 @@ impl Outcome<'_> {
             self.due.part(),
             "due",
             "ON CONFLICT (execution_id, kind, key) DO UPDATE SET at = excluded.at, \
-             child_execution_id = excluded.child_execution_id, root_execution_id = excluded.root_execution_id",
+             command_id = excluded.command_id, root_execution_id = excluded.root_execution_id",
         );
         // A name is given once: written again, it is the same result.
         all.insert(self.results.part(), "result", "ON CONFLICT (reference) DO NOTHING");

@@ -18,7 +18,7 @@ use super::write::{Ready, Stage, Wanted, integer, json, ready};
 use super::{Inner, batch, key, read, rows};
 use crate::catalog::{NewResource, Resource};
 use crate::landing;
-use crate::{LockedDecide, LockedView, Session, StoreError};
+use crate::{LockedDecide, LockedView, RunningNote, Session, StoreError};
 
 /// How long the row of a worker's life is kept after its lease, when it holds nothing.
 const SESSION_KEPT_MS: u64 = 24 * 60 * 60 * 1_000;
@@ -216,9 +216,9 @@ pub(super) async fn forget_due(client: &ClientWrapper, met: &[Due]) -> Result<()
         .prepare_cached(
             // Set anew in between: that one is not the one that was met.
             "DELETE FROM noetl.due d USING unnest($1::bigint[], $2::text[], $3::bigint[], $4::timestamptz[], \
-             $5::bigint[]) AS n (execution_id, kind, key, at, child) WHERE d.execution_id = n.execution_id \
+             $5::bigint[]) AS n (execution_id, kind, key, at, command_id) WHERE d.execution_id = n.execution_id \
              AND d.kind = n.kind AND d.key = n.key AND d.at = n.at \
-             AND d.child_execution_id IS NOT DISTINCT FROM n.child AND NOT EXISTS (SELECT 1 FROM noetl.execution e \
+             AND d.command_id IS NOT DISTINCT FROM n.command_id AND NOT EXISTS (SELECT 1 FROM noetl.execution e \
              WHERE e.execution_id = d.execution_id AND e.status = 'RUNNING')",
         )
         .await?;
@@ -226,8 +226,8 @@ pub(super) async fn forget_due(client: &ClientWrapper, met: &[Due]) -> Result<()
     let kinds: Vec<&str> = met.iter().map(|due| due.kind.as_str()).collect();
     let keys: Vec<i64> = met.iter().map(|due| due.key).collect();
     let at: Vec<Moment> = met.iter().map(|due| Moment(due.at)).collect();
-    let children: Vec<Option<i64>> = met.iter().map(|due| due.child.map(|id| id.0)).collect();
-    client.execute(&statement, &[&ids, &kinds, &keys, &at, &children]).await?;
+    let commands: Vec<Option<i64>> = met.iter().map(|due| due.command.map(|id| id.0)).collect();
+    client.execute(&statement, &[&ids, &kinds, &keys, &at, &commands]).await?;
     Ok(())
 }
 
@@ -302,6 +302,34 @@ pub(super) async fn renew_sessions(
     let renewed = client.query(&statement, &[&ids, &Moment(now.plus_ms(lease_ms)), &Moment(now)]).await?;
     let renewed: Vec<i64> = all(&renewed, rows::id)?.into_iter().map(|id| id.0).collect();
     Ok(sessions.iter().filter(|id| !renewed.contains(&id.0)).copied().collect())
+}
+
+/// A row that an append is about to write is passed over: whoever waited here, holding other rows, could wait for ever.
+pub(super) async fn note_running(
+    client: &ClientWrapper,
+    session_id: SessionId,
+    mut running: Vec<RunningNote>,
+) -> Result<Vec<RunningNote>, StoreError> {
+    let statement = client
+        .prepare_cached(
+            "UPDATE noetl.command c SET running = n.running::json \
+             FROM (SELECT c.execution_id, c.command_id, c.epoch, s.running \
+                   FROM unnest($2::bigint[], $3::bigint[], $4::bigint[], $5::text[]) \
+                        AS s (execution_id, command_id, epoch, running) \
+                   JOIN noetl.command c USING (execution_id, command_id, epoch) \
+                   WHERE c.session_id = $1 AND c.state IN ('claimed', 'lost') FOR NO KEY UPDATE OF c SKIP LOCKED) n \
+             WHERE c.execution_id = n.execution_id AND c.command_id = n.command_id AND c.epoch = n.epoch \
+             RETURNING c.execution_id, c.command_id, c.epoch",
+        )
+        .await?;
+    let executions: Vec<i64> = running.iter().map(|note| note.execution_id.0).collect();
+    let commands: Vec<i64> = running.iter().map(|note| note.command_id.0).collect();
+    let epochs: Vec<i64> = running.iter().map(|note| note.epoch.into()).collect();
+    let texts: Vec<Option<String>> = running.iter().map(|note| note.running.as_ref().map(json)).collect();
+    let noted = client.query(&statement, &[&session_id.0, &executions, &commands, &epochs, &texts]).await?;
+    let noted = all(&noted, rows::command_key)?;
+    running.retain(|note| noted.contains(&(note.execution_id, note.command_id, note.epoch)));
+    Ok(running)
 }
 
 pub(super) async fn close_session(

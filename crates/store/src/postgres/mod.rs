@@ -60,7 +60,7 @@ use crate::catalog::{NewResource, Resource, ResourceKey};
 use crate::secret::{CredentialRow, KeychainRow, Resealed};
 use crate::{
     Cancellation, Chunk, ChunkDecide, Clock, EventQuery, JobQuery, ListQuery, Loaded, LockedDecide, LogQuery, LogRow,
-    Pick, Session, SqlLimits, SqlRows, Store, StoreError, TableSize,
+    Pick, RunningNote, Session, SqlLimits, SqlRows, Store, StoreError, TableSize,
 };
 
 /// Connections that write, when the options do not say.
@@ -274,6 +274,10 @@ impl Store for Postgres {
         self.whole(move |inner| async move { read::count_executions(&*inner.readers.get().await?, &query).await }).await
     }
 
+    async fn active_below(&self, execution_id: ExecutionId, limit: u64) -> Result<u64, StoreError> {
+        read::active_below(&*self.reader().await?, execution_id, limit).await
+    }
+
     async fn executions(&self, query: ListQuery) -> Result<Vec<Head>, StoreError> {
         self.whole(move |inner| async move { read::executions(&*inner.readers.get().await?, &query).await }).await
     }
@@ -308,6 +312,14 @@ impl Store for Postgres {
 
     async fn open_session(&self, session: Session) -> Result<Vec<Session>, StoreError> {
         control::open_session(&self.inner, &*self.writer().await?, &session).await
+    }
+
+    async fn note_running(
+        &self,
+        session_id: SessionId,
+        running: Vec<RunningNote>,
+    ) -> Result<Vec<RunningNote>, StoreError> {
+        control::note_running(&*self.writer().await?, session_id, running).await
     }
 
     async fn renew_sessions(&self, sessions: &[SessionId], lease_ms: u64) -> Result<Vec<SessionId>, StoreError> {

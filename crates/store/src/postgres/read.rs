@@ -205,6 +205,17 @@ pub(super) async fn count_executions(client: &ClientWrapper, query: &ListQuery) 
     rows.first().map_or(Ok(0), rows::count)
 }
 
+pub(super) async fn active_below(client: &ClientWrapper, id: ExecutionId, limit: u64) -> Found<u64> {
+    // Ends with the limit: a recursion is worked out only as far as it is asked for.
+    let query = "WITH RECURSIVE below (id, status) AS (\
+                   SELECT execution_id, status FROM noetl.execution WHERE parent_execution_id = $1 UNION ALL \
+                   SELECT e.execution_id, e.status FROM below b JOIN noetl.execution e ON e.parent_execution_id = b.id) \
+                 SELECT count(*) FROM (SELECT status FROM below LIMIT $2) AS looked_at WHERE status = 'RUNNING'";
+    let rows = ask(client, query, &[&id.0, &integer(limit)]).await?;
+    let count: i64 = rows.first().map_or(Ok(0), |row| row.try_get(0))?;
+    Ok(u64::try_from(count).unwrap_or(0))
+}
+
 /// Asks with a statement that is planned for these very values: what is right for a path that many have is wrong for one
 /// that few have.
 async fn look(client: &ClientWrapper, query: &str, filter: &Filter) -> Found<Vec<Row>> {
@@ -241,6 +252,9 @@ fn listing(query: &ListQuery) -> (Filter, Conditions) {
              WHERE m.root_execution_id = ? AND m.parent_execution_id IS NOT NULL)",
             root.0,
         );
+    }
+    if !query.labels.is_empty() {
+        filter.and("labels @> ?::text::jsonb", serde_json::json!(query.labels).to_string());
     }
     if let Some(before) = query.started_before {
         filter.and("started_at < ?", Moment(before));

@@ -108,7 +108,7 @@ impl<'r> Reader<'r> {
 pub(super) const HEAD: &str = "execution_id, catalog_id, path, playbook_version, parent_execution_id, \
      parent_command_id, root_execution_id, depth, status, version, decided, in_flight, runnable, engine, cancel_mode, \
      cancel_grace_ms, shield, started_at, updated_at, ended_at, quiesced_at, current_step, steps_entered, \
-     commands_issued, failed_steps, error_detail, cancel, pause, concurrency_key, cleanup, cleanup_of";
+     commands_issued, failed_steps, error_detail, cancel, pause, concurrency_key, labels, cleanup, cleanup_of";
 
 pub(super) fn head(row: &Row) -> Result<Head, StoreError> {
     let mut row = Reader::new(row);
@@ -142,6 +142,7 @@ pub(super) fn head(row: &Row) -> Result<Head, StoreError> {
         cancel: row.maybe_json()?,
         pause: row.maybe_json()?,
         concurrency_key: row.maybe_text()?,
+        labels: row.maybe_json()?.unwrap_or_default(),
         cleanup: row.maybe_json()?,
         cleanup_of: row.maybe_id(ExecutionId)?,
     })
@@ -156,7 +157,7 @@ pub(super) fn key_holder(row: &Row) -> Result<KeyHolder, StoreError> {
 /// The columns that [`command`] reads.
 pub(super) const COMMAND: &str = "execution_id, command_id, epoch, root_execution_id, state, step, visit, iteration, \
      kind, pool, priority, enters, at_most_once, losses, losses_max, stopping, grace_ms, wait, issued_at, session_id, \
-     worker_id, claimed_at, started, work";
+     worker_id, claimed_at, started, running, work";
 
 pub(super) fn command(row: &Row) -> Result<CommandRow, StoreError> {
     let mut row = Reader::new(row);
@@ -176,11 +177,12 @@ pub(super) fn command(row: &Row) -> Result<CommandRow, StoreError> {
         at_most_once: row.get()?,
         losses: row.number()?,
         losses_max: row.number()?,
-        stopping: row.get()?,
+        stopping: row.maybe_json()?,
         grace_ms: row.maybe_number()?,
         wait: row.maybe_json::<Wait>()?,
         since: row.time()?,
         holder: holder(&mut row)?,
+        running: row.maybe_json()?,
         work: row.json()?,
     })
 }
@@ -194,6 +196,12 @@ fn holder(row: &mut Reader<'_>) -> Result<Option<Holder>, StoreError> {
         }
         (_, _, _) => None,
     })
+}
+
+/// The key of a command.
+pub(super) fn command_key(row: &Row) -> Result<(ExecutionId, CommandId, u32), StoreError> {
+    let mut row = Reader::new(row);
+    Ok((ExecutionId(row.get()?), CommandId(row.get()?), row.number()?))
 }
 
 /// The key of a command, and where it stands.
@@ -243,7 +251,7 @@ fn in_order<'a>(text: &'a str, order: &'a str) -> Stored<'a> {
 }
 
 /// The columns that [`due`] reads.
-pub(super) const DUE: &str = "execution_id, kind, key, at, child_execution_id";
+pub(super) const DUE: &str = "execution_id, kind, key, at, command_id";
 
 pub(super) fn due(row: &Row) -> Result<Due, StoreError> {
     let mut row = Reader::new(row);
@@ -252,7 +260,7 @@ pub(super) fn due(row: &Row) -> Result<Due, StoreError> {
         kind: row.word(DueKind::from_word)?,
         key: row.get()?,
         at: row.time()?,
-        child: row.maybe_id(ExecutionId)?,
+        command: row.maybe_id(CommandId)?,
     })
 }
 

@@ -461,7 +461,7 @@ impl<'a> Stage<'a> {
         };
         self.commands_after.values().any(waits)
             || self.heads_after.values().any(|after| !after.head.is_active() && after.head.quiesced_at.is_none())
-            || self.due_after.values().flatten().any(|(due, _)| due.child.is_some())
+            || self.due_after.values().flatten().any(|(due, _)| due.command.is_some())
     }
 
     /// Returns everything as columns of one statement.

@@ -51,22 +51,14 @@ const DOCUMENTS: &[&str] = &[
     "tags",
     "renew_config",
     "wait",
+    "running",
+    "stopping",
     "work",
 ];
 
 /// Columns of truth values, where a `STRICT` table can only say `INTEGER`.
-const FLAGS: &[&str] = &[
-    "active",
-    "runnable",
-    "enabled",
-    "auto_renew",
-    "cascade",
-    "enters",
-    "at_most_once",
-    "stopping",
-    "started",
-    "is_cut",
-];
+const FLAGS: &[&str] =
+    &["active", "runnable", "enabled", "auto_renew", "cascade", "enters", "at_most_once", "started", "is_cut"];
 
 /// Tells whether a column holds secrets.
 pub(super) fn is_encrypted(table: &str, column: &str) -> bool {

@@ -11,7 +11,7 @@ use super::rows;
 use super::tables::{Failure, Tables, one, tail};
 use crate::catalog::{NewResource, Resource};
 use crate::landing;
-use crate::{LockedDecide, LockedView, Session, StoreError};
+use crate::{LockedDecide, LockedView, RunningNote, Session, StoreError};
 
 /// How long the row of a worker's life is kept after its lease, when it holds nothing.
 const SESSION_KEPT_MS: u64 = 24 * 60 * 60 * 1_000;
@@ -47,13 +47,12 @@ impl Tables {
     pub(super) fn forget_due(&mut self, met: &[Due]) -> Result<(), StoreError> {
         let mut statement = self.connection.prepare_cached(
             // Set anew in between: that one is not the one that was met.
-            "DELETE FROM noetl.due WHERE execution_id = ?1 AND kind = ?2 AND key = ?3 AND at = ?4 \
-             AND child_execution_id IS ?5 \
+            "DELETE FROM noetl.due WHERE execution_id = ?1 AND kind = ?2 AND key = ?3 AND at = ?4 AND command_id IS ?5 \
              AND NOT EXISTS (SELECT 1 FROM noetl.execution e WHERE e.execution_id = ?1 AND e.status = 'RUNNING')",
         )?;
         for due in met {
-            let child = due.child.map(|id| id.0);
-            statement.execute(params![due.execution_id.0, due.kind.as_str(), due.key, due.at.to_iso(), child])?;
+            let command = due.command.map(|id| id.0);
+            statement.execute(params![due.execution_id.0, due.kind.as_str(), due.key, due.at.to_iso(), command])?;
         }
         Ok(())
     }
@@ -120,6 +119,26 @@ impl Tables {
             }
         }
         Ok(unknown)
+    }
+
+    pub(super) fn note_running(
+        &mut self,
+        session_id: SessionId,
+        mut running: Vec<RunningNote>,
+    ) -> Result<Vec<RunningNote>, StoreError> {
+        let mut statement = self.connection.prepare_cached(
+            "UPDATE noetl.command SET running = ?1 WHERE execution_id = ?2 AND command_id = ?3 AND epoch = ?4 \
+             AND session_id = ?5 AND state IN ('claimed', 'lost')",
+        )?;
+        let mut noted = Vec::with_capacity(running.len());
+        for note in &running {
+            let text = note.running.as_ref().map(json);
+            let key = params![text, note.execution_id.0, note.command_id.0, note.epoch, session_id.0];
+            noted.push(statement.execute(key)? > 0);
+        }
+        let mut noted = noted.into_iter();
+        running.retain(|_| noted.next() == Some(true));
+        Ok(running)
     }
 
     pub(super) fn close_session(&mut self, session_id: SessionId) -> Result<(), StoreError> {

@@ -52,7 +52,7 @@ use crate::query::{self, QueryError, QueryLimits, QueryRows};
 use crate::secret::{CredentialRow, KeychainRow, Resealed};
 use crate::{
     Cancellation, Chunk, ChunkDecide, Clock, EventQuery, JobQuery, ListQuery, Loaded, LockedDecide, LogQuery, LogRow,
-    Pick, Session, SqlLimits, SqlRows, Store, StoreError, TableSize,
+    Pick, RunningNote, Session, SqlLimits, SqlRows, Store, StoreError, TableSize,
 };
 
 /// Readers for the engine's questions, when the options do not say.
@@ -251,6 +251,10 @@ impl Store for SqliteStore {
         self.readers.ask(move |connection| read::count_executions(connection, &query)).await
     }
 
+    async fn active_below(&self, execution_id: ExecutionId, limit: u64) -> Result<u64, StoreError> {
+        self.readers.ask(move |connection| read::active_below(connection, execution_id, limit)).await
+    }
+
     async fn executions(&self, query: ListQuery) -> Result<Vec<Head>, StoreError> {
         self.readers.ask(move |connection| read::executions(connection, &query)).await
     }
@@ -285,6 +289,14 @@ impl Store for SqliteStore {
 
     async fn open_session(&self, session: Session) -> Result<Vec<Session>, StoreError> {
         self.write(move |tables| tables.open_session(&session)).await
+    }
+
+    async fn note_running(
+        &self,
+        session_id: SessionId,
+        running: Vec<RunningNote>,
+    ) -> Result<Vec<RunningNote>, StoreError> {
+        self.write(move |tables| tables.note_running(session_id, running)).await
     }
 
     async fn renew_sessions(&self, sessions: &[SessionId], lease_ms: u64) -> Result<Vec<SessionId>, StoreError> {

@@ -143,6 +143,17 @@ pub(super) fn count_executions(connection: &Connection, query: &ListQuery) -> Re
     Ok(u64::try_from(count).unwrap_or(0))
 }
 
+pub(super) fn active_below(connection: &Connection, id: ExecutionId, limit: u64) -> Result<u64, StoreError> {
+    // Ends with the limit: a recursion is taken row by row.
+    let query = "WITH RECURSIVE below (id, status) AS (\
+                   SELECT execution_id, status FROM noetl.execution WHERE parent_execution_id = ?1 UNION ALL \
+                   SELECT e.execution_id, e.status FROM below b JOIN noetl.execution e ON e.parent_execution_id = b.id \
+                   LIMIT ?2) \
+                 SELECT count(*) FROM below WHERE status = 'RUNNING'";
+    let count: i64 = connection.prepare_cached(query)?.query_row(params![id.0, integer(limit)], |row| row.get(0))?;
+    Ok(u64::try_from(count).unwrap_or(0))
+}
+
 /// Returns the conditions of a list that have nothing to do with the status, with their values.
 fn listing(query: &ListQuery) -> (Vec<Sql>, Conditions) {
     let mut filter = Filter::default();
@@ -164,6 +175,14 @@ fn listing(query: &ListQuery) -> (Vec<Sql>, Conditions) {
              WHERE m.root_execution_id = ? AND m.parent_execution_id IS NOT NULL)",
             root.0,
         );
+    }
+    if !query.labels.is_empty() {
+        // Said so that the index of labelled ones can be used.
+        filter.plain("labels IS NOT NULL");
+    }
+    for (name, value) in &query.labels {
+        // A name is made of letters, digits and a few signs that mean nothing between quotes.
+        filter.and(&format!("labels ->> '$.\"{name}\"' = ?"), value.to_string());
     }
     if let Some(before) = query.started_before {
         filter.and("started_at < ?", before.to_iso());

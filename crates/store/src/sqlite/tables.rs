@@ -182,10 +182,10 @@ impl Tables {
             "INSERT INTO noetl.execution (execution_id, catalog_id, path, playbook_version, parent_execution_id, \
              parent_command_id, root_execution_id, depth, status, version, decided, in_flight, runnable, engine, \
              cancel_mode, cancel_grace_ms, shield, started_at, updated_at, ended_at, quiesced_at, current_step, \
-             steps_entered, commands_issued, failed_steps, error_detail, cancel, pause, concurrency_key, cleanup, \
+             steps_entered, commands_issued, failed_steps, error_detail, cancel, pause, concurrency_key, labels, cleanup, \
              cleanup_of) VALUES (?1, ?2, ?3, ?4, ?5, \
              ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27, \
-             ?28, ?29, ?30, ?31)",
+             ?28, ?29, ?30, ?31, ?32)",
         )?;
         statement.execute(params![
             head.execution_id.0,
@@ -217,6 +217,7 @@ impl Tables {
             head.cancel.as_ref().map(json),
             head.pause.as_ref().map(json),
             head.concurrency_key.as_deref(),
+            (!head.labels.is_empty()).then(|| json(&head.labels)),
             head.cleanup.as_ref().map(json),
             head.cleanup_of.map(|id| id.0),
         ])?;
@@ -315,8 +316,8 @@ impl Tables {
         let mut statement = self.connection.prepare_cached(
             "INSERT INTO noetl.command (execution_id, command_id, epoch, root_execution_id, state, step, visit, \
              iteration, kind, pool, priority, enters, at_most_once, losses, losses_max, stopping, grace_ms, wait, \
-             issued_at, session_id, worker_id, claimed_at, started, work) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, \
-             ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24)",
+             issued_at, session_id, worker_id, claimed_at, started, running, work) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, \
+             ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25)",
         )?;
         let holder = row.holder.as_ref();
         statement.execute(params![
@@ -335,7 +336,7 @@ impl Tables {
             row.at_most_once,
             row.losses,
             row.losses_max,
-            row.stopping,
+            row.stopping.as_ref().map(json),
             row.grace_ms.map(integer),
             text.wait,
             text.issued_at,
@@ -343,6 +344,7 @@ impl Tables {
             holder.map(|holder| holder.worker_id.as_ref()),
             text.claimed_at,
             holder.is_some_and(|holder| holder.started),
+            row.running.as_ref().map(json),
             text.work,
         ])?;
         Ok(())
@@ -353,7 +355,7 @@ impl Tables {
             match change {
                 DueChange::Set(due) => {
                     let mut statement = self.connection.prepare_cached(
-                        "INSERT OR REPLACE INTO noetl.due (execution_id, kind, key, at, child_execution_id, \
+                        "INSERT OR REPLACE INTO noetl.due (execution_id, kind, key, at, command_id, \
                          root_execution_id) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
                     )?;
                     statement.execute(params![
@@ -361,7 +363,7 @@ impl Tables {
                         due.kind.as_str(),
                         due.key,
                         due.at.to_iso(),
-                        due.child.map(|id| id.0),
+                        due.command.map(|id| id.0),
                         head.root_execution_id.0,
                     ])?;
                 }

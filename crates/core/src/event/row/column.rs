@@ -10,6 +10,7 @@ use crate::event::{AttemptEnd, CursorPlan, Ended, StopCause, Wait, Write};
 use crate::execution::cleanup::CleanupOf;
 use crate::execution::rerun::Kept;
 use crate::id::{CancellationId, CommandId, ExecutionId, SessionId};
+use crate::labels::Labels;
 use crate::playbook::{CancelMode, Shield};
 use crate::result::{Bound, StoredRef};
 use crate::time::Timestamp;
@@ -98,6 +99,8 @@ pub(super) struct InitializedContext {
     pub(super) shield: Option<Shield>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) concurrency_key: Option<Arc<str>>,
+    #[serde(default, skip_serializing_if = "Labels::is_empty")]
+    pub(super) labels: Labels,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) started_by: Option<Cow<'static, str>>,
     #[serde(default, skip_serializing_if = "is_false")]

@@ -300,6 +300,7 @@ fn initialized<J: ReadJson>(mut row: EventRow<J>) -> Result<Event, String> {
         cancel_grace_ms: context.cancel_grace_ms,
         shield: context.shield,
         concurrency_key: context.concurrency_key,
+        labels: context.labels,
         started_by: context.started_by.map(Cow::into_owned),
         strict: context.strict,
         rerun: context.rerun_of.map(|of| Box::new(Rerun { of, kept: context.kept })),

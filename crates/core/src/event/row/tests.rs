@@ -11,6 +11,7 @@ use crate::execution::cleanup::{CleanupOf, Prepared};
 use crate::execution::rerun::{Kept, Rerun};
 use crate::execution::state::{StepState, Token};
 use crate::id::{CancellationId, SessionId};
+use crate::labels::Labels;
 use crate::playbook::{CancelMode, Shield};
 use crate::result::{Bound, StoredRef};
 
@@ -66,6 +67,7 @@ fn rerun(kept: Option<Kept>) -> Initialized {
         cancel_grace_ms: None,
         shield: None,
         concurrency_key: None,
+        labels: Labels::new(),
         started_by: None,
         strict: false,
         rerun: Some(Box::new(Rerun { of: ExecutionId(600), kept })),
@@ -92,6 +94,7 @@ fn samples() -> Vec<Event> {
             cancel_grace_ms: None,
             shield: None,
             concurrency_key: None,
+            labels: Labels::new(),
             started_by: None,
             strict: false,
             rerun: None,
@@ -114,6 +117,7 @@ fn samples() -> Vec<Event> {
             cancel_grace_ms: Some(2_500),
             shield: None,
             concurrency_key: None,
+            labels: Labels::new(),
             started_by: Some("ann".into()),
             strict: true,
             rerun: None,
@@ -132,6 +136,7 @@ fn samples() -> Vec<Event> {
             cancel_grace_ms: Some(0),
             shield: None,
             concurrency_key: None,
+            labels: Labels::new(),
             started_by: None,
             strict: false,
             rerun: None,
@@ -483,6 +488,11 @@ fn samples() -> Vec<Event> {
             worker_id: Some("worker-1".into()),
             duration_ms: Some(12),
             late: true,
+        })),
+        Event::PlaybookInitialized(Box::new(Initialized {
+            labels: [("team", "data"), ("batch", "7")].map(|(name, value)| (name.into(), value.into())).into(),
+            rerun: None,
+            ..rerun(None)
         })),
     ]
 }

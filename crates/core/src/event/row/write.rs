@@ -134,6 +134,7 @@ pub fn columns<J: WriteJson>(event: &Event) -> Columns<J> {
                 cancel_grace_ms: init.cancel_grace_ms,
                 shield: init.shield,
                 concurrency_key: init.concurrency_key.clone(),
+                labels: init.labels.clone(),
                 started_by: init.started_by.clone().map(Cow::Owned),
                 strict: init.strict,
                 rerun_of: init.rerun.as_ref().map(|rerun| rerun.of),

@@ -17,6 +17,7 @@ use crate::api::Api;
 use crate::api::caller::{Caller, IdempotencyKey};
 use crate::api::error::{ApiError, ErrorBody};
 use crate::api::extract::Body;
+use crate::api::labels;
 use crate::render::duration;
 
 /// Executions that one request may match when it does not say.
@@ -91,6 +92,9 @@ pub struct BulkFilter {
     /// Direct children of this one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parent: Option<String>,
+    /// They have this label: `name=value`; several with commas between, all of which they have.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
 }
 
 /// What a cancel of many did. Lists hold at most 10,000 ids; the counts are of all.
@@ -209,6 +213,7 @@ fn selected(body: &BulkBody) -> Result<Selected, ApiError> {
         older_than_ms: length("filter.older_than", filter.older_than.as_ref())?,
         idle_for_ms: length("filter.idle_for", filter.idle_for.as_ref())?,
         parent: list::id("filter.parent", filter.parent.as_deref())?,
+        labels: labels::wanted("filter.label", filter.label.as_deref())?,
         stuck: false,
     }))
 }
@@ -249,6 +254,9 @@ pub struct CleanupBody {
     /// Whatever started so long ago, whether or not anything is wrong with it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub include_healthy: Option<bool>,
+    /// Only those with this label: `name=value`; several with commas between, all of which they have.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
 }
 
 /// What a cleanup did.
@@ -285,11 +293,12 @@ pub(in crate::api) async fn cleanup(
     let ms = Some(minutes.saturating_mul(60_000));
     let healthy = body.include_healthy.unwrap_or(false);
     let dry_run = body.dry_run.unwrap_or(false);
+    let labels = labels::wanted("label", body.label.as_deref())?;
     let request = BulkRequest {
         selected: Selected::Matching(if healthy {
-            Filter { older_than_ms: ms, ..Filter::default() }
+            Filter { older_than_ms: ms, labels, ..Filter::default() }
         } else {
-            Filter { idle_for_ms: ms, stuck: true, ..Filter::default() }
+            Filter { idle_for_ms: ms, stuck: true, labels, ..Filter::default() }
         }),
         how: CancelRequest {
             execution_id: ExecutionId(0),

@@ -1,9 +1,11 @@
 //! `GET /api/executions/{execution_id}`: one run, with a page of its log.
 
+use std::collections::BTreeMap;
+
 use axum::Json;
 use axum::extract::State;
 use noetl_core::event::Event;
-use noetl_core::head::{Head, Status};
+use noetl_core::head::{Head, HeadView, Status};
 use noetl_core::id::{CatalogId, ExecutionId};
 use noetl_core::result::Bound;
 use serde::{Deserialize, Serialize};
@@ -12,7 +14,8 @@ use utoipa::ToSchema;
 
 use super::events::{self, EventParams, EventRow};
 use super::pause::Pause;
-use super::{Cancellation, Summary, head_of};
+use super::status::{self, LiveCommand, RUNNING_MAX};
+use super::{Cancellation, Summary};
 use crate::api::Api;
 use crate::api::error::{ApiError, ErrorBody};
 use crate::api::extract::{PathId, Query};
@@ -92,6 +95,12 @@ pub struct Detail {
     /// The cancelled execution that it cleans up after.
     #[schema(value_type = Option<String>)]
     pub cleanup_of: Option<ExecutionId>,
+    /// What people find it by.
+    pub labels: BTreeMap<String, String>,
+    /// What is alive: running, pending or waiting; of a cancelled one what still runs.
+    pub commands: Vec<LiveCommand>,
+    /// There are more than are listed.
+    pub commands_truncated: bool,
     /// Place of the last event in the log.
     pub last_version: u64,
     /// A page of the log, newest first.
@@ -119,7 +128,8 @@ pub(in crate::api) async fn detail(
         let endpoint = format!("/api/executions/{execution_id}/events");
         return Err(ApiError::bad_field("wait_seconds", format!("only {endpoint} can wait")));
     }
-    let head = head_of(&api, execution_id).await?;
+    let view = api.store().view(execution_id).await?.ok_or_else(|| ApiError::unknown_execution(execution_id))?;
+    let HeadView { head, commands } = view;
     let now = api.store().now().await?;
     let (events, pagination) = events::page_of(&api, &head, &params).await?;
     let events_included = params.include_events.unwrap_or(true);
@@ -157,6 +167,9 @@ pub(in crate::api) async fn detail(
         cancellation: summary.cancellation,
         pause: summary.pause,
         cleanup_of: summary.cleanup_of,
+        labels: summary.labels,
+        commands: commands.iter().take(RUNNING_MAX).map(|row| status::live(row, &head, now)).collect(),
+        commands_truncated: commands.len() > RUNNING_MAX,
         last_version: head.version,
         events: if events_included { events } else { Vec::new() },
         events_included,

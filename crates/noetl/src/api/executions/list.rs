@@ -13,6 +13,7 @@ use super::Summary;
 use crate::api::Api;
 use crate::api::error::{ApiError, ErrorBody};
 use crate::api::extract::Query;
+use crate::api::labels;
 use crate::api::page;
 use crate::api::suggest;
 
@@ -38,6 +39,9 @@ pub struct ListParams {
     /// Members of the family with this top.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub root_execution_id: Option<String>,
+    /// With this label: `name=value`; several with commas between, all of which they have.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
     /// Started before this time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub started_before: Option<String>,
@@ -100,6 +104,7 @@ fn query(params: &ListParams) -> Result<ListQuery, ApiError> {
         path: params.path.clone().filter(|path| !path.is_empty()),
         parent: id("parent_execution_id", params.parent_execution_id.as_deref())?,
         root: id("root_execution_id", params.root_execution_id.as_deref())?,
+        labels: labels::wanted("label", params.label.as_deref())?,
         started_before: moment("started_before", params.started_before.as_deref())?,
         idle_since: moment("idle_since", params.idle_since.as_deref())?,
         unquiesced: params.unquiesced.unwrap_or(false),

@@ -13,6 +13,8 @@ pub mod status;
 pub mod steps;
 pub mod tree;
 
+use std::collections::BTreeMap;
+
 use noetl_core::head::{CancelInfo, Head, Status};
 use noetl_core::id::{CancellationId, CatalogId, ExecutionId};
 use noetl_core::playbook::CancelMode;
@@ -84,6 +86,8 @@ pub struct Summary {
     /// The cancelled execution that it cleans up after.
     #[schema(value_type = Option<String>)]
     pub cleanup_of: Option<ExecutionId>,
+    /// What people find it by.
+    pub labels: BTreeMap<String, String>,
 }
 
 /// How an execution was cancelled.
@@ -167,6 +171,7 @@ impl Summary {
             cancellation: head.cancel.as_ref().map(|cancel| Cancellation::of(head, cancel)),
             pause: head.pause.as_ref().map(pause::Pause::from),
             cleanup_of: head.cleanup_of,
+            labels: head.labels.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect(),
         }
     }
 }

@@ -14,6 +14,7 @@ use crate::api::Api;
 use crate::api::caller::{Caller, IdempotencyKey};
 use crate::api::error::{ApiError, ErrorBody};
 use crate::api::extract::{Body, PathId};
+use crate::api::labels;
 
 /// How to run it again. Nothing is needed.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, ToSchema)]
@@ -33,6 +34,10 @@ pub struct RerunBody {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     pub payload: Option<Map<String, Value>>,
+    /// Laid over the labels that the execution had.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub labels: Option<Map<String, Value>>,
 }
 
 /// The new execution runs.
@@ -96,6 +101,7 @@ pub(in crate::api) async fn rerun(
         keep_finished: body.keep_finished.unwrap_or(false),
         latest: body.latest.unwrap_or(false),
         payload,
+        labels: labels::given(body.labels.as_ref())?,
         started_by: Some(caller.name()),
         idempotency_key,
     };

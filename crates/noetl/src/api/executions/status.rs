@@ -1,7 +1,10 @@
 //! `GET /api/executions/{execution_id}/status`: where a run stands, without its log.
 
+use std::collections::BTreeMap;
+
 use axum::Json;
 use axum::extract::State;
+use axum::http::StatusCode;
 use noetl_core::control::cancel;
 use noetl_core::execution::state::Execution;
 use noetl_core::head::{CommandRow, Head, Status};
@@ -25,6 +28,8 @@ use crate::api::time;
 
 /// Longest time that a request for a status hangs, in seconds.
 pub const WAIT_SECONDS_MAX: f64 = 20.0;
+/// The code of the refusal about a cleanup that begins when nothing runs any more of what it cleans up after.
+pub const CLEANUP_NOT_BEGUN: &str = "cleanup_not_begun";
 /// Most running commands that are listed.
 pub const RUNNING_MAX: usize = 100;
 
@@ -128,6 +133,8 @@ pub struct StatusReply {
     /// The cancelled execution that it cleans up after.
     #[schema(value_type = Option<String>)]
     pub cleanup_of: Option<ExecutionId>,
+    /// What people find it by.
+    pub labels: BTreeMap<String, String>,
     /// Place of the last event in the log.
     pub last_version: u64,
     /// Time of the last event.
@@ -180,6 +187,13 @@ pub struct LiveCommand {
     pub worker_id: Option<String>,
     /// The tool is known to have started.
     pub started: bool,
+    /// The process that leads what runs, on the worker's machine; known once it has run for more than a second, null
+    /// where it is no process of its own.
+    pub pid: Option<u32>,
+    /// Kind of the tool that runs, once it has run for more than a second.
+    pub running_tool: Option<String>,
+    /// Since when that tool runs, by the worker's clock.
+    pub running_since: Option<String>,
     /// Since when it has been issued or held.
     pub since: String,
     /// How long that is.
@@ -214,10 +228,22 @@ pub(in crate::api) async fn status(
             () = api.stopping() => {}
         }
     }
-    let inspection =
-        api.engine.inspect(execution_id).await?.ok_or_else(|| ApiError::unknown_execution(execution_id))?;
+    let Some(inspection) = api.engine.inspect(execution_id).await? else {
+        return Err(match api.engine.cleans_up_after(execution_id).await? {
+            Some(of) => not_begun(execution_id, of),
+            None => ApiError::unknown_execution(execution_id),
+        });
+    };
     let now = api.store().now().await?;
     Ok(Json(reply(&inspection, now, params.full.unwrap_or(false))))
+}
+
+/// A cancel's answer names the cleanup before it is there.
+fn not_begun(execution_id: ExecutionId, of: ExecutionId) -> ApiError {
+    let message = format!(
+        "Execution {execution_id} has not begun: it cleans up after {of}, of which something still runs or has just ended"
+    );
+    ApiError::new(StatusCode::NOT_FOUND, CLEANUP_NOT_BEGUN, message).about_execution(execution_id.to_string())
 }
 
 fn reply(inspection: &Inspection, now: Timestamp, full: bool) -> StatusReply {
@@ -285,6 +311,7 @@ fn reply(inspection: &Inspection, now: Timestamp, full: bool) -> StatusReply {
         shield: head.shield.map(|shield| shield.as_str().to_owned()),
         pause: summary.pause,
         cleanup_of: summary.cleanup_of,
+        labels: summary.labels,
         last_version: head.version,
         updated_at: summary.updated_at,
     }
@@ -294,7 +321,7 @@ fn variables(execution: &Execution) -> Map<String, Value> {
     execution.ctx.iter().map(|(key, item)| (key.to_string(), item.as_ref().clone())).collect()
 }
 
-fn live(row: &CommandRow, head: &Head, now: Timestamp) -> LiveCommand {
+pub(super) fn live(row: &CommandRow, head: &Head, now: Timestamp) -> LiveCommand {
     let since = row.holder.as_ref().map_or(row.since, |holder| holder.claimed_at);
     let kill_at = head.cancel.as_ref().filter(|_| row.state.in_flight()).and_then(|cancel| match cancel.mode {
         CancelMode::Interrupt => Some(cancel.since.plus_ms(cancel::grace_ms(head, row))),
@@ -311,6 +338,9 @@ fn live(row: &CommandRow, head: &Head, now: Timestamp) -> LiveCommand {
         stoppable: kind::stoppable(&row.kind),
         worker_id: row.holder.as_ref().map(|holder| holder.worker_id.to_string()),
         started: row.holder.as_ref().is_some_and(|holder| holder.started),
+        pid: row.running.as_ref().and_then(|running| running.pid),
+        running_tool: row.running.as_ref().map(|running| running.tool.to_string()),
+        running_since: row.running.as_ref().map(|running| running.since.to_iso()),
         since: since.to_iso(),
         age_seconds: time::seconds(now.since_ms(since)),
         kill_at: kill_at.map(Timestamp::to_iso),

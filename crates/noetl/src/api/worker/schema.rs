@@ -189,8 +189,21 @@ pub(super) struct Held {
     epoch: u32,
     /// A tool has started.
     started: bool,
+    /// What has been running for more than a second: people see it in the status.
+    running: Option<RunningTool>,
     /// The cancel order it has already: `finish` or `interrupt`.
     cancel: Option<String>,
+}
+
+/// A tool that has been running for a while.
+#[derive(ToSchema)]
+pub(super) struct RunningTool {
+    /// Kind of tool, at most 64 bytes.
+    tool: String,
+    /// The process that leads it on the worker's machine, when it is one of its own.
+    pid: Option<u32>,
+    /// Since when, by the worker's clock, in milliseconds since 1970.
+    since: i64,
 }
 
 /// What became of commands, and a poll with it.

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use noetl_core::head::{Head, Status};
 use noetl_core::id::ExecutionId;
+use noetl_core::labels::Labels;
 use noetl_core::playbook::CancelMode;
 use noetl_engine::{CancelRequest, Engine, StartRequest, WaitFor};
 use noetl_store::ListQuery;
@@ -231,6 +232,7 @@ async fn start(engine: &Arc<Engine>, path: &str) -> Result<ExecutionId, String> 
         parent_execution_id: None,
         started_by: Some("bench".to_owned()),
         strict: false,
+        labels: Labels::new(),
         idempotency_key: None,
     };
     engine.start(request).await.map(|started| started.execution_id).map_err(|error| error.to_string())

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use clap::Args;
 use noetl_core::head::Status;
+use noetl_core::labels::Labels;
 use noetl_engine::{Engine, StartRequest, WaitFor};
 use noetl_store::catalog::ResourceKey;
 use rustix::time::{ClockId, clock_gettime};
@@ -145,6 +146,7 @@ async fn once(engine: &Arc<Engine>, rounds: u32) -> Result<(), String> {
         parent_execution_id: None,
         started_by: Some("bench".to_owned()),
         strict: true,
+        labels: Labels::new(),
         idempotency_key: None,
     };
     let started = engine.start(request).await.map_err(|error| error.to_string())?;

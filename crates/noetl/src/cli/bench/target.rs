@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use noetl_core::head::Status;
+use noetl_core::labels::Labels;
 use noetl_engine::{Engine, StartRequest, WaitFor};
 use noetl_store::catalog::ResourceKey;
 use serde_json::{Map, Value, json};
@@ -49,6 +50,7 @@ impl Target {
                     parent_execution_id: None,
                     started_by: Some("bench".to_owned()),
                     strict: true,
+                    labels: Labels::new(),
                     idempotency_key: None,
                 };
                 let id = engine.start(request).await.map_err(|error| error.to_string())?.execution_id;

@@ -76,6 +76,7 @@ CREATE TABLE noetl.execution (
     cancel              json,
     pause               json,
     concurrency_key     text,
+    labels              jsonb,
     cleanup             json,
     cleanup_of          bigint,
     active              boolean GENERATED ALWAYS AS (status = 'RUNNING') STORED,
@@ -103,6 +104,9 @@ CREATE INDEX execution_paused ON noetl.execution (execution_id) WHERE pause IS N
 CREATE INDEX execution_key ON noetl.execution (concurrency_key, execution_id)
     WHERE concurrency_key IS NOT NULL AND quiesced_at IS NULL;
 
+-- Who has a label.
+CREATE INDEX execution_labels ON noetl.execution USING gin (labels jsonb_path_ops) WHERE labels IS NOT NULL;
+
 -- Live commands only; a settled one leaves the table.
 CREATE TABLE noetl.command (
     execution_id      bigint NOT NULL,
@@ -120,7 +124,7 @@ CREATE TABLE noetl.command (
     at_most_once      boolean NOT NULL,
     losses            bigint NOT NULL,
     losses_max        bigint NOT NULL,
-    stopping          boolean NOT NULL,
+    stopping          json,
     grace_ms          bigint,
     wait              json,
     issued_at         timestamptz NOT NULL,
@@ -128,6 +132,7 @@ CREATE TABLE noetl.command (
     worker_id         text,
     claimed_at        timestamptz,
     started           boolean NOT NULL,
+    running           json,
     work              json NOT NULL,
     PRIMARY KEY (execution_id, command_id, epoch),
     CHECK (state NOT IN ('claimed', 'lost') OR session_id IS NOT NULL)
@@ -144,7 +149,7 @@ CREATE TABLE noetl.due (
     kind               text COLLATE "C" NOT NULL,
     key                bigint NOT NULL,
     at                 timestamptz NOT NULL,
-    child_execution_id bigint,
+    command_id         bigint,
     root_execution_id  bigint NOT NULL,
     PRIMARY KEY (execution_id, kind, key)
 ) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);

@@ -71,6 +71,7 @@ CREATE TABLE noetl.execution (
     cancel              TEXT,
     pause               TEXT,
     concurrency_key     TEXT,
+    labels              TEXT,
     cleanup             TEXT,
     cleanup_of          INTEGER,
     active              INTEGER GENERATED ALWAYS AS (status = 'RUNNING') VIRTUAL,
@@ -97,6 +98,9 @@ CREATE INDEX noetl.execution_paused ON execution (execution_id) WHERE pause IS N
 CREATE INDEX noetl.execution_key ON execution (concurrency_key, execution_id)
     WHERE concurrency_key IS NOT NULL AND quiesced_at IS NULL;
 
+-- Who has labels at all.
+CREATE INDEX noetl.execution_labels ON execution (execution_id) WHERE labels IS NOT NULL;
+
 -- Live commands only; a settled one leaves the table.
 CREATE TABLE noetl.command (
     execution_id      INTEGER NOT NULL,
@@ -114,7 +118,7 @@ CREATE TABLE noetl.command (
     at_most_once      INTEGER NOT NULL,
     losses            INTEGER NOT NULL,
     losses_max        INTEGER NOT NULL,
-    stopping          INTEGER NOT NULL,
+    stopping          TEXT,
     grace_ms          INTEGER,
     wait              TEXT,
     issued_at         TEXT NOT NULL,
@@ -122,6 +126,7 @@ CREATE TABLE noetl.command (
     worker_id         TEXT,
     claimed_at        TEXT,
     started           INTEGER NOT NULL,
+    running           TEXT,
     work              TEXT NOT NULL,
     PRIMARY KEY (execution_id, command_id, epoch),
     CHECK (state NOT IN ('claimed', 'lost') OR session_id IS NOT NULL)
@@ -137,7 +142,7 @@ CREATE TABLE noetl.due (
     kind               TEXT NOT NULL,
     key                INTEGER NOT NULL,
     at                 TEXT NOT NULL,
-    child_execution_id INTEGER,
+    command_id         INTEGER,
     root_execution_id  INTEGER NOT NULL,
     PRIMARY KEY (execution_id, kind, key)
 ) STRICT, WITHOUT ROWID;
