@@ -13,7 +13,7 @@ use noetl_core::id::ExecutionId;
 use noetl_core::time::Timestamp;
 use noetl_store::conformance::{ManualClock, Script};
 use noetl_store::sqlite::{Fault, FaultPoint, SCHEMA_LATEST, SqliteOptions, SqliteStore};
-use noetl_store::{EventQuery, ListQuery, SqlLimits, Store, StoreError};
+use noetl_store::{EventQuery, ListQuery, LockedView, Pick, SqlLimits, Store, StoreError};
 use rusqlite::Connection;
 use serde_json::{Value, json};
 
@@ -316,6 +316,70 @@ async fn a_task_in_a_group_that_fails_is_told_so_and_the_next_one_works() {
         let head = store.head(id).await.unwrap().unwrap();
         assert_eq!(head.is_active(), expected.is_err());
     }
+}
+
+/// A step of a walk is no part of a group: whoever comes while one is taken waits for that one alone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_step_of_a_walk_takes_turns_with_everything_else() {
+    let place = Place::new();
+    let (gate, opened) = std::sync::mpsc::channel::<()>();
+    let opened = std::sync::Mutex::new(Some(opened));
+    let shut = Arc::new(AtomicBool::new(false));
+    let log = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let (noted, closed) = (Arc::clone(&log), Arc::clone(&shut));
+    let fault = Fault::new(move |point| {
+        if point == FaultPoint::Begin && closed.swap(false, Ordering::SeqCst) {
+            // Until everything stands in line.
+            opened.lock().unwrap().take().unwrap().recv().unwrap();
+        }
+        match point {
+            FaultPoint::Append(_) => noted.lock().unwrap().push("append"),
+            FaultPoint::Commit => noted.lock().unwrap().push("commit"),
+            FaultPoint::Begin | FaultPoint::Answer => {}
+        }
+        None
+    });
+    let store = SqliteStore::open(SqliteOptions { fault, ..place.options() }).unwrap();
+    let (one, two) = (land(&store, place.script.birth(None)).await, land(&store, place.script.birth(None)).await);
+    let mut walks = Vec::new();
+    for root in [one, two] {
+        let walk = place.script.cancellation(root);
+        walks.push(walk.cancellation_id);
+        store.open_cancellation(walk).await.unwrap();
+    }
+    log.lock().unwrap().clear();
+    shut.store(true, Ordering::SeqCst);
+    let step = |id| {
+        let (script, noted) = (place.script.clone(), Arc::clone(&log));
+        let decide = Box::new(move |locked: &LockedView, through| {
+            noted.lock().unwrap().push("step");
+            script.cancel_open(locked, through)
+        });
+        store.cancel_chunk(id, Pick::Front(500), decide)
+    };
+    // Polled in this order, so that is how they stand in line: the first one holds up the writer.
+    let everything = async {
+        tokio::join!(
+            biased;
+            write(&store, place.script.birth(None)),
+            step(walks[0]),
+            write(&store, place.script.birth(None)),
+            step(walks[1]),
+            write(&store, place.script.birth(None)),
+            async { gate.send(()).unwrap() },
+        )
+    };
+    let (first, a, second, b, third, ()) = everything.await;
+    for verdict in [first, second, third] {
+        assert!(matches!(verdict, Ok(Verdict::Landed { .. })), "{verdict:?}");
+    }
+    assert!(a.unwrap().done && b.unwrap().done);
+    let log = log.lock().unwrap().clone();
+    // However many came in time for the first group: no step stands beside an append, and they alternate.
+    let groups: Vec<_> = log.split(|what| *what == "commit").filter(|group| !group.is_empty()).collect();
+    assert!(groups.iter().all(|group| group.iter().all(|what| what == &group[0])), "{log:?}");
+    assert_eq!(groups.iter().filter(|group| group[0] == "step").count(), 2, "{log:?}");
+    assert_eq!(groups[0][0], "append", "{log:?}");
 }
 
 /// Not a test: the process that [`a_killed_process_loses_nothing_that_it_acknowledged`] kills.

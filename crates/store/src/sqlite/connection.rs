@@ -8,6 +8,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use super::SqliteOptions;
@@ -21,8 +22,6 @@ const STATEMENTS_KEPT: usize = 128;
 const WRITER_CACHE_KIB: i64 = 64 * 1024;
 /// Page cache of each reader, in KiB.
 const READER_CACHE_KIB: i64 = 4 * 1024;
-/// Pages in the log before a commit moves them into the file.
-const CHECKPOINT_PAGES: i64 = 4_000;
 /// What is kept of the log file after a burst, in bytes.
 const LOG_KEPT_BYTES: i64 = 64 * 1024 * 1024;
 
@@ -38,7 +37,6 @@ pub(super) fn writer(options: &SqliteOptions) -> Result<Connection, StoreError> 
     connection.pragma_update(Some("noetl"), "synchronous", "FULL")?;
     connection.pragma_update(Some("noetl"), "cache_size", -WRITER_CACHE_KIB)?;
     connection.pragma_update(Some("noetl"), "journal_size_limit", LOG_KEPT_BYTES)?;
-    connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
     connection.pragma_update(None, "cell_size_check", true)?;
     if let Some(bytes) = options.max_bytes {
         let page: i64 = connection.query_row("PRAGMA noetl.page_size", [], |row| row.get(0))?;
@@ -58,6 +56,14 @@ pub(super) fn private(path: &Path) -> Result<(), StoreError> {
     }
 }
 
+/// Opens the file for whoever moves the log into it.
+pub(super) fn beside_the_writer(path: &Path) -> Result<Connection, StoreError> {
+    let connection = attach(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    // What has left the log must be in the file, whatever happens.
+    connection.pragma_update(Some("noetl"), "synchronous", "FULL")?;
+    Ok(connection)
+}
+
 /// Opens the file for reading; it must be there.
 pub(super) fn reader(path: &Path) -> Result<Connection, StoreError> {
     // Opened for writing all the same: a reader keeps its place in the log's shared index.
@@ -72,6 +78,9 @@ fn attach(path: &Path, flags: OpenFlags) -> Result<Connection, StoreError> {
     let file = file.to_str().ok_or_else(|| StoreError::Closed(format!("{} is not UTF-8", path.display())))?;
     let connection = Connection::open_in_memory_with_flags(flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
+    // A plan never depends on the values that are bound. Else SQLite takes a look at them for some statements, which
+    // means that it parses and plans these anew for every single execution.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     connection.busy_timeout(Duration::from_millis(BUSY_MS))?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     connection.execute("ATTACH DATABASE ?1 AS noetl", [file]).map_err(|error| match StoreError::from(error) {

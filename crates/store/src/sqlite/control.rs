@@ -1,6 +1,7 @@
 //! What the writer does besides batches: decisions under a lock, sessions, the catalog, kept answers.
 
 use noetl_core::append::{Append, Due, Verdict};
+use noetl_core::head::HeadView;
 use noetl_core::id::{ExecutionId, SessionId};
 use noetl_core::time::Timestamp;
 use rusqlite::params;
@@ -29,16 +30,17 @@ impl Tables {
             Some(after) => tail(&self.connection, execution_id, after)?,
             None => Vec::new(),
         };
-        let version = view.head.version;
-        match decide(&LockedView { now: self.now(), view, tail }) {
-            None => Ok(Some(Verdict::Landed { version })),
-            Some(append) => self.decided(execution_id, append).map(Some),
+        let locked = LockedView { now: self.now(), view, tail };
+        match decide(&locked) {
+            None => Ok(Some(Verdict::Landed { version: locked.view.head.version })),
+            Some(append) => self.decided(&locked.view, append).map(Some),
         }
     }
 
-    pub(super) fn decided(&mut self, execution_id: ExecutionId, append: Append) -> Result<Verdict, StoreError> {
-        landing::decided_under_lock(&append, execution_id)?;
-        self.append(&ready(append)?, true).map_err(|failure| match failure {
+    /// Writes what was decided on `view`.
+    pub(super) fn decided(&mut self, view: &HeadView, append: Append) -> Result<Verdict, StoreError> {
+        landing::decided_under_lock(&append, view.head.execution_id)?;
+        self.append_on(view, &ready(append)?).map_err(|failure| match failure {
             Failure::Before(error) | Failure::Halfway(error) => error,
         })
     }

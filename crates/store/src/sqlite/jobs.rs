@@ -14,8 +14,11 @@ use super::tables::{Tables, integer, one};
 use crate::landing::{self, Rows as _};
 use crate::{Cancellation, Chunk, ChunkDecide, DRIVE_CLAIM_MS, JobQuery, LockedView, Pick, StoreError, Visit};
 
-/// Longest step of a cascade; others wait for it.
+/// Longest step of a cascade; others may come while it is taken.
 const CHUNK_TIME_MAX: Duration = Duration::from_millis(5);
+/// Longest step of a cascade for which somebody waits. Not at once: each commit has its price, and a busy store must
+/// not hold up a cascade for long.
+const CHUNK_TIME_AWAITED: Duration = Duration::from_micros(2_000);
 
 /// An id to visit, and the one it is reached through.
 type Reached = (ExecutionId, ExecutionId);
@@ -94,20 +97,21 @@ impl Tables {
         let (mut cancelled, mut spared) = (0_u64, 0_u64);
         let mut ticked: Vec<(Reached, bool)> = Vec::with_capacity(picked.len());
         for (visited, through) in picked.iter().copied() {
-            if !ticked.is_empty() && began.elapsed() > CHUNK_TIME_MAX {
+            if !ticked.is_empty() && is_time(began.elapsed(), &self.awaited) {
                 break;
             }
             // A head that was pruned in between has no children either.
-            let Some(view) = self.view(visited)? else {
+            let Some(view) = self.view_in_passing(visited)? else {
                 ticked.push(((visited, through), false));
                 continue;
             };
             chunk.visited.push(visited);
-            let Visit { append, walks_on } = decide(&LockedView { now, view, tail: Vec::new() }, through);
+            let locked = LockedView { now, view, tail: Vec::new() };
+            let Visit { append, walks_on } = decide(&locked, through);
             ticked.push(((visited, through), walks_on));
             match append {
                 None => spared += u64::from(!walks_on),
-                Some(append) => match self.decided(visited, append)? {
+                Some(append) => match self.decided(&locked.view, append)? {
                     Verdict::Landed { .. } => cancelled += 1,
                     stayed @ (Verdict::Conflict | Verdict::Refused(_) | Verdict::Busy) => {
                         return Err(landing::stayed_under_lock(visited, &stayed));
@@ -212,6 +216,11 @@ impl Tables {
         }
         cancellation(&self.connection, id)
     }
+}
+
+/// Returns whether a step that took so long ends here.
+fn is_time(took: Duration, awaited: impl Fn() -> bool) -> bool {
+    took > CHUNK_TIME_MAX || (took > CHUNK_TIME_AWAITED && awaited())
 }
 
 fn cursor(connection: &Connection, id: CancellationId) -> Result<Option<ExecutionId>, StoreError> {

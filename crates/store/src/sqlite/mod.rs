@@ -3,6 +3,7 @@
 //! One thread writes, and groups what waits into one transaction; a few threads read beside it. The writer is the lock
 //! of every head.
 
+mod checkpoint;
 mod connection;
 mod control;
 mod encode;
@@ -42,6 +43,7 @@ use noetl_core::time::Timestamp;
 use noetl_core::turns::Turns;
 use serde_json::Value;
 
+use self::checkpoint::Checkpointer;
 pub use self::fault::{Fault, FaultPoint};
 pub use self::migrate::SCHEMA_LATEST;
 use self::readers::Readers;
@@ -122,11 +124,12 @@ impl SqliteStore {
     pub fn open(options: SqliteOptions) -> Result<Self, StoreError> {
         // Looked at before anything could change it: a newer program's file stays as it is.
         migrate::inspect(&options.path)?;
-        let connection = connection::writer(&options)?;
+        let mut connection = connection::writer(&options)?;
         let clock = rising(Arc::clone(&options.clock));
         migrate::migrate(&connection, &options.path, &clock)?;
+        let checkpointer = Checkpointer::start(&mut connection, &options.path)?;
         let tables = Tables::new(connection, Arc::clone(&clock));
-        let writer = Writer::start(tables, options.fault)?;
+        let writer = Writer::start(tables, checkpointer, options.fault)?;
         Self::with(options.path, options.readers, clock, Some(writer))
     }
 
@@ -328,7 +331,7 @@ impl Store for SqliteStore {
         pick: Pick,
         decide: ChunkDecide,
     ) -> Result<Chunk, StoreError> {
-        self.write(move |tables| tables.cancel_chunk(cancellation_id, &pick, decide)).await
+        self.writer()?.step(move |tables| tables.cancel_chunk(cancellation_id, &pick, decide)).await
     }
 
     async fn claim_cancellation(&self, cancellation_id: CancellationId) -> Result<bool, StoreError> {
@@ -491,7 +494,7 @@ impl Store for SqliteStore {
             // A few at a time: other work takes turns with it.
             while !left.is_empty() {
                 let some = Arc::clone(&left);
-                let (gone, through) = self.write(move |tables| tables.prune_some(&some, before)).await?;
+                let (gone, through) = self.writer()?.step(move |tables| tables.prune_some(&some, before)).await?;
                 removed += gone;
                 left = left[through..].into();
             }

@@ -177,7 +177,7 @@ fn writing_touches_only_what_it_names() {
     let root = birth.execution_id;
     let write = |tables: &mut Tables, append| {
         let ready = super::encode::ready(append).unwrap();
-        assert!(tables.append(&ready, false).is_ok());
+        assert!(tables.append(&ready).is_ok());
     };
     write(&mut tables, birth);
     let head = tables.view(root).unwrap().unwrap().head;

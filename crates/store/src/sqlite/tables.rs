@@ -39,8 +39,13 @@ static INSERT_EVENTS: LazyLock<Vec<String>> = LazyLock::new(|| {
 pub(super) struct Tables {
     pub(super) connection: Connection,
     pub(super) heads: Heads,
+    /// Whether somebody waits for the writer.
+    pub(super) awaited: Awaited,
     clock: Clock,
 }
+
+/// Says whether somebody waits for the writer.
+pub(super) type Awaited = Box<dyn Fn() -> bool + Send>;
 
 /// Why an append was not written.
 pub(super) enum Failure {
@@ -83,9 +88,45 @@ impl Rows for Tables {
     }
 }
 
+/// The rows as a decision under the lock has seen them: the writer is the lock, so they still stand so.
+struct UnderLock<'a> {
+    tables: &'a mut Tables,
+    view: &'a HeadView,
+}
+
+impl Rows for UnderLock<'_> {
+    fn head(&mut self, execution_id: ExecutionId) -> Result<Option<Head>, StoreError> {
+        if execution_id == self.view.head.execution_id {
+            return Ok(Some(self.view.head.clone()));
+        }
+        Rows::head(self.tables, execution_id)
+    }
+
+    fn command_state(
+        &mut self,
+        execution_id: ExecutionId,
+        command_id: CommandId,
+        epoch: u32,
+    ) -> Result<Option<CommandState>, StoreError> {
+        if execution_id == self.view.head.execution_id {
+            let row = self.view.commands.iter().find(|row| row.command_id == command_id && row.epoch == epoch);
+            return Ok(row.map(|row| row.state));
+        }
+        self.tables.command_state(execution_id, command_id, epoch)
+    }
+
+    fn waits_for(&mut self, schedule_id: ScheduleId) -> Result<Option<Timestamp>, StoreError> {
+        self.tables.waits_for(schedule_id)
+    }
+
+    fn key_holders(&mut self, key: &str) -> Result<Vec<KeyHolder>, StoreError> {
+        Rows::key_holders(self.tables, key)
+    }
+}
+
 impl Tables {
     pub(super) fn new(connection: Connection, clock: Clock) -> Self {
-        Tables { connection, heads: Heads::default(), clock }
+        Tables { connection, heads: Heads::default(), awaited: Box::new(|| false), clock }
     }
 
     pub(super) fn now(&self) -> Timestamp {
@@ -98,9 +139,33 @@ impl Tables {
         Ok(Some(HeadView { head, commands: commands(&self.connection, execution_id)? }))
     }
 
+    /// The same for a walk that looks at each one once: heads that others ask for stay in mind.
+    pub(super) fn view_in_passing(&mut self, execution_id: ExecutionId) -> Result<Option<HeadView>, StoreError> {
+        let head = match self.heads.get(execution_id) {
+            Some(head) => head.clone(),
+            None => match head(&self.connection, execution_id)? {
+                Some(head) => head,
+                None => return Ok(None),
+            },
+        };
+        Ok(Some(HeadView { head, commands: commands(&self.connection, execution_id)? }))
+    }
+
     /// Checks an append against the rows as they stand, and writes it when it lands.
-    pub(super) fn append(&mut self, ready: &Ready, locked: bool) -> Result<Verdict, Failure> {
-        match landing::check(self, &ready.append, locked).map_err(Failure::Before)? {
+    pub(super) fn append(&mut self, ready: &Ready) -> Result<Verdict, Failure> {
+        let check = landing::check(self, &ready.append, false).map_err(Failure::Before)?;
+        self.land(ready, check)
+    }
+
+    /// The same for what was decided on `view`, under this very lock.
+    pub(super) fn append_on(&mut self, view: &HeadView, ready: &Ready) -> Result<Verdict, Failure> {
+        let mut rows = UnderLock { tables: self, view };
+        let check = landing::check(&mut rows, &ready.append, true).map_err(Failure::Before)?;
+        self.land(ready, check)
+    }
+
+    fn land(&mut self, ready: &Ready, check: Check) -> Result<Verdict, Failure> {
+        match check {
             Check::Stays(verdict) => Ok(verdict),
             Check::Lands(landing) => {
                 let version = landing.head.version;
@@ -123,7 +188,11 @@ impl Tables {
         for ((child, texts), landing) in append.children.iter().zip(&texts.children).zip(landing.children) {
             self.write(child, texts, landing)?;
         }
-        self.heads.put(landing.head);
+        // Of what has come to rest nobody asks again.
+        match landing.head.quiesced_at {
+            None => self.heads.put(landing.head),
+            Some(_) => self.heads.forget(append.execution_id),
+        }
         Ok(())
     }
 
@@ -139,33 +208,44 @@ impl Tables {
             && change.cancel.is_none()
             && change.pause.is_none()
             && change.ended.is_empty();
-        // What changes with every step, in no index; the rest changes a few times in a life.
-        let mut statement = self.connection.prepare_cached(
-            "UPDATE noetl.execution SET version = ?2, decided = ?3, in_flight = ?4, runnable = ?5, updated_at = ?6, \
-             current_step = ?7, steps_entered = ?8, commands_issued = ?9 WHERE execution_id = ?1",
-        )?;
         // Later than this append when two servers' clocks differ.
         let other_time = (head.updated_at != append.at).then(|| head.updated_at.to_iso());
+        let updated_at = other_time.as_ref().unwrap_or(&texts.at);
+        // What changes with every step, in no index; the rest changes a few times in a life.
+        if plain {
+            let mut statement = self.connection.prepare_cached(
+                "UPDATE noetl.execution SET version = ?2, decided = ?3, in_flight = ?4, runnable = ?5, \
+                 updated_at = ?6, current_step = ?7, steps_entered = ?8, commands_issued = ?9 WHERE execution_id = ?1",
+            )?;
+            statement.execute(params![
+                head.execution_id.0,
+                integer(head.version),
+                integer(head.decided),
+                head.in_flight,
+                head.runnable,
+                updated_at,
+                head.current_step.as_deref(),
+                integer(head.steps_entered),
+                integer(head.commands_issued),
+            ])?;
+            return Ok(());
+        }
+        let mut statement = self.connection.prepare_cached(
+            "UPDATE noetl.execution SET version = ?2, decided = ?3, in_flight = ?4, runnable = ?5, updated_at = ?6, \
+             current_step = ?7, steps_entered = ?8, commands_issued = ?9, status = ?10, ended_at = ?11, \
+             quiesced_at = ?12, failed_steps = ?13, error_detail = ?14, cancel = ?15, pause = ?16 \
+             WHERE execution_id = ?1",
+        )?;
         statement.execute(params![
             head.execution_id.0,
             integer(head.version),
             integer(head.decided),
             head.in_flight,
             head.runnable,
-            other_time.as_ref().unwrap_or(&texts.at),
+            updated_at,
             head.current_step.as_deref(),
             integer(head.steps_entered),
             integer(head.commands_issued),
-        ])?;
-        if plain {
-            return Ok(());
-        }
-        let mut statement = self.connection.prepare_cached(
-            "UPDATE noetl.execution SET status = ?2, ended_at = ?3, quiesced_at = ?4, failed_steps = ?5, \
-             error_detail = ?6, cancel = ?7, pause = ?8 WHERE execution_id = ?1",
-        )?;
-        statement.execute(params![
-            head.execution_id.0,
             head.status.as_str(),
             head.ended_at.map(Timestamp::to_iso),
             head.quiesced_at.map(Timestamp::to_iso),

@@ -2,13 +2,18 @@
 //!
 //! No artificial delay: while one group is being flushed, the next one gathers. Within a group each append lands,
 //! conflicts or is refused on its own, and each task stands in a savepoint of its own. Answers leave after the commit.
+//!
+//! A step of a walk over many executions takes as long as many appends, so it takes turns with groups: one step, one
+//! group of what has come in meanwhile, the next step. A step is told that somebody waits, and then ends sooner.
 
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread::JoinHandle;
 
 use noetl_core::append::Verdict;
 use tokio::sync::{mpsc, oneshot};
 
+use super::checkpoint::Checkpointer;
 use super::encode::Ready;
 use super::fault::{Fault, FaultPoint};
 use super::tables::{Failure, Tables};
@@ -33,6 +38,7 @@ struct Answered {
 enum Request {
     Append { batch: Vec<Ready>, answer: oneshot::Sender<Answered> },
     Task(Box<dyn Task>),
+    Step(Box<dyn Task>),
     Close { answer: oneshot::Sender<Result<(), StoreError>> },
 }
 
@@ -86,11 +92,17 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn start(tables: Tables, fault: Fault) -> Result<Self, StoreError> {
+    pub(super) fn start(mut tables: Tables, checkpointer: Checkpointer, fault: Fault) -> Result<Self, StoreError> {
         let (requests, queue) = mpsc::channel(QUEUE_MAX);
+        let sender = requests.downgrade();
+        tables.awaited =
+            Box::new(move || sender.upgrade().is_some_and(|sender| sender.capacity() < sender.max_capacity()));
         let thread = std::thread::Builder::new()
             .name("noetl-writer".into())
-            .spawn(move || Loop { tables, queue, fault, next: None }.run())
+            .spawn(move || {
+                let checkpointer = Some(checkpointer);
+                Loop { tables, checkpointer, queue, fault, next: None, steps: VecDeque::new() }.run();
+            })
             .map_err(|error| StoreError::Unavailable(format!("no thread for the writer: {error}")))?;
         Ok(Writer { requests: Some(requests), thread: Some(thread) })
     }
@@ -111,9 +123,26 @@ impl Writer {
         T: Send + 'static,
         F: FnOnce(&mut Tables) -> Result<T, StoreError> + Send + 'static,
     {
+        self.work(work, Request::Task).await
+    }
+
+    /// The same for a step of something that takes many, in a transaction of its own.
+    pub(super) async fn step<T, F>(&self, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Tables) -> Result<T, StoreError> + Send + 'static,
+    {
+        self.work(work, Request::Step).await
+    }
+
+    async fn work<T, F>(&self, work: F, request: fn(Box<dyn Task>) -> Request) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Tables) -> Result<T, StoreError> + Send + 'static,
+    {
         let (answer, answered) = oneshot::channel();
         let task = Work { work: Some(work), done: None, failure: None, answer };
-        self.send(Request::Task(Box::new(task))).await?;
+        self.send(request(Box::new(task))).await?;
         answered.await.map_err(|_| gone())?
     }
 
@@ -161,24 +190,46 @@ struct Group {
 
 struct Loop {
     tables: Tables,
+    /// `None` when the store is being closed.
+    checkpointer: Option<Checkpointer>,
     queue: mpsc::Receiver<Request>,
     fault: Fault,
     /// Taken from the queue, but too much for the group before.
     next: Option<Request>,
+    /// Steps whose turn has not come yet.
+    steps: VecDeque<Box<dyn Task>>,
 }
 
 impl Loop {
     fn run(mut self) {
-        while let Some(request) = self.next.take().or_else(|| self.queue.blocking_recv()) {
+        while let Some(request) = self.request() {
             let mut group = Group::default();
-            let closing = self.gather(request, &mut group);
+            let closing = request.and_then(|request| self.gather(request, &mut group));
             self.commit(group);
             if let Some(answer) = closing {
+                while self.step() {}
                 self.queue.close();
                 answer.send(self.close()).ok();
                 return;
             }
+            self.step();
         }
+    }
+
+    /// Returns what to begin the next group with, if anything; waits only when there is no step to take either.
+    /// `None` when nobody can ask for anything any more.
+    fn request(&mut self) -> Option<Option<Request>> {
+        if let Some(next) = self.next.take() {
+            return Some(Some(next));
+        }
+        if self.steps.is_empty() { self.queue.blocking_recv().map(Some) } else { Some(self.queue.try_recv().ok()) }
+    }
+
+    /// Takes the step whose turn it is; returns whether there was one.
+    fn step(&mut self) -> bool {
+        let Some(step) = self.steps.pop_front() else { return false };
+        self.commit(Group { tasks: vec![step], ..Group::default() });
+        true
     }
 
     /// Fills the group with everything that waits, as far as there is room.
@@ -188,6 +239,7 @@ impl Loop {
             match request {
                 Request::Close { answer } => return Some(answer),
                 Request::Task(task) => group.tasks.push(task),
+                Request::Step(step) => self.steps.push_back(step),
                 Request::Append { batch, answer } => {
                     let bytes: usize = batch.iter().map(|ready| ready.bytes).sum();
                     let full = group.appends + batch.len() > GROUP_APPENDS_MAX || group.bytes + bytes > GROUP_BYTES_MAX;
@@ -225,6 +277,9 @@ impl Loop {
             let answers = answers.into_iter().map(|answer| answer.unwrap_or_else(|| Err(gone()))).collect();
             // Nobody waits any more: what is written stays written.
             answer.send(Answered { answers, _batch: batch }).ok();
+        }
+        if let Some(checkpointer) = &self.checkpointer {
+            checkpointer.committed(&self.tables.connection);
         }
     }
 
@@ -304,7 +359,7 @@ impl Loop {
 
     fn append(&mut self, ready: &Ready) -> Result<Verdict, Failure> {
         self.fault.strike(FaultPoint::Append(ready.append.execution_id)).map_err(Failure::Halfway)?;
-        self.tables.append(ready, false)
+        self.tables.append(ready)
     }
 
     fn begin(&mut self) -> Result<(), StoreError> {
@@ -332,6 +387,7 @@ impl Loop {
     }
 
     fn close(&mut self) -> Result<(), StoreError> {
+        drop(self.checkpointer.take());
         // So that the file alone holds everything. A reader in another process may be in the way; its next owner does it.
         let checkpoint = "PRAGMA noetl.wal_checkpoint(TRUNCATE)";
         self.tables.connection.query_row(checkpoint, [], |_| Ok(())).map_err(StoreError::from)
