@@ -101,7 +101,7 @@ mod tests {
     #[test]
     fn days_are_named_as_the_calendar_names_them() {
         let by_calendar = |ms| format!("{:.3}", jiff::Timestamp::from_millisecond(ms).unwrap());
-        let (first, last) = (jiff::Timestamp::MIN.as_millisecond(), jiff::Timestamp::MAX.as_millisecond());
+        let (first, last) = (jiff::Timestamp::MIN.as_millisecond(), jiff::Timestamp::MAX.as_second() * 1_000);
         let (from, until) = (BY_HAND_MS.start, BY_HAND_MS.end);
         let edges = [first, last, from - 1, from, until - 1, until, 951_782_399_999, 951_782_400_000];
         // About eleven days and a bit: every month and every kind of year comes by.
