@@ -25,15 +25,58 @@ impl Timestamp {
     ///
     /// A moment beyond the calendar (a wait of ages) is written as the calendar's end.
     pub fn to_iso(self) -> String {
-        let (first, last) = (jiff::Timestamp::MIN, jiff::Timestamp::MAX);
-        let ms = self.0.clamp(first.as_millisecond(), last.as_millisecond());
-        format!("{:.3}", jiff::Timestamp::from_millisecond(ms).unwrap_or(last))
+        if !BY_HAND_MS.contains(&self.0) {
+            let (first, last) = (jiff::Timestamp::MIN, jiff::Timestamp::MAX);
+            let ms = self.0.clamp(first.as_millisecond(), last.as_millisecond());
+            return format!("{:.3}", jiff::Timestamp::from_millisecond(ms).unwrap_or(last));
+        }
+        // Every event and command is stamped, so by hand: a general formatter takes many times as long.
+        let (year, month, day) = civil(self.0 / DAY_MS);
+        let of_day = self.0 % DAY_MS;
+        let mut text = *b"0000-00-00T00:00:00.000Z";
+        let mut write = |from: usize, until: usize, mut number: i64| {
+            for place in (from..until).rev() {
+                // A remainder of ten is one digit.
+                text[place] = b'0' + (number % 10) as u8;
+                number /= 10;
+            }
+        };
+        write(0, 4, year);
+        write(5, 7, month);
+        write(8, 10, day);
+        write(11, 13, of_day / 3_600_000);
+        write(14, 16, of_day / 60_000 % 60);
+        write(17, 19, of_day / 1_000 % 60);
+        write(20, 23, of_day % 1_000);
+        String::from_utf8_lossy(&text).into_owned()
     }
 
     /// Reads what [`Timestamp::to_iso`] wrote, or any RFC 3339 time.
     pub fn from_iso(text: &str) -> Option<Self> {
         text.parse::<jiff::Timestamp>().ok().map(|moment| Timestamp(moment.as_millisecond()))
     }
+}
+
+/// A day, in milliseconds.
+const DAY_MS: i64 = 86_400_000;
+/// From 1970 to the end of 9998: years of four digits, and no remainder is negative.
+const BY_HAND_MS: std::ops::Range<i64> = 0..253_370_764_800_000;
+
+/// Returns year, month and day of the day that is `days` after 1970-01-01, in the proleptic Gregorian calendar.
+///
+/// Years are counted from March, so that the day that some years have more is their last one.
+fn civil(days: i64) -> (i64, i64, i64) {
+    // From 0000-03-01, in eras of 400 years, which are all of the same length.
+    let days = days + 719_468;
+    let (era, of_era) = (days / 146_097, days % 146_097);
+    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    // Months of 31, 30, 31, 30, 31 days, twice, and then what is left.
+    let month_from_march = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let year = era * 400 + year_of_era + i64::from(month <= 2);
+    (year, month, day)
 }
 
 impl fmt::Display for Timestamp {
@@ -52,6 +95,18 @@ mod tests {
             let text = Timestamp(ms).to_iso();
             assert_eq!(text.len(), "2026-01-20T09:08:00.123Z".len(), "{text}");
             assert_eq!(Timestamp::from_iso(&text), Some(Timestamp(ms)));
+        }
+    }
+
+    #[test]
+    fn days_are_named_as_the_calendar_names_them() {
+        let by_calendar = |ms| format!("{:.3}", jiff::Timestamp::from_millisecond(ms).unwrap());
+        let (first, last) = (jiff::Timestamp::MIN.as_millisecond(), jiff::Timestamp::MAX.as_second() * 1_000);
+        let (from, until) = (BY_HAND_MS.start, BY_HAND_MS.end);
+        let edges = [first, last, from - 1, from, until - 1, until, 951_782_399_999, 951_782_400_000];
+        // About eleven days and a bit: every month and every kind of year comes by.
+        for ms in (first..last).step_by(950_000_087).chain(edges) {
+            assert_eq!(Timestamp(ms).to_iso(), by_calendar(ms));
         }
     }
 

@@ -3,8 +3,10 @@
 //! While one batch is being committed the next one fills. What a landing brings about (caches, hands, hints) is done
 //! here, in the order in which the appends landed, whether or not somebody still waits for the answer.
 
+use std::sync::Arc;
+
 use noetl_core::append::{Append, Verdict};
-use noetl_store::StoreError;
+use noetl_store::{Prepared, Store, StoreError};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -18,12 +20,13 @@ pub(crate) const BATCH_APPENDS_MAX: usize = 512;
 /// Appends on their way.
 #[derive(Debug)]
 pub(crate) struct Batcher {
+    store: Arc<dyn Store>,
     queue: Queue<Waiting>,
 }
 
 #[derive(Debug)]
 struct Waiting {
-    append: Append,
+    append: Prepared,
     landing: Landing,
     answer: oneshot::Sender<Answer>,
 }
@@ -32,12 +35,17 @@ struct Waiting {
 pub(crate) type Answer = (Result<Verdict, StoreError>, Option<Landing>);
 
 impl Batcher {
-    pub(crate) fn new() -> Self {
-        Batcher { queue: Queue::new() }
+    pub(crate) fn new(store: Arc<dyn Store>) -> Self {
+        Batcher { store, queue: Queue::new() }
     }
 
     /// Writes an append with the next batch. It is written even if the caller stops waiting.
     pub(crate) async fn append(&self, append: Append, landing: Landing) -> Answer {
+        // Here, where others do the same for theirs, and not by the one who writes the batches.
+        let append = match self.store.prepare(append) {
+            Ok(append) => append,
+            Err(error) => return (Err(error), Some(landing)),
+        };
         let (answer, verdict) = oneshot::channel();
         if !self.queue.put(Waiting { append, landing, answer }) {
             return (Err(stopped()), None);
@@ -86,7 +94,7 @@ pub(crate) async fn run(engine: &Engine) {
         let finished = std::mem::take(&mut written);
         // The store has its work before the last batch's consequences are seen to.
         let (verdicts, ()) =
-            futures_util::future::join(engine.store.append(appends), async { finish(engine, finished) }).await;
+            futures_util::future::join(engine.store.append_prepared(appends), async { finish(engine, finished) }).await;
         engine.metrics.commit_ms.note(u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX));
         written = verdicts
             .into_iter()

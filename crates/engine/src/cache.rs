@@ -29,6 +29,11 @@ impl Executions {
         hold(&self.states).get(&execution_id).map(|state| Arc::clone(state))
     }
 
+    /// Returns whether the state of an execution that has not ended is at hand.
+    pub(crate) fn has_active(&self, execution_id: ExecutionId) -> bool {
+        hold(&self.states).peek(&execution_id).is_some_and(|state| !state.status.is_terminal())
+    }
+
     /// Keeps a state, unless a later one is here.
     pub(crate) fn put(&self, state: Arc<Execution>) {
         let mut states = hold(&self.states);

@@ -145,11 +145,11 @@ impl Engine {
     /// Returns an engine over `store`; it does nothing by itself until [`Engine::spawn`].
     pub fn new(store: Arc<dyn Store>, options: EngineOptions) -> Arc<Engine> {
         Arc::new(Engine {
+            batcher: Batcher::new(Arc::clone(&store)),
             store,
             metrics: Metrics::default(),
             ids: Arc::new(Mutex::new(IdSource::new(options.node))),
             clock: StoreClock::new(),
-            batcher: Batcher::new(),
             mailboxes: Mailboxes::new(),
             executions: Executions::new(options.cache_executions),
             shelf: Shelf::new(options.cache_playbooks, options.cache_result_bytes),

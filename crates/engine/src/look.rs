@@ -18,6 +18,8 @@ use crate::engine::Engine;
 /// How soon something that waits looks again although nobody told it to, in milliseconds: another server may have
 /// done what it waits for.
 const LOOK_AGAIN_MS: u64 = 50;
+/// The same for what this server decides for: most likely it will be told.
+const LOOK_AGAIN_AT_HAND_MS: u64 = 200;
 /// The longest such pause.
 const LOOK_AGAIN_MS_MAX: u64 = 1_000;
 /// Executions that have not quiesced yet, looked through for a cleanup that is not there yet, at most.
@@ -98,19 +100,30 @@ impl Engine {
         let deadline = Instant::now().checked_add(Duration::from_millis(timeout_ms));
         let mut milestones = self.watches.milestones(execution_id);
         let mut pause = LOOK_AGAIN_MS;
+        // Whoever ends it here forgets its state before it tells: what is at hand now has not ended here, or we are
+        // told. What another server has done by now is found by the next look.
+        let mut at_hand = timeout_ms > 0;
         loop {
             milestones.mark_unchanged();
-            let head = self.store.head(execution_id).await?;
-            if head.is_none() && self.cleans_up_after(execution_id).await?.is_none() {
-                return Ok(None);
+            at_hand = at_hand && self.executions.has_active(execution_id);
+            if !at_hand {
+                let head = self.store.head(execution_id).await?;
+                if head.is_none() && self.cleans_up_after(execution_id).await?.is_none() {
+                    return Ok(None);
+                }
+                let is_over = deadline.is_some_and(|deadline| deadline <= Instant::now());
+                if is_over || head.as_ref().is_some_and(|head| until.reached(head)) {
+                    return Ok(head);
+                }
             }
-            let now = Instant::now();
-            if head.as_ref().is_some_and(|head| until.reached(head)) || deadline.is_some_and(|deadline| deadline <= now)
-            {
-                return Ok(head);
-            }
-            let again = now + Duration::from_millis(pause);
-            pause = (pause * 2).min(LOOK_AGAIN_MS_MAX);
+            let again = if std::mem::take(&mut at_hand) {
+                LOOK_AGAIN_AT_HAND_MS
+            } else {
+                let now = pause;
+                pause = (pause * 2).min(LOOK_AGAIN_MS_MAX);
+                now
+            };
+            let again = Instant::now() + Duration::from_millis(again);
             tokio::select! {
                 biased;
                 Ok(()) = milestones.changed() => {}

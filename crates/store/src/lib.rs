@@ -11,6 +11,7 @@ pub mod memory;
 pub mod payload;
 mod pending;
 pub mod postgres;
+mod prepared;
 pub mod query;
 pub mod secret;
 pub mod sqlite;
@@ -33,6 +34,8 @@ use noetl_core::time::Timestamp;
 use noetl_core::turns::Turns;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+pub use prepared::Prepared;
 
 /// Where a store gets the time from.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
@@ -379,6 +382,20 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     /// Durable when it returns. Answers stand in the order of the batch. If the batch cannot be committed as a
     /// whole, each append is tried alone and only the failing one gets the error.
     async fn append(&self, batch: Vec<Append>) -> Vec<Result<Verdict, StoreError>>;
+
+    /// Looks an append through and writes it out as far as that can be done outside of the transaction, so that whoever
+    /// decides does it at the same time as others, and not one after the other in front of the writer.
+    ///
+    /// # Errors
+    /// What [`Store::append`] would say of it.
+    fn prepare(&self, append: Append) -> Result<Prepared, StoreError> {
+        Ok(Prepared::plain(append))
+    }
+
+    /// The same as [`Store::append`], of what has been prepared.
+    async fn append_prepared(&self, batch: Vec<Prepared>) -> Vec<Result<Verdict, StoreError>> {
+        self.append(batch.into_iter().map(Prepared::into_append).collect()).await
+    }
 
     /// Locks a head, then reads, decides and writes, in one transaction. It can not conflict.
     ///

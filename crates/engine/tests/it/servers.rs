@@ -199,6 +199,24 @@ workflow:
 }
 
 #[tokio::test(start_paused = true)]
+async fn whoever_waits_where_the_state_is_at_hand_hears_of_an_end_elsewhere() {
+    let world = World::new();
+    let (one, two) = (world.server(), world.server());
+    one.register(&chain("chain", &[("a", "ok")])).await;
+    let id = one.start("chain").await.execution_id;
+    let asked = Instant::now();
+    let waiting = async { one.ended(id).await };
+    let ending = async {
+        sleep(Duration::from_millis(20)).await;
+        two.cancel(cancel(id)).await.unwrap();
+    };
+    let (status, ()) = tokio::join!(waiting, ending);
+    assert_eq!(status, Status::Cancelled);
+    assert!(asked.elapsed().as_millis() < 400, "{:?}", asked.elapsed());
+    world.check([]).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_parent_on_a_crashed_server_is_told_of_its_child_by_another_one() {
     let world = World::new();
     let one = world.server();

@@ -1,28 +1,28 @@
 //! `noetl bench`: how fast the engine is here, with durable settings, on a data directory of its own.
 
 mod cancel;
+mod chain;
+mod count;
 mod grow;
 mod histogram;
+mod idle;
 mod load;
+mod restart;
 mod target;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
-use noetl_core::head::Status;
-use noetl_core::labels::Labels;
 use noetl_core::time::Timestamp;
-use noetl_engine::{Engine, StartRequest, WaitFor};
-use noetl_store::catalog::ResourceKey;
+use noetl_engine::Engine;
+use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
-use serde_json::Map;
 
+use self::chain::Chain;
 use self::grow::{Grow, What};
 use self::load::Load;
-use super::console;
 use super::stop::{Exit, Stop};
 use super::target::Globals;
 use crate::clock;
@@ -34,7 +34,7 @@ const EXECUTION_MS_MAX: u64 = 60_000;
 
 /// Measures the engine on an embedded store of its own, or a server that --server-url names
 ///
-/// A server is loaded by fanout, python, children and mixed; the others need an engine of their own.
+/// A server is loaded by chain, fanout, python, children and mixed; the others need an engine of their own.
 #[derive(Debug, Args)]
 pub struct Bench {
     #[command(subcommand)]
@@ -57,6 +57,12 @@ enum Scenario {
     Children(Load),
     /// Chains, branches, sub-playbooks and python, in turn
     Mixed(Load),
+    /// A cycle whose engine is restarted on the way: what the rounds after that cost
+    Restart(restart::Restart),
+    /// Memory of an engine that has nothing to do, and of executions that wait in it
+    Idle(idle::Idle),
+    /// So many operations of one kind and nothing else, for a profiler to count
+    Count(count::Count),
     /// Cancels: alone, beside a load, of what runs, of a family, of many at once
     Cancel(cancel::Cancel),
 }
@@ -68,49 +74,6 @@ enum On {
     Server,
     /// On a worker: issued, claimed, reported.
     Worker,
-}
-
-#[derive(Debug, Args)]
-struct Chain {
-    /// Steps of one chain
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
-    steps: u32,
-    /// Callers that each start a chain, wait for its end, and start the next
-    #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=10_000))]
-    callers: u32,
-    /// Seconds that count, after the warm-up
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=3600))]
-    seconds: u32,
-    /// Seconds that do not count, before
-    #[arg(long, default_value_t = 2)]
-    warm_up: u32,
-    /// Where the steps run
-    #[arg(long, value_enum, default_value_t = On::Worker)]
-    on: On,
-    /// Commands that the worker runs at once
-    #[arg(long, default_value_t = 64)]
-    slots: u32,
-    /// Print one line of JSON
-    #[arg(short, long)]
-    json: bool,
-}
-
-/// What was measured.
-#[derive(Debug, Serialize)]
-struct Figures {
-    scenario: &'static str,
-    on: &'static str,
-    steps: u32,
-    callers: u32,
-    seconds: f64,
-    executions: usize,
-    steps_per_second: f64,
-    /// From the request to start until the end is known, in milliseconds.
-    chain_ms: Percentiles,
-    /// The same, per step.
-    step_ms: Percentiles,
-    /// Most memory this process used, in MiB.
-    peak_mib: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -148,78 +111,14 @@ impl Bench {
             Scenario::Python(load) => load.run(globals, load::Scenario::Python).await,
             Scenario::Children(load) => load.run(globals, load::Scenario::Children).await,
             Scenario::Mixed(load) => load.run(globals, load::Scenario::Mixed).await,
-            Scenario::Chain(chain) => chain.run().await,
+            Scenario::Chain(chain) => chain.run(globals).await,
             Scenario::Loop(grow) => grow.run(What::Loop).await,
             Scenario::Cycle(grow) => grow.run(What::Cycle).await,
+            Scenario::Restart(restart) => restart.run().await,
+            Scenario::Idle(idle) => idle.run().await,
+            Scenario::Count(count) => count.run().await,
             Scenario::Cancel(cancel) => cancel.run().await,
         }
-    }
-}
-
-impl Chain {
-    async fn run(self) -> Result<Exit, Stop> {
-        let defect = |what: String| Stop::new(Exit::Defect, what);
-        let measured = measured_on("chain", Some(self.slots), async |engine| self.drive(engine).await).await;
-        let figures = measured.map_err(defect)?;
-        if self.json {
-            let line = serde_json::to_string(&figures).map_err(|error| Stop::new(Exit::Defect, error.to_string()))?;
-            console::print(&line)?;
-        } else {
-            console::print(&figures.to_text())?;
-        }
-        Ok(Exit::Done)
-    }
-
-    async fn drive(&self, engine: &Arc<Engine>) -> Result<Figures, String> {
-        engine.register(&self.playbook(), None).await.map_err(|error| format!("{error:?}"))?;
-        let counting = Arc::new(AtomicBool::new(false));
-        let over = Arc::new(AtomicBool::new(false));
-        let callers: Vec<_> = (0..self.callers)
-            .map(|_| tokio::spawn(call(Arc::clone(engine), Arc::clone(&counting), Arc::clone(&over))))
-            .collect();
-        tokio::time::sleep(Duration::from_secs(u64::from(self.warm_up))).await;
-        counting.store(true, Ordering::Relaxed);
-        let began = Instant::now();
-        tokio::time::sleep(Duration::from_secs(u64::from(self.seconds))).await;
-        counting.store(false, Ordering::Relaxed);
-        let seconds = began.elapsed().as_secs_f64();
-        over.store(true, Ordering::Relaxed);
-        let mut took = Vec::new();
-        for caller in callers {
-            took.extend(caller.await.map_err(|error| error.to_string())??);
-        }
-        took.sort_unstable();
-        Ok(Figures {
-            scenario: "chain",
-            on: self.on.word(),
-            steps: self.steps,
-            callers: self.callers,
-            seconds,
-            executions: took.len(),
-            steps_per_second: (took.len() as f64 * f64::from(self.steps) / seconds).round(),
-            chain_ms: Percentiles::of(&took, 1),
-            step_ms: Percentiles::of(&took, self.steps),
-            peak_mib: peak_mib(),
-        })
-    }
-
-    fn playbook(&self) -> String {
-        let mut text = String::from(
-            "apiVersion: noetl.io/v2\nkind: Playbook\nmetadata: {name: chain, path: bench/chain}\nworkflow:\n",
-        );
-        let spec = match self.on {
-            On::Server => "",
-            On::Worker => ", spec: {run_on: worker}",
-        };
-        for step in 0..self.steps {
-            let name = if step == 0 { "start".to_owned() } else { format!("step_{step}") };
-            let next = match step + 1 {
-                last if last == self.steps => String::new(),
-                next => format!(", next: {{arcs: [{{step: step_{next}}}]}}"),
-            };
-            text.push_str(&format!("  - {{step: {name}, tool: {{kind: noop}}{spec}{next}}}\n"));
-        }
-        text
     }
 }
 
@@ -264,62 +163,10 @@ async fn measured_in<T>(
     measured
 }
 
-/// Starts chain after chain; returns how long those took that ended while it counted.
-async fn call(engine: Arc<Engine>, counting: Arc<AtomicBool>, over: Arc<AtomicBool>) -> Result<Vec<Duration>, String> {
-    let mut took = Vec::new();
-    while !over.load(Ordering::Relaxed) {
-        let began = Instant::now();
-        let request = StartRequest {
-            target: ResourceKey::Latest("bench/chain".into()),
-            payload: Map::new(),
-            parent_execution_id: None,
-            started_by: Some("bench".to_owned()),
-            strict: false,
-            labels: Labels::new(),
-            idempotency_key: None,
-        };
-        let started = engine.start(request).await.map_err(|error| error.to_string())?;
-        let head = engine
-            .wait(started.execution_id, WaitFor::Terminal, EXECUTION_MS_MAX)
-            .await
-            .map_err(|error| error.to_string())?;
-        match head.map(|head| head.status) {
-            Some(Status::Completed) => {}
-            other => return Err(format!("execution {} is {other:?}, not completed", started.execution_id)),
-        }
-        if counting.load(Ordering::Relaxed) {
-            took.push(began.elapsed());
-        }
-    }
-    Ok(took)
-}
-
-impl Figures {
-    fn to_text(&self) -> String {
-        let line = |name: &str, of: &Percentiles| {
-            format!(
-                "  {name:<12} p50 {:>8.2}   p90 {:>8.2}   p99 {:>8.2}   max {:>8.2}",
-                of.p50, of.p90, of.p99, of.max
-            )
-        };
-        [
-            format!(
-                "chain of {} steps on the {}, {} caller(s), {:.0} s, embedded store, synchronous=FULL",
-                self.steps, self.on, self.callers, self.seconds
-            ),
-            format!("  {:<12} {:.0}", "steps/s", self.steps_per_second),
-            line("chain ms", &self.chain_ms),
-            line("step ms", &self.step_ms),
-            format!(
-                "  {:<12} {} in {} executions; peak memory {} MiB",
-                "ended",
-                self.executions * self.steps as usize,
-                self.executions,
-                self.peak_mib
-            ),
-        ]
-        .join("\n")
-    }
+/// Returns how long processors have worked for this process.
+fn cpu_seconds() -> f64 {
+    let worked = clock_gettime(ClockId::ProcessCPUTime);
+    worked.tv_sec as f64 + worked.tv_nsec as f64 / 1e9
 }
 
 /// Returns the most memory this process has used, as the kernel counted it.
@@ -329,8 +176,12 @@ fn peak_mib() -> u64 {
 
 /// Returns what the kernel says of this process under `name`, in MiB.
 fn kernel_mib(name: &str) -> u64 {
+    kernel_kib(name) / 1024
+}
+
+/// The same in KiB.
+fn kernel_kib(name: &str) -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix(name));
-    let kib: u64 = line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0);
-    kib / 1024
+    line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0)
 }

@@ -16,7 +16,7 @@ terminals only, and `NO_COLOR` turns them off. `--json` prints documents with so
 ";
 
 /// Every command.
-const COMMANDS: [&str; 76] = [
+const COMMANDS: [&str; 79] = [
     "",
     "run",
     "cancel",
@@ -87,6 +87,9 @@ const COMMANDS: [&str; 76] = [
     "bench chain",
     "bench loop",
     "bench cycle",
+    "bench restart",
+    "bench idle",
+    "bench count",
     "bench cancel",
     "bench fanout",
     "bench python",

@@ -9,7 +9,7 @@ use noetl_core::id::ExecutionId;
 use super::Inner;
 use super::error::{Failed, failed};
 use super::transaction::{self, Patience, Pauses, Trouble};
-use super::write::{Ready, Stage, Wanted, ready};
+use super::write::{Ready, Stage, Wanted};
 use crate::StoreError;
 
 /// Most appends in one transaction.
@@ -26,12 +26,15 @@ const UNLUCKY_MAX: u32 = 5;
 type Answer = Result<Verdict, StoreError>;
 
 /// Writes a batch; answers stand in its order.
-pub(super) async fn append(inner: &Arc<Inner>, batch: Vec<Append>) -> Vec<Answer> {
-    let mut answers: Vec<Option<Answer>> = Vec::with_capacity(batch.len());
+pub(super) async fn append(
+    inner: &Arc<Inner>,
+    batch: impl Iterator<Item = Result<Ready, StoreError>> + Send,
+) -> Vec<Answer> {
+    let mut answers: Vec<Option<Answer>> = Vec::new();
     let mut groups: Vec<Vec<Ready>> = Vec::new();
     let mut bytes = 0;
-    for append in batch {
-        match ready(append, &inner.numbers) {
+    for ready in batch {
+        match ready {
             Ok(ready) => {
                 bytes += ready.bytes;
                 match groups.last_mut().filter(|group| group.len() < GROUP_APPENDS_MAX && bytes <= GROUP_BYTES_MAX) {

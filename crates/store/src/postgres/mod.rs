@@ -56,7 +56,9 @@ use self::hints::Hints;
 pub use self::migrate::{SCHEMA_LATEST, Shape};
 use self::node::{First, Numbers};
 use self::partition::Partitions;
+pub(crate) use self::write::Ready;
 use crate::catalog::{NewResource, Resource, ResourceKey};
+use crate::prepared::{Form, Prepared};
 use crate::secret::{CredentialRow, KeychainRow, Resealed};
 use crate::{
     Cancellation, Chunk, ChunkDecide, Clock, EventQuery, JobQuery, ListQuery, Loaded, LockedDecide, LogQuery, LogRow,
@@ -225,7 +227,22 @@ impl Store for Postgres {
     }
 
     async fn append(&self, batch: Vec<Append>) -> Vec<Result<Verdict, StoreError>> {
-        batch::append(&self.inner, batch).await
+        let numbers = &self.inner.numbers;
+        batch::append(&self.inner, batch.into_iter().map(|append| write::ready(append, numbers))).await
+    }
+
+    fn prepare(&self, append: Append) -> Result<Prepared, StoreError> {
+        write::ready(append, &self.inner.numbers).map(|ready| Prepared(Form::Postgres(Box::new(ready))))
+    }
+
+    async fn append_prepared(&self, batch: Vec<Prepared>) -> Vec<Result<Verdict, StoreError>> {
+        let numbers = &self.inner.numbers;
+        let ready = batch.into_iter().map(|prepared| match prepared.0 {
+            // The number may have been lost since it was prepared.
+            Form::Postgres(ready) => numbers.check(&ready.append).map(|()| *ready),
+            form @ (Form::Plain(_) | Form::Sqlite(_)) => write::ready(Prepared(form).into_append(), numbers),
+        });
+        batch::append(&self.inner, ready).await
     }
 
     async fn locked(

@@ -32,8 +32,8 @@ pub(super) type DueKey = (ExecutionId, &'static str, i64);
 
 /// An append that was looked through and written out, before any lock is taken.
 #[derive(Debug)]
-pub(super) struct Ready {
-    pub(super) append: Append,
+pub(crate) struct Ready {
+    pub(crate) append: Append,
     texts: Texts,
     /// About how many bytes it takes.
     pub(super) bytes: usize,

@@ -8,15 +8,17 @@ use serde::Serialize;
 use crate::{StoreError, payload};
 
 /// An append that was looked through and written out.
-pub(super) struct Ready {
-    pub(super) append: Append,
+#[derive(Debug)]
+pub(crate) struct Ready {
+    pub(crate) append: Append,
     pub(super) texts: Texts,
     /// About how many bytes it takes.
     pub(super) bytes: usize,
 }
 
 /// The texts of an append.
-pub(super) struct Texts {
+#[derive(Debug)]
+pub(crate) struct Texts {
     /// The time of the decision.
     pub(super) at: String,
     /// One for each event.
@@ -31,7 +33,8 @@ pub(super) struct Texts {
 }
 
 /// The texts of a new command.
-pub(super) struct CommandText {
+#[derive(Debug)]
+pub(crate) struct CommandText {
     pub(super) wait: Option<String>,
     pub(super) issued_at: String,
     pub(super) claimed_at: Option<String>,

@@ -44,12 +44,14 @@ use noetl_core::turns::Turns;
 use serde_json::Value;
 
 use self::checkpoint::Checkpointer;
+pub(crate) use self::encode::Ready;
 pub use self::fault::{Fault, FaultPoint};
 pub use self::migrate::SCHEMA_LATEST;
 use self::readers::Readers;
 use self::tables::Tables;
 use self::writer::Writer;
 use crate::catalog::{NewResource, Resource, ResourceKey};
+use crate::prepared::{Form, Prepared};
 use crate::query::{self, QueryError, QueryLimits, QueryRows};
 use crate::secret::{CredentialRow, KeychainRow, Resealed};
 use crate::{
@@ -156,6 +158,31 @@ impl SqliteStore {
         self.writer.as_ref().ok_or_else(|| StoreError::Closed("it was opened for reading only".into()))
     }
 
+    /// Writes what was looked through and written out, so that the writer has less to do and no bad one gets near it.
+    async fn write_batch(
+        &self,
+        batch: impl Iterator<Item = Result<Ready, StoreError>> + Send,
+    ) -> Vec<Result<Verdict, StoreError>> {
+        let mut answers: Vec<Option<Result<Verdict, StoreError>>> = Vec::new();
+        let mut good = Vec::with_capacity(batch.size_hint().0);
+        for ready in batch {
+            match ready {
+                Ok(ready) => {
+                    good.push(ready);
+                    answers.push(None);
+                }
+                Err(error) => answers.push(Some(Err(error))),
+            }
+        }
+        let written = match self.writer() {
+            Ok(writer) => writer.append(good).await,
+            Err(error) => vec![Err(error); good.len()],
+        };
+        let mut written = written.into_iter();
+        let missing = || Err(StoreError::Unavailable("the writer gave no answer".into()));
+        answers.into_iter().map(|answer| answer.or_else(|| written.next()).unwrap_or_else(missing)).collect()
+    }
+
     async fn write<T, F>(&self, work: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
@@ -186,25 +213,19 @@ impl Store for SqliteStore {
     }
 
     async fn append(&self, batch: Vec<Append>) -> Vec<Result<Verdict, StoreError>> {
-        // Looked through and written out here, so that the writer has less to do and no bad one gets near it.
-        let mut answers: Vec<Option<Result<Verdict, StoreError>>> = Vec::with_capacity(batch.len());
-        let mut good = Vec::with_capacity(batch.len());
-        for append in batch {
-            match encode::ready(append) {
-                Ok(ready) => {
-                    good.push(ready);
-                    answers.push(None);
-                }
-                Err(error) => answers.push(Some(Err(error))),
-            }
-        }
-        let written = match self.writer() {
-            Ok(writer) => writer.append(good).await,
-            Err(error) => vec![Err(error); good.len()],
-        };
-        let mut written = written.into_iter();
-        let missing = || Err(StoreError::Unavailable("the writer gave no answer".into()));
-        answers.into_iter().map(|answer| answer.or_else(|| written.next()).unwrap_or_else(missing)).collect()
+        self.write_batch(batch.into_iter().map(encode::ready)).await
+    }
+
+    fn prepare(&self, append: Append) -> Result<Prepared, StoreError> {
+        encode::ready(append).map(|ready| Prepared(Form::Sqlite(Box::new(ready))))
+    }
+
+    async fn append_prepared(&self, batch: Vec<Prepared>) -> Vec<Result<Verdict, StoreError>> {
+        let ready = batch.into_iter().map(|prepared| match prepared.0 {
+            Form::Sqlite(ready) => Ok(*ready),
+            form @ (Form::Plain(_) | Form::Postgres(_)) => encode::ready(Prepared(form).into_append()),
+        });
+        self.write_batch(ready).await
     }
 
     async fn locked(

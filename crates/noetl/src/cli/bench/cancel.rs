@@ -1,7 +1,7 @@
 //! `noetl bench cancel`: how long a cancel takes, from the request to the proof.
 
-mod scale;
-mod stock;
+pub(super) mod scale;
+pub(super) mod stock;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,7 +18,9 @@ use noetl_store::catalog::ResourceKey;
 use serde::Serialize;
 use serde_json::Map;
 
-use super::{Chain, EXECUTION_MS_MAX, On, Percentiles, call, measured_on};
+use super::chain::{self, call};
+use super::target::Target;
+use super::{EXECUTION_MS_MAX, On, Percentiles, measured_on};
 use crate::cli::console;
 use crate::cli::stop::{Exit, Stop};
 
@@ -192,16 +194,15 @@ impl Cancel {
             let order = CancelRequest { mode: Some(CancelMode::Interrupt), wait_ms: EXECUTION_MS_MAX, ..order(id) };
             interrupted.push(cancel(engine, &order).await?);
         }
-        let chain =
-            Chain { steps: 10, callers: CALLERS, seconds: 1, warm_up: 0, on: On::Worker, slots: 64, json: false };
-        engine.register(&chain.playbook(), None).await.map_err(|error| format!("{error:?}"))?;
+        let target = Target::Engine(Arc::clone(engine));
+        target.register(&chain::playbook(10, On::Worker)).await?;
         let (counting, over) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let callers: Vec<_> = (0..CALLERS)
-            .map(|_| tokio::spawn(call(Arc::clone(engine), Arc::clone(&counting), Arc::clone(&over))))
+            .map(|_| tokio::spawn(call(target.clone(), Arc::clone(&counting), Arc::clone(&over))))
             .collect();
         let mut busy = Vec::new();
         for _ in 0..self.cancels {
-            let id = start(engine, "bench/chain").await?;
+            let id = start(engine, chain::PATH).await?;
             let began = Instant::now();
             match engine.cancel(order(id)).await {
                 Ok(_) => busy.push(began.elapsed()),
@@ -218,14 +219,14 @@ impl Cancel {
     }
 }
 
-async fn register(engine: &Engine, path: &str, step: &str) -> Result<(), String> {
+pub(super) async fn register(engine: &Engine, path: &str, step: &str) -> Result<(), String> {
     let text = format!(
         "apiVersion: noetl.io/v2\nkind: Playbook\nmetadata: {{name: bench, path: {path}}}\nworkflow:\n  - {step}\n"
     );
     engine.register(&text, None).await.map(drop).map_err(|error| format!("{error:?}"))
 }
 
-async fn start(engine: &Arc<Engine>, path: &str) -> Result<ExecutionId, String> {
+pub(super) async fn start(engine: &Arc<Engine>, path: &str) -> Result<ExecutionId, String> {
     let request = StartRequest {
         target: ResourceKey::Latest(path.into()),
         payload: Map::new(),
@@ -238,7 +239,7 @@ async fn start(engine: &Arc<Engine>, path: &str) -> Result<ExecutionId, String> 
     engine.start(request).await.map(|started| started.execution_id).map_err(|error| error.to_string())
 }
 
-fn order(execution_id: ExecutionId) -> CancelRequest {
+pub(super) fn order(execution_id: ExecutionId) -> CancelRequest {
     CancelRequest {
         execution_id,
         reason: Some("bench".to_owned()),
@@ -256,7 +257,7 @@ fn order(execution_id: ExecutionId) -> CancelRequest {
 }
 
 /// Cancels, and returns how long the answer took. What is answered must be so.
-async fn cancel(engine: &Engine, order: &CancelRequest) -> Result<Duration, String> {
+pub(super) async fn cancel(engine: &Engine, order: &CancelRequest) -> Result<Duration, String> {
     let began = Instant::now();
     let answer = engine.cancel(order.clone()).await.map_err(|error| error.to_string())?;
     let took = began.elapsed();
@@ -270,7 +271,7 @@ async fn cancel(engine: &Engine, order: &CancelRequest) -> Result<Duration, Stri
     }
 }
 
-async fn until(what: &str, mut holds: impl AsyncFnMut() -> Result<bool, String>) -> Result<(), String> {
+pub(super) async fn until(what: &str, mut holds: impl AsyncFnMut() -> Result<bool, String>) -> Result<(), String> {
     let deadline = Instant::now() + PATIENCE;
     while !holds().await? {
         if Instant::now() >= deadline {

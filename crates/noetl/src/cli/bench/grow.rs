@@ -5,21 +5,21 @@ use std::time::Instant;
 
 use clap::Args;
 use noetl_core::head::Status;
+use noetl_core::id::ExecutionId;
 use noetl_core::labels::Labels;
 use noetl_engine::{Engine, StartRequest, WaitFor};
 use noetl_store::catalog::ResourceKey;
-use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 use serde_json::{Map, json};
 
-use super::{On, measured_on};
+use super::{On, cpu_seconds, measured_on};
 use crate::cli::console;
 use crate::cli::stop::{Exit, Stop};
 
 /// Longest wait for one run, in milliseconds.
-const RUN_MS_MAX: u64 = 600_000;
+pub(super) const RUN_MS_MAX: u64 = 600_000;
 /// Rounds of the run that is not measured.
-const WARM_UP: u32 = 500;
+pub(super) const WARM_UP: u32 = 500;
 /// Shares of the rounds that are measured, in tenths.
 const TENTHS: [u32; 4] = [1, 2, 5, 10];
 
@@ -89,7 +89,7 @@ impl Grow {
     }
 
     async fn drive(&self, what: What, engine: &Arc<Engine>) -> Result<Figures, String> {
-        engine.register(&self.playbook(what), None).await.map_err(|error| format!("{error:?}"))?;
+        engine.register(&playbook(what, self.on, self.at_once), None).await.map_err(|error| format!("{error:?}"))?;
         once(engine, WARM_UP.min(self.rounds)).await?;
         let mut runs = Vec::new();
         for tenths in TENTHS {
@@ -114,32 +114,43 @@ impl Grow {
             (growth(|run| run.microseconds_per_round), growth(|run| run.cpu_microseconds_per_round));
         Ok(Figures { scenario: what, on: self.on.word(), at_once: self.at_once, runs, growth, cpu_growth })
     }
+}
 
-    fn playbook(&self, what: What) -> String {
-        let spec = match self.on {
-            On::Server => "",
-            On::Worker => ", spec: {run_on: worker}",
-        };
-        let workflow = match what {
-            What::Loop => format!(
-                "  - {{step: start, loop: {{in: '{{{{ rounds }}}}', iterator: n, spec: {{mode: parallel, max_in_flight: {}}}}}, \
-                 tool: {{kind: noop}}{spec}}}\n",
-                self.at_once
-            ),
-            What::Cycle => format!(
-                "  - {{step: start, tool: {{kind: noop}}, set: {{ctx.n: 0}}, next: {{arcs: [{{step: turn}}]}}}}\n  \
-                 - {{step: turn, tool: {{kind: noop}}{spec}, set: {{ctx.n: '{{{{ ctx.n + 1 }}}}'}}, \
-                 next: {{arcs: [{{step: turn, when: '{{{{ ctx.n < rounds }}}}'}}]}}}}\n"
-            ),
-        };
-        format!(
-            "apiVersion: noetl.io/v2\nkind: Playbook\nmetadata: {{name: grow, path: bench/grow}}\n\
-             workload: {{rounds: 1}}\nworkflow:\n{workflow}"
-        )
+/// Returns a playbook that does as many rounds as it is started with.
+pub(super) fn playbook(what: What, on: On, at_once: u32) -> String {
+    let spec = match on {
+        On::Server => "",
+        On::Worker => ", spec: {run_on: worker}",
+    };
+    let workflow = match what {
+        What::Loop => format!(
+            "  - {{step: start, loop: {{in: '{{{{ rounds }}}}', iterator: n, spec: {{mode: parallel, max_in_flight: {at_once}}}}}, \
+             tool: {{kind: noop}}{spec}}}\n"
+        ),
+        What::Cycle => format!(
+            "  - {{step: start, tool: {{kind: noop}}, set: {{ctx.n: 0}}, next: {{arcs: [{{step: turn}}]}}}}\n  \
+             - {{step: turn, tool: {{kind: noop}}{spec}, set: {{ctx.n: '{{{{ ctx.n + 1 }}}}'}}, \
+             next: {{arcs: [{{step: turn, when: '{{{{ ctx.n < rounds }}}}'}}]}}}}\n"
+        ),
+    };
+    format!(
+        "apiVersion: noetl.io/v2\nkind: Playbook\nmetadata: {{name: grow, path: bench/grow}}\n\
+         workload: {{rounds: 1}}\nworkflow:\n{workflow}"
+    )
+}
+
+/// Runs one, and returns when it has completed.
+pub(super) async fn once(engine: &Arc<Engine>, rounds: u32) -> Result<(), String> {
+    let id = start(engine, rounds).await?;
+    let head = engine.wait(id, WaitFor::Terminal, RUN_MS_MAX).await.map_err(|error| error.to_string())?;
+    match head.map(|head| head.status) {
+        Some(Status::Completed) => Ok(()),
+        other => Err(format!("execution {id} is {other:?}, not completed")),
     }
 }
 
-async fn once(engine: &Arc<Engine>, rounds: u32) -> Result<(), String> {
+/// Starts one.
+pub(super) async fn start(engine: &Arc<Engine>, rounds: u32) -> Result<ExecutionId, String> {
     let request = StartRequest {
         target: ResourceKey::Latest("bench/grow".into()),
         payload: Map::from_iter([("rounds".to_owned(), json!(rounds))]),
@@ -149,13 +160,7 @@ async fn once(engine: &Arc<Engine>, rounds: u32) -> Result<(), String> {
         labels: Labels::new(),
         idempotency_key: None,
     };
-    let started = engine.start(request).await.map_err(|error| error.to_string())?;
-    let id = started.execution_id;
-    let head = engine.wait(id, WaitFor::Terminal, RUN_MS_MAX).await.map_err(|error| error.to_string())?;
-    match head.map(|head| head.status) {
-        Some(Status::Completed) => Ok(()),
-        other => Err(format!("execution {id} is {other:?}, not completed")),
-    }
+    engine.start(request).await.map(|started| started.execution_id).map_err(|error| error.to_string())
 }
 
 impl Figures {
@@ -177,12 +182,6 @@ impl Figures {
         ));
         lines.join("\n")
     }
-}
-
-/// Returns how long processors have worked for this process.
-fn cpu_seconds() -> f64 {
-    let worked = clock_gettime(ClockId::ProcessCPUTime);
-    worked.tv_sec as f64 + worked.tv_nsec as f64 / 1e9
 }
 
 /// Returns the memory that this process has now, as the kernel counts it.

@@ -8,7 +8,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use noetl_core::event::Event;
 use noetl_core::head::Status;
 use noetl_core::id::ExecutionId;
-use noetl_engine::{BulkRequest, CancelError, CancelRequest, Engine, Filter, Selected, WaitFor};
+use noetl_engine::{BulkRequest, CancelAnswer, CancelError, CancelRequest, Engine, Filter, Selected, WaitFor};
 use noetl_store::EventQuery;
 use serde::Serialize;
 
@@ -16,6 +16,8 @@ use super::stock::Stock;
 use super::{EXECUTION_MS_MAX, milliseconds, order, percentiles, register, start};
 use crate::cli::bench::Percentiles;
 
+/// Where the playbook stands that waits for a worker.
+pub(in super::super) const WAITING: &str = "bench/stale";
 /// Members of a large family per child of its top.
 const BROOD: usize = 1_000;
 /// One-step runs that are measured with nothing else going on.
@@ -51,22 +53,16 @@ pub(super) struct Races {
     pub(super) escaped: u64,
 }
 
-pub(super) async fn prepare(engine: &Engine) -> Result<(), String> {
-    register(engine, "bench/stale", "{step: start, tool: {kind: noop}, spec: {run_on: worker}}").await?;
+pub(in super::super) async fn prepare(engine: &Engine) -> Result<(), String> {
+    register(engine, WAITING, "{step: start, tool: {kind: noop}, spec: {run_on: worker}}").await?;
     register(engine, "bench/brief", "{step: start, tool: {kind: noop}}").await
 }
 
 /// One cascade over a large family, with bystanders beside it.
 pub(super) async fn cascade(engine: &Arc<Engine>, descendants: usize) -> Result<Cascade, String> {
-    let top = start(engine, "bench/stale").await?;
+    let top = start(engine, WAITING).await?;
     let mut stock = Stock::of(engine, top).await?;
-    let mut left = descendants;
-    while left > 0 {
-        let child = stock.write(engine, 1, Some(top)).await?;
-        let brood = BROOD.min(left) - 1;
-        stock.write(engine, brood, child.first().copied()).await?;
-        left -= brood + 1;
-    }
+    family(engine, &mut stock, top, descendants).await?;
     let mut idle = Vec::new();
     for _ in 0..IDLE_RUNS {
         idle.push(one_run(engine).await?);
@@ -85,16 +81,10 @@ pub(super) async fn cascade(engine: &Arc<Engine>, descendants: usize) -> Result<
     let began = Instant::now();
     let answer =
         engine.cancel(CancelRequest { cascade: true, ..order(top) }).await.map_err(|error| error.to_string())?;
-    let mut cancelled = answer.cancelled_executions.len() as u64;
-    if let Some(job) = answer.job_id.filter(|_| !answer.complete) {
-        cancelled = done(engine, job).await?;
-    }
+    whole(engine, &answer, descendants + 1).await?;
     let took = began.elapsed();
     over.store(true, Ordering::Relaxed);
     let beside = bystander.await.map_err(|error| error.to_string())??;
-    if cancelled != descendants as u64 + 1 {
-        return Err(format!("{cancelled} of a family of {} were cancelled", descendants + 1));
-    }
     Ok(Cascade {
         descendants,
         ms: milliseconds(took),
@@ -103,13 +93,43 @@ pub(super) async fn cascade(engine: &Arc<Engine>, descendants: usize) -> Result<
     })
 }
 
+/// Writes so many descendants of `top`, in broods below its children.
+pub(in super::super) async fn family(
+    engine: &Engine,
+    stock: &mut Stock,
+    top: ExecutionId,
+    descendants: usize,
+) -> Result<(), String> {
+    let mut left = descendants;
+    while left > 0 {
+        let child = stock.write(engine, 1, Some(top)).await?;
+        let brood = BROOD.min(left) - 1;
+        stock.write(engine, brood, child.first().copied()).await?;
+        left -= brood + 1;
+    }
+    Ok(())
+}
+
+/// Waits until a cascade has cancelled the whole family, which has so many members.
+pub(in super::super) async fn whole(engine: &Engine, answer: &CancelAnswer, members: usize) -> Result<(), String> {
+    let cancelled = match answer.job_id.filter(|_| !answer.complete) {
+        Some(job) => done(engine, job).await?,
+        None => answer.cancelled_executions.len() as u64,
+    };
+    if cancelled == members as u64 {
+        Ok(())
+    } else {
+        Err(format!("{cancelled} of a family of {members} were cancelled"))
+    }
+}
+
 /// One cancel by filter over a stock of stale executions; returns how long it took.
 pub(super) async fn bulk(engine: &Arc<Engine>, stale: usize) -> Result<Duration, String> {
-    let pattern = start(engine, "bench/stale").await?;
+    let pattern = start(engine, WAITING).await?;
     let mut stock = Stock::of(engine, pattern).await?;
     stock.write(engine, stale - 1, None).await?;
     let request = BulkRequest {
-        selected: Selected::Matching(Filter { path: Some("bench/stale".into()), ..Filter::default() }),
+        selected: Selected::Matching(Filter { path: Some(WAITING.into()), ..Filter::default() }),
         how: order(ExecutionId(0)),
         max: stale as u64,
         rate: None,

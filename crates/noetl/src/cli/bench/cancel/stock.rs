@@ -17,7 +17,7 @@ const BATCH: usize = 500;
 const NODE: u16 = 0x3ff;
 
 /// An execution that waits for a worker, to be copied.
-pub(super) struct Stock {
+pub(in super::super) struct Stock {
     head: Head,
     row: CommandRow,
     events: Vec<Event>,
@@ -26,7 +26,7 @@ pub(super) struct Stock {
 
 impl Stock {
     /// Takes an execution with one pending command for the pattern.
-    pub(super) async fn of(engine: &Engine, execution_id: ExecutionId) -> Result<Stock, String> {
+    pub(in super::super) async fn of(engine: &Engine, execution_id: ExecutionId) -> Result<Stock, String> {
         let view = engine.store().view(execution_id).await.map_err(|error| error.to_string())?;
         let view = view.ok_or("the pattern is gone")?;
         let query = EventQuery { execution_id: Some(execution_id), limit: 100, ..EventQuery::default() };
@@ -37,7 +37,7 @@ impl Stock {
     }
 
     /// Writes `count` copies below `parent`, or on their own; returns their ids.
-    pub(super) async fn write(
+    pub(in super::super) async fn write(
         &mut self,
         engine: &Engine,
         count: usize,
