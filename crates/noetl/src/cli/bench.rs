@@ -1,9 +1,14 @@
 //! `noetl bench`: how fast the engine is here, with durable settings, on a data directory of its own.
 
 mod cancel;
+mod fill;
 mod grow;
 mod histogram;
 mod load;
+mod pattern;
+mod place;
+mod servers;
+mod size;
 mod target;
 
 use std::path::{Path, PathBuf};
@@ -56,6 +61,12 @@ enum Scenario {
     Children(Load),
     /// Chains, branches, sub-playbooks and python, in turn
     Mixed(Load),
+    /// Fill a data directory or a database with executions, so that others can be measured at that size
+    Fill(fill::Fill),
+    /// Chains, and one loop, on several servers that share a database: --server-url a,b,c
+    Servers(servers::Servers),
+    /// What a step, a list, a status and a cancel cost in a data directory or a database as it stands
+    Size(size::Size),
     /// Cancels: alone, beside a load, of what runs, of a family, of many at once
     Cancel(cancel::Cancel),
 }
@@ -150,6 +161,9 @@ impl Bench {
             Scenario::Chain(chain) => chain.run().await,
             Scenario::Loop(grow) => grow.run(What::Loop).await,
             Scenario::Cycle(grow) => grow.run(What::Cycle).await,
+            Scenario::Fill(fill) => fill.run(globals).await,
+            Scenario::Servers(servers) => servers.run(globals).await,
+            Scenario::Size(size) => size.run(globals).await,
             Scenario::Cancel(cancel) => cancel.run().await,
         }
     }

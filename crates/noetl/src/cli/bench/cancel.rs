@@ -236,7 +236,7 @@ async fn start(engine: &Arc<Engine>, path: &str) -> Result<ExecutionId, String> 
     engine.start(request).await.map(|started| started.execution_id).map_err(|error| error.to_string())
 }
 
-fn order(execution_id: ExecutionId) -> CancelRequest {
+pub(super) fn order(execution_id: ExecutionId) -> CancelRequest {
     CancelRequest {
         execution_id,
         reason: Some("bench".to_owned()),
