@@ -470,6 +470,7 @@ mod tests {
             Arc::new(MemoryStore::new(Arc::new(|| Timestamp(1_768_900_080_123)))),
             EngineOptions::default(),
         );
+        let running = engine.spawn();
         let book = |path: &str, rest: &str| {
             format!("apiVersion: noetl.io/v2\nkind: Playbook\nmetadata: {{name: {path}, path: {path}}}\n{rest}")
         };
@@ -504,5 +505,6 @@ mod tests {
         });
         assert!(refused, "{log:#?}");
         assert_eq!(engine.store.head(holder).await.unwrap().unwrap().status, Status::Running);
+        running.stop().await;
     }
 }
