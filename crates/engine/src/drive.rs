@@ -470,6 +470,7 @@ mod tests {
             Arc::new(MemoryStore::new(Arc::new(|| Timestamp(1_768_900_080_123)))),
             EngineOptions::default(),
         );
+        let running = engine.spawn();
         let book = |path: &str, rest: &str| {
             format!("apiVersion: noetl.io/v2\nkind: Playbook\nmetadata: {{name: {path}, path: {path}}}\n{rest}")
         };
@@ -498,11 +499,12 @@ mod tests {
         assert_eq!(fates, [Fate::Decided]);
         let query = EventQuery { execution_id: Some(id), limit: 100, ..EventQuery::default() };
         let (log, _) = engine.store.events(query).await.unwrap();
-        let refused = log.iter().any(|recorded| match &recorded.event {
-            Event::CallDone(call) => call.error.as_ref().is_some_and(|error| error["code"] == "CONCURRENCY_KEY_HELD"),
-            _ => false,
+        let refused = log.iter().any(|recorded| {
+            let Event::CallDone(call) = &recorded.event else { return false };
+            call.error.as_ref().is_some_and(|error| error["code"] == "CONCURRENCY_KEY_HELD")
         });
         assert!(refused, "{log:#?}");
         assert_eq!(engine.store.head(holder).await.unwrap().unwrap().status, Status::Running);
+        running.stop().await;
     }
 }

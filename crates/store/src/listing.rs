@@ -16,8 +16,9 @@ const STATUSES: [Status; 4] = [Status::Running, Status::Completed, Status::Faile
 pub(crate) enum Steering {
     /// Equality with the columns in front of the id.
     Equality,
-    /// A range of one value, and an order that names these columns. A planner that takes them for constants, and
-    /// statuses for evenly spread over ids and paths, goes through all ids instead, for a page that has few rows.
+    /// The same for a path, of which the database knows which statuses it has. For a status alone a range of one value,
+    /// and an order that names it: a planner that takes it for a constant, and for evenly spread over ids, goes through
+    /// all ids instead when those that have it are old.
     Order,
 }
 
@@ -99,7 +100,7 @@ fn strand(conditions: &Conditions, status: Status, steering: Steering) -> String
     let status = status.as_str();
     let mut all = conditions.plain.clone();
     let order = match (steering, &conditions.path) {
-        (Steering::Equality, path) => {
+        (Steering::Equality, path) | (Steering::Order, path @ Some(_)) => {
             all.extend(path.as_ref().map(|path| format!("path = {path}")));
             all.push(format!("status = '{status}'"));
             "execution_id DESC"
@@ -107,10 +108,6 @@ fn strand(conditions: &Conditions, status: Status, steering: Steering) -> String
         (Steering::Order, None) => {
             all.push(format!("status >= '{status}' AND status <= '{status}'"));
             "status DESC, execution_id DESC"
-        }
-        (Steering::Order, Some(path)) => {
-            all.push(format!("(path, status) >= ({path}, '{status}') AND (path, status) <= ({path}, '{status}')"));
-            "path DESC, status DESC, execution_id DESC"
         }
     };
     format!("{} ORDER BY {order}", from(&all))
@@ -149,8 +146,12 @@ mod tests {
         assert_eq!(failed.strands(), [Status::Failed]);
         let named = Conditions { plain: Vec::new(), path: Some("$1".to_owned()) };
         let sql = failed.select("1", &named, Steering::Order);
-        assert!(sql.contains("(path, status) >= ($1, 'FAILED') AND (path, status) <= ($1, 'FAILED')"), "{sql}");
-        assert!(sql.contains("ORDER BY path DESC, status DESC, execution_id DESC LIMIT 1"), "{sql}");
+        assert!(sql.contains("path = $1 AND status = 'FAILED' ORDER BY execution_id DESC LIMIT 1"), "{sql}");
+        let old = ListQuery { path: None, ..failed.clone() }.select("1", &Conditions::default(), Steering::Order);
+        assert!(
+            old.contains("status >= 'FAILED' AND status <= 'FAILED' ORDER BY status DESC, execution_id DESC"),
+            "{old}"
+        );
         let children = ListQuery { parent: Some(ExecutionId(7)), active_first: true, ..failed };
         let sql = children.select("1", &named, Steering::Order);
         let end = "path || '' = $1 AND status || '' IN ('FAILED') ORDER BY status <> 'RUNNING', execution_id DESC";

@@ -8,7 +8,7 @@ use noetl_core::control::selection::Selection;
 use noetl_core::control::{lease, settle, stop};
 use noetl_core::event::{Event, StopCause};
 use noetl_core::execution::{Input, Refusal};
-use noetl_core::head::{CommandRow, CommandState, Head, HeadView, Status};
+use noetl_core::head::{CommandRow, CommandState, Head, HeadView, Status, StopWish};
 use noetl_core::id::{ExecutionId, SessionId};
 use noetl_core::playbook::CancelMode;
 use noetl_core::tool::ToolOutcome;
@@ -55,7 +55,7 @@ fn names(desk: &Desk, id: ExecutionId) -> Vec<&'static str> {
 
 /// Wants the command stopped; `true` when a worker is to be told, `false` when it ran nowhere, `None` when it is over.
 fn want_stopped(desk: &mut Desk, row: &CommandRow) -> Option<bool> {
-    let wish = stop::Wish { cause: StopCause::Cancelled, reason: "enough".into(), by: "ann".into() };
+    let wish = StopWish { cause: StopCause::Cancelled, reason: "enough".into(), by: "ann".into() };
     let mut told = None;
     desk.control(row.execution_id, |view, now, ids| match stop::decide(view, row.command_id, Some(&wish), now, ids) {
         stop::Answer::Ordered { append, .. } => {
@@ -131,7 +131,7 @@ fn a_stop_and_the_end_of_its_command_whoever_is_first_in_the_log() {
 fn a_stop_and_a_claim_the_worker_is_told_or_the_claim_finds_nothing() {
     let (mut desk, id, row) = held();
     assert_eq!(want_stopped(&mut desk, &row), Some(true));
-    assert!(desk.members[&id].commands.iter().all(|row| row.state == CommandState::Claimed && row.stopping));
+    assert!(desk.members[&id].commands.iter().all(|row| row.state == CommandState::Claimed && row.stopping.is_some()));
 
     let (mut desk, id) = self::desk(&[ONE_STEP]);
     let row = desk.pending().expect("a command");

@@ -3,11 +3,16 @@
 mod cancel;
 mod chain;
 mod count;
+mod fill;
 mod grow;
 mod histogram;
 mod idle;
 mod load;
 mod restart;
+mod pattern;
+mod place;
+mod servers;
+mod size;
 mod target;
 
 use std::path::{Path, PathBuf};
@@ -63,6 +68,12 @@ enum Scenario {
     Idle(idle::Idle),
     /// So many operations of one kind and nothing else, for a profiler to count
     Count(count::Count),
+    /// Fill a data directory or a database with executions, so that others can be measured at that size
+    Fill(fill::Fill),
+    /// Chains, and one loop, on several servers that share a database: --server-url a,b,c
+    Servers(servers::Servers),
+    /// What a step, a list, a status and a cancel cost in a data directory or a database as it stands
+    Size(size::Size),
     /// Cancels: alone, beside a load, of what runs, of a family, of many at once
     Cancel(cancel::Cancel),
 }
@@ -117,6 +128,9 @@ impl Bench {
             Scenario::Restart(restart) => restart.run().await,
             Scenario::Idle(idle) => idle.run().await,
             Scenario::Count(count) => count.run().await,
+            Scenario::Fill(fill) => fill.run(globals).await,
+            Scenario::Servers(servers) => servers.run(globals).await,
+            Scenario::Size(size) => size.run(globals).await,
             Scenario::Cancel(cancel) => cancel.run().await,
         }
     }

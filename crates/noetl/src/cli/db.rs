@@ -20,7 +20,7 @@ const LONG: Duration = Duration::from_secs(3600);
 #[derive(Debug, clap::Args)]
 pub struct Db {
     /// The tables in this PostgreSQL database, without a server
-    #[arg(long, global = true, value_name = "URL", help_heading = "Where")]
+    #[arg(long, global = true, value_name = "URL")]
     database_url: Option<String>,
     #[command(subcommand)]
     what: What,

@@ -14,6 +14,7 @@ mod api_sql;
 mod api_worker;
 mod api_worker_samples;
 mod api_world;
+mod bench_size;
 mod chaos;
 mod cli_answers;
 mod cli_cancel;

@@ -13,7 +13,7 @@ use noetl_core::event::{Event, StopCause, Wait};
 use noetl_core::execution::draft::{Draft as Decision, start};
 use noetl_core::execution::{Book, BookKey, Books, Env, Input, Refusal, Start};
 use noetl_core::expr::Library;
-use noetl_core::head::{CommandRow, CommandState, HeadView, Holder};
+use noetl_core::head::{CommandRow, CommandState, HeadView, Holder, StopWish};
 use noetl_core::id::{CatalogId, CommandId, EventId, ExecutionId, IdSource, SessionId};
 use noetl_core::labels::Labels;
 use noetl_core::pipeline::{Next, Pipeline, Place};
@@ -288,7 +288,7 @@ impl Shell {
                 return Ok(false);
             }
         }
-        let wish = stop::Wish { cause, reason: "explored".to_owned(), by: BY_PEOPLE.to_owned() };
+        let wish = StopWish { cause, reason: "explored".to_owned(), by: BY_PEOPLE.to_owned() };
         self.stop_command(state, execution, command, Some(&wish))?;
         Ok(true)
     }
@@ -298,7 +298,7 @@ impl Shell {
         state: &mut State,
         execution: ExecutionId,
         command: CommandId,
-        wish: Option<&stop::Wish>,
+        wish: Option<&StopWish>,
     ) -> Result<(), String> {
         self.control(state, execution, |view, now, ids| match stop::decide(view, command, wish, now, ids) {
             stop::Answer::Withdrawn(append) | stop::Answer::Over(append) | stop::Answer::Ordered { append, .. } => {

@@ -278,7 +278,7 @@ impl State {
             }
         }
         if left.stops > 0 {
-            let live = self.tables.rows().filter(|row| row.state != CommandState::Lost && !row.stopping);
+            let live = self.tables.rows().filter(|row| row.state != CommandState::Lost && row.stopping.is_none());
             let of_active = live.filter(|row| {
                 self.tables.seats.get(&row.execution_id).is_some_and(|seat| seat.member.head.is_active())
             });

@@ -139,7 +139,8 @@ fn a_page_of_a_list_is_read_from_its_end() {
         read::executions(connection, &query).unwrap();
         read::execution_ids(connection, &query).unwrap();
         for (sql, line) in plans(connection, &seen) {
-            let put_together = ["SCAN strand_", "SCAN listed", "CO-ROUTINE", "COMPOUND", "LEFT-MOST", "UNION ALL"];
+            let put_together =
+                ["SCAN strand_", "SCAN listed", "CO-ROUTINE", "COMPOUND", "LEFT", "RIGHT", "MERGE", "UNION ALL"];
             let fine = put_together.iter().any(|fine| line.starts_with(fine)) || line.contains("MATERIALIZE");
             let sorts = line.contains("TEMP B-TREE") && sql.contains("strand_");
             assert!(fine || sorts || line.contains(index), "{line}\n  in {sql}");

@@ -1,8 +1,8 @@
 //! Every question that is asked often reads about as many rows as its answer has, however large the tables are.
 //!
 //! Not the plans are looked at but what the database says it has read: rows of tables and entries of indexes, from one
-//! opening of the store to its close. A plan that goes through a table, or through an index and throws most of it away,
-//! shows here whatever it is called.
+//! opening of the store to its close. A plan that goes through a table, or fetches most of it along an index, shows here
+//! whatever it is called; what a scan passes over inside an index does not.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -7,7 +7,7 @@ use noetl_core::head::Status;
 use noetl_core::labels::Labels;
 use noetl_engine::{Engine, StartRequest, WaitFor};
 use noetl_store::catalog::ResourceKey;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::EXECUTION_MS_MAX;
 use crate::client::{Answer, Client};
@@ -42,11 +42,16 @@ impl Target {
 
     /// Runs a playbook, and returns when it has completed.
     pub(super) async fn run(&self, path: &str) -> Result<(), String> {
+        self.run_with(path, json!({})).await
+    }
+
+    /// The same, with a payload.
+    pub(super) async fn run_with(&self, path: &str, payload: Value) -> Result<(), String> {
         match self {
             Target::Engine(engine) => {
                 let request = StartRequest {
                     target: ResourceKey::Latest(path.into()),
-                    payload: Map::new(),
+                    payload: payload.as_object().cloned().unwrap_or_default(),
                     parent_execution_id: None,
                     started_by: Some("bench".to_owned()),
                     strict: true,
@@ -59,7 +64,7 @@ impl Target {
                 completed(&id.to_string(), status.map_or("unknown", Status::as_str))
             }
             Target::Server(client) => {
-                let body = json!({ "path": path, "strict": true });
+                let body = json!({ "path": path, "strict": true, "payload": payload });
                 let answer = client.post(&["execute"]).body(body).send().await.map_err(|error| error.to_string())?;
                 let started = answered(&answer)?;
                 let id = document::text(&started, "execution_id").unwrap_or_default().to_owned();
@@ -86,7 +91,7 @@ fn completed(id: &str, status: &str) -> Result<(), String> {
     }
 }
 
-fn answered(answer: &Answer) -> Result<Value, String> {
+pub(super) fn answered(answer: &Answer) -> Result<Value, String> {
     match answer.json() {
         Some(body) if answer.is_success() => Ok(body),
         Some(_) | None => Err(format!("{}: {}", answer.status, answer.message())),

@@ -94,6 +94,8 @@ CREATE INDEX execution_root ON noetl.execution (root_execution_id) WHERE parent_
 CREATE INDEX execution_status ON noetl.execution (status, execution_id);
 -- The same of one playbook.
 CREATE INDEX execution_path ON noetl.execution (path, status, execution_id);
+-- Which statuses go with which paths: a planner that takes them for independent goes through all ids to find none.
+CREATE STATISTICS noetl.execution_kinds (mcv) ON path, status FROM noetl.execution;
 -- What has ended and still runs somewhere: cancels to push.
 CREATE INDEX execution_unquiesced ON noetl.execution (execution_id) WHERE unquiesced;
 
