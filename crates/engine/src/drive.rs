@@ -457,6 +457,7 @@ mod tests {
             parent_execution_id: None,
             started_by: None,
             strict: false,
+            labels: noetl_core::labels::Labels::new(),
             idempotency_key: None,
         };
         engine.start(request).await.unwrap().execution_id

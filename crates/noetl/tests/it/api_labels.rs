@@ -53,7 +53,7 @@ async fn labels_of_the_request_lie_over_those_of_the_playbook_and_stay_with_the_
     let born = world.get(&format!("/api/executions/{own}/events?event_type=playbook.initialized")).await.ok();
     assert_eq!(born["events"][0]["context"]["labels"], expected, "people's SQL finds them in the log");
 
-    assert_eq!(listed(&world, "label=env%3Dtest").await, [own.clone()]);
+    assert_eq!(listed(&world, "label=env%3Dtest").await, std::slice::from_ref(&own));
     assert_eq!(listed(&world, "label=team%3Ddata,env%3Dprod").await, [plain]);
     assert!(listed(&world, "label=team%3Ddat").await.is_empty());
 

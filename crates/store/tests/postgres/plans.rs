@@ -124,7 +124,11 @@ async fn no_question_reads_more_than_its_answer() {
         .await;
     let canceller = script.clone();
     let decide = Box::new(move |locked: &_| canceller.cancel(locked));
-    stock.ask("a cancel", async |store| drop(store.locked(waiting, None, decide).await.unwrap())).await;
+    stock
+        .ask("a cancel", async |store| {
+            store.locked(waiting, None, decide).await.unwrap();
+        })
+        .await;
     let cascade = script.cancellation(parent);
     let id = cascade.cancellation_id;
     stock.ask("the beginning of a cascade", async |store| store.open_cancellation(cascade).await.unwrap()).await;

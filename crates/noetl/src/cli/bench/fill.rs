@@ -11,6 +11,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use noetl_core::append::Append;
 use noetl_core::head::{Head, Status};
 use noetl_core::id::IdSource;
+use noetl_core::labels::Labels;
 use noetl_core::time::Timestamp;
 use noetl_engine::{Engine, StartRequest, WaitFor};
 use noetl_store::catalog::ResourceKey;
@@ -222,6 +223,7 @@ async fn start(engine: &Arc<Engine>, path: &str) -> Result<noetl_core::id::Execu
         started_by: Some("bench".to_owned()),
         // What fails is to have failed.
         strict: true,
+        labels: Labels::new(),
         idempotency_key: None,
     };
     engine.start(request).await.map(|started| started.execution_id).map_err(|error| error.to_string())
@@ -314,7 +316,7 @@ impl Iterator for Births {
 fn kind(what: What, number: u64) -> Kind {
     match what {
         What::Ended => Kind::Completed,
-        What::Waiting if number % FAMILY == 0 => Kind::Top,
+        What::Waiting if number.is_multiple_of(FAMILY) => Kind::Top,
         What::Waiting => Kind::Below,
         What::Mixed => match number % 100 {
             // Last, so that what follows a top is its family.

@@ -98,7 +98,7 @@ impl Pattern {
                 kind: DueKind::Timeout,
                 key: 0,
                 at: at.plus_ms(timeout_ms),
-                child: None,
+                command: None,
             })
         });
         let cancel = self.head.cancel.clone().map(|cancel| noetl_core::head::CancelInfo {

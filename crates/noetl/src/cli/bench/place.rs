@@ -24,7 +24,7 @@ pub(super) enum Place {
     /// The file in a data directory.
     Directory(DataDir),
     /// A database.
-    Database(Address),
+    Database(Box<Address>),
 }
 
 /// An open store, with an engine that drives nothing.
@@ -51,7 +51,8 @@ impl Place {
         }
         match (&globals.data_dir, database_url) {
             (None, Some(url)) => {
-                Ok(Place::Database(url.parse().map_err(|error: StoreError| Stop::usage(error.to_string()))?))
+                let address = url.parse().map_err(|error: StoreError| Stop::usage(error.to_string()))?;
+                Ok(Place::Database(Box::new(address)))
             }
             (Some(_), None) => Ok(Place::Directory(globals.data_directory()?)),
             (None, None) | (Some(_), Some(_)) => Err(Stop::usage("say either --data-dir or --database-url")),
@@ -75,7 +76,7 @@ impl Place {
                 (store, Some(owned), 0)
             }
             Place::Database(address) => {
-                let opened = Postgres::open(PostgresOptions::new(address.clone())).await;
+                let opened = Postgres::open(PostgresOptions::new((**address).clone())).await;
                 let store = opened.map_err(|error| error.to_string())?;
                 let number = *store.node().borrow();
                 (Arc::new(store), None, number)
@@ -92,7 +93,7 @@ impl Place {
             Place::Database(address) => {
                 let folder = directory("size");
                 let directory = DataDir::resolve(Some(&folder)).map_err(|error| error.to_string())?;
-                (directory, Some(address.clone()), Some(folder))
+                (directory, Some((**address).clone()), Some(folder))
             }
         };
         let worker = WorkerSettings {
@@ -104,7 +105,8 @@ impl Place {
         let node = Node::start(take(&directory)?, options).await.map_err(|error| error.to_string())?;
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.map_err(|error| error.to_string())?;
         let url = format!("http://{}", listener.local_addr().map_err(|error| error.to_string())?);
-        let listening = tokio::spawn(listen::serve(Listener::Tcp(listener), node.router(), node.stopping()));
+        let listening =
+            tokio::spawn(listen::serve(Listener::Tcp(listener), node.router(), node.shared(), node.stopping()));
         let client = Arc::new(Client::to_url(&url, None).map_err(|error| error.to_string())?);
         Ok(Serving { node, listening, client, temporary })
     }

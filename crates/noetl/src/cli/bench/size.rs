@@ -194,7 +194,7 @@ impl Size {
         let store = serving.store();
         let newest = store.executions(newest).await.map_err(|error| error.to_string())?;
         let Some(newest) = newest.first().map(|head| head.execution_id) else { return Ok(Vec::new()) };
-        let span = 28 * 86_400_000_i64 << noetl_core::id::TIME_SHIFT;
+        let span = (28 * 86_400_000_i64) << noetl_core::id::TIME_SHIFT;
         let mut ids = Vec::new();
         for number in 0..i64::from(self.looks) {
             let before = noetl_core::id::ExecutionId(newest.0 - span / i64::from(self.looks) * number);
