@@ -501,8 +501,8 @@ mod tests {
         let query = EventQuery { execution_id: Some(id), limit: 100, ..EventQuery::default() };
         let (log, _) = engine.store.events(query).await.unwrap();
         let refused = log.iter().any(|recorded| {
-            let Event::CallDone(call) = &recorded.event else { return false };
-            call.error.as_ref().is_some_and(|error| error["code"] == "CONCURRENCY_KEY_HELD")
+            let Event::StepExit(exited) = &recorded.event else { return false };
+            exited.error.as_ref().is_some_and(|error| error["code"] == "CONCURRENCY_KEY_HELD")
         });
         assert!(refused, "{log:#?}");
         assert_eq!(engine.store.head(holder).await.unwrap().unwrap().status, Status::Running);

@@ -22,6 +22,12 @@ const ONE_STEP: &str = "
       - {step: start, tool: {kind: python, code: x}}
 ";
 
+const TWO_STEPS: &str = "
+    workflow:
+      - {step: start, tool: {kind: python, code: x}, next: {arcs: [{step: end}]}}
+      - {step: end, tool: {kind: python, code: x}}
+";
+
 const PARENT: &str = "
     workflow:
       - {step: start, tool: {kind: playbook, path: test/p1}}
@@ -158,7 +164,7 @@ fn a_time_limit_and_the_last_report_whoever_is_first_in_the_log() {
     assert!(desk.control(id, |view, now, ids| settle::decide(view, &late, "desk", now, ids)));
     assert_eq!(
         names(&desk, id)[3..],
-        ["step.enter", "playbook.failed", "command.started", "command.completed", "execution.quiesced"]
+        ["command.claimed", "playbook.failed", "command.started", "command.completed", "execution.quiesced"]
     );
     desk.check();
 }
@@ -212,7 +218,7 @@ fn the_end_of_a_child_that_nobody_waits_for_is_told_to_nobody() {
 /// The table of `Selection::holds`.
 #[test]
 fn what_has_moved_on_when_its_turn_comes_is_spared() {
-    let (mut desk, id) = desk(&[ONE_STEP]);
+    let (mut desk, id) = desk(&[TWO_STEPS]);
     let view = |desk: &Desk| {
         let seat = &desk.members[&id];
         HeadView { head: seat.head.clone(), commands: seat.commands.clone() }
@@ -227,11 +233,16 @@ fn what_has_moved_on_when_its_turn_comes_is_spared() {
     let row = desk.pending().expect("a command");
     desk.now = desk.now.plus_ms(10);
     desk.claim(&row);
+    let held = view(&desk);
+    assert!(!stuck.holds(&held), "a worker holds a command of it");
+    assert_eq!(report(&mut desk, &row, None), Ok(()));
     let moved = view(&desk);
     assert!(!idle.holds(&moved), "it has had an event");
-    assert!(!stuck.holds(&moved), "a worker holds a command of it");
-    assert!(any.holds(&moved), "anything else is no reason to spare it");
+    assert!(stuck.holds(&moved), "it only waits for a worker again");
+    assert!(any.holds(&held) && any.holds(&moved), "anything else is no reason to spare it");
 
+    let row = desk.pending().expect("a command");
+    desk.claim(&row);
     assert_eq!(report(&mut desk, &row, None), Ok(()));
     let ended = view(&desk);
     assert!([&idle, &stuck, &any].iter().all(|selection| !selection.holds(&ended)));

@@ -159,7 +159,10 @@ async fn what_is_born_after_a_job_is_not_looked_at() {
     let (row, _) = server.engine.job(job).await.unwrap().unwrap();
     assert_eq!((row.selected, row.visited, row.cancelled), (Some(40), 40, 40));
     assert!(world.head(late).await.is_active());
-    world.check(tops).await;
+    for top in tops {
+        assert_eq!(world.head(top).await.status, Status::Cancelled);
+    }
+    world.check([]).await;
 }
 
 #[tokio::test(start_paused = true)]
