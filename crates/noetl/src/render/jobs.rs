@@ -98,6 +98,10 @@ fn what(job: &Value) -> String {
             Value::Array(ids) => format!("{} listed", ids.len()),
             Value::String(text) => format!("{key}={}", clean(text)),
             Value::Bool(_) => key.clone(),
+            Value::Object(labels) => {
+                let one = |(name, value): (&String, &Value)| format!("{name}={}", value.as_str().unwrap_or_default());
+                format!("label={}", clean(&labels.iter().map(one).collect::<Vec<_>>().join(",")))
+            }
             other => format!("{key}={}", clean(&json::compact(other))),
         })
         .collect();
@@ -130,7 +134,7 @@ mod tests {
     fn selection() -> Value {
         json!({
             "job_id": "12", "action": "cancel", "kind": "selection", "state": "stopped", "cascade": false, "mode": null,
-            "selection": {"path": "etl/*", "stuck": true}, "cancelled_by": "api", "requested_by": "ann@box",
+            "selection": {"path": "etl/*", "labels": {"env": "prod", "team": "data"}, "stuck": true}, "cancelled_by": "api", "requested_by": "ann@box",
             "selected": 9, "visited": 5, "cancelled": 4, "spared": 1, "unquiesced": 2, "rate": 10,
             "created_at": "2026-01-20T09:08:00.000Z", "stopped_at": "2026-01-20T09:08:01.000Z", "stopped_by": "ann",
             "done_at": "2026-01-20T09:08:02.000Z",
@@ -148,7 +152,7 @@ mod tests {
         let text = list(&[selection(), cascade, pause]);
         let line = text.lines().find(|line| line.contains("family of 8")).unwrap();
         assert!(line.contains(" pause ") && !line.contains("cancel"), "{text}");
-        assert!(text.contains("path=etl/* stuck") && text.contains("5/9"), "{text}");
+        assert!(text.contains("path=etl/* label=env=prod,team=data stuck") && text.contains("5/9"), "{text}");
         assert!(text.contains("family of 7") && !text.contains("loop\u{1b}"), "{text}");
     }
 
