@@ -1,4 +1,5 @@
-//! Seeded worlds. A seed is a bug report: `NOETL_SIM_SEED=<seed> cargo nextest run -p noetl-sim one_seed`.
+//! Seeded worlds. A seed is a bug report:
+//! `NOETL_SIM_SEED=<seed> cargo nextest run --workspace -E 'package(noetl-sim) and test(one_seed)'`.
 
 use noetl_sim::{Scenario, run};
 
@@ -12,7 +13,7 @@ fn check(seed: u64) -> noetl_sim::Outcome {
     let outcome = run(&Scenario::of(seed));
     assert!(
         outcome.broken.is_empty(),
-        "seed {seed}: {:#?}\n{}\nreplay: NOETL_SIM_SEED={seed} cargo nextest run -p noetl-sim one_seed",
+        "seed {seed}: {:#?}\n{}\nreplay: NOETL_SIM_SEED={seed} cargo nextest run --workspace -E 'package(noetl-sim) and test(one_seed)'",
         outcome.broken,
         outcome.trace.join("\n")
     );
