@@ -30,7 +30,7 @@ impl Timestamp {
             let ms = self.0.clamp(first.as_millisecond(), last.as_millisecond());
             return format!("{:.3}", jiff::Timestamp::from_millisecond(ms).unwrap_or(last));
         }
-        // Every event and command is stamped, so by hand: a general formatter takes many times as long.
+        // By hand, because every event and command is stamped, several times a step.
         let (year, month, day) = civil(self.0 / DAY_MS);
         let of_day = self.0 % DAY_MS;
         let mut text = *b"0000-00-00T00:00:00.000Z";
