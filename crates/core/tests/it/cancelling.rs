@@ -1,6 +1,6 @@
 //! Cancelling at every stage: pending, claimed, running, waiting, ended; late reports, lost workers, repeats.
 
-use noetl_core::control::cancel::{self, Answer, Request};
+use noetl_core::control::cancel::{Answer, Request};
 use noetl_core::control::{lease, settle, stop};
 use noetl_core::event::{AttemptEnd, Event, StopCause};
 use noetl_core::execution::{Input, Refusal};
@@ -41,23 +41,8 @@ fn request(id: ExecutionId) -> Request {
     }
 }
 
-/// Cancels, and returns what the answer was.
-fn cancel_as(desk: &mut Desk, id: ExecutionId, request: &Request) -> Answer {
-    let mut kept = None;
-    desk.control(id, |view, now, ids| {
-        let answer = cancel::decide(view, request, now, ids);
-        let append = match &answer {
-            Answer::Cancelled { append, .. } | Answer::Escalated { append, .. } => Some((**append).clone()),
-            Answer::Spared(_) | Answer::AlreadyEnded | Answer::Repeated { .. } => None,
-        };
-        kept = Some(answer);
-        append
-    });
-    kept.expect("an answer")
-}
-
 fn cancel(desk: &mut Desk, id: ExecutionId) -> Answer {
-    cancel_as(desk, id, &request(id))
+    desk.cancel(id, &request(id))
 }
 
 fn log(desk: &Desk, id: ExecutionId) -> Vec<&'static str> {
@@ -153,7 +138,7 @@ fn an_ended_execution_is_never_cancelled_and_a_repeat_rewrites_nothing() {
     cancel(&mut desk, id);
     let before = desk.members[&id].head.clone();
     let again = Request { reason: Some("another".into()), ..request(id) };
-    assert_eq!(cancel_as(&mut desk, id, &again), Answer::AlreadyEnded);
+    assert_eq!(desk.cancel(id, &again), Answer::AlreadyEnded);
     assert_eq!(desk.members[&id].head, before);
 }
 
@@ -161,10 +146,10 @@ fn an_ended_execution_is_never_cancelled_and_a_repeat_rewrites_nothing() {
 fn the_same_idempotency_key_gets_the_first_answer_again() {
     let (mut desk, id) = desk(TWO_STEPS);
     let keyed = Request { idempotency_key: Some("k1".into()), ..request(id) };
-    assert!(matches!(cancel_as(&mut desk, id, &keyed), Answer::Cancelled { .. }));
-    assert!(matches!(cancel_as(&mut desk, id, &keyed), Answer::Repeated { .. }));
+    assert!(matches!(desk.cancel(id, &keyed), Answer::Cancelled { .. }));
+    assert!(matches!(desk.cancel(id, &keyed), Answer::Repeated { .. }));
     let other = Request { idempotency_key: Some("k2".into()), ..request(id) };
-    assert_eq!(cancel_as(&mut desk, id, &other), Answer::AlreadyEnded);
+    assert_eq!(desk.cancel(id, &other), Answer::AlreadyEnded);
 }
 
 #[test]
@@ -174,8 +159,8 @@ fn interrupt_on_a_finishing_execution_escalates_once() {
     desk.claim(&row);
     cancel(&mut desk, id);
     let harder = Request { mode: Some(CancelMode::Interrupt), grace_ms: Some(500), ..request(id) };
-    assert!(matches!(cancel_as(&mut desk, id, &harder), Answer::Escalated { .. }));
-    assert_eq!(cancel_as(&mut desk, id, &harder), Answer::AlreadyEnded);
+    assert!(matches!(desk.cancel(id, &harder), Answer::Escalated { .. }));
+    assert_eq!(desk.cancel(id, &harder), Answer::AlreadyEnded);
     let head = &desk.members[&id].head;
     let info = head.cancel.as_ref().unwrap();
     assert_eq!((info.mode, info.grace_ms), (CancelMode::Interrupt, 500));

@@ -59,6 +59,23 @@ pub(crate) struct Ran {
     pub(crate) id: ExecutionId,
 }
 
+/// A cancel of `requested` that stops what runs, with what is below it if `cascade`.
+pub(crate) fn interrupt(requested: ExecutionId, by: &str, cascade: bool) -> Request {
+    Request {
+        requested_execution_id: requested,
+        job_id: None,
+        reason: None,
+        cancelled_by: by.to_owned(),
+        requested_by: None,
+        remote: None,
+        cascade,
+        mode: Some(CancelMode::Interrupt),
+        default_mode: CancelMode::Finish,
+        grace_ms: None,
+        idempotency_key: None,
+    }
+}
+
 /// Runs `playbook` to its end with a tool that answers `{"step", "input"}`.
 pub(crate) fn run(playbook: &str) -> Ran {
     run_with(playbook, json!({}), |call| ToolOutcome::ok(json!({ "step": &*call.step, "input": call.input.clone() })))
@@ -180,23 +197,7 @@ impl Desk {
 
     /// Another execution has taken the place of this one.
     fn displace(&mut self, id: ExecutionId) {
-        let request = Request {
-            job_id: None,
-            requested_execution_id: id,
-            reason: None,
-            cancelled_by: BY_CONCURRENCY.to_owned(),
-            requested_by: None,
-            remote: None,
-            cascade: true,
-            mode: Some(CancelMode::Interrupt),
-            default_mode: CancelMode::Finish,
-            grace_ms: None,
-            idempotency_key: None,
-        };
-        self.control(id, |view, now, ids| match cancel::decide(view, &request, now, ids) {
-            Answer::Cancelled { append, .. } | Answer::Escalated { append, .. } => Some(*append),
-            Answer::Spared(_) | Answer::AlreadyEnded | Answer::Repeated { .. } => None,
-        });
+        self.cancel(id, &interrupt(id, BY_CONCURRENCY, true));
     }
 
     /// Runs everything to its end, jumping to the next timer when nothing else is to be done.
@@ -296,23 +297,22 @@ impl Desk {
 
     /// Cancels a child that nobody waits for any more.
     fn cancel_child(&mut self, id: ExecutionId) {
-        let request = Request {
-            requested_execution_id: id,
-            job_id: None,
-            reason: None,
-            cancelled_by: "parent".into(),
-            requested_by: None,
-            remote: None,
-            cascade: true,
-            mode: Some(CancelMode::Interrupt),
-            default_mode: CancelMode::Finish,
-            grace_ms: None,
-            idempotency_key: None,
-        };
-        self.control(id, |view, now, ids| match cancel::decide(view, &request, now, ids) {
-            cancel::Answer::Cancelled { append, .. } | cancel::Answer::Escalated { append, .. } => Some(*append),
-            cancel::Answer::Spared(_) | cancel::Answer::AlreadyEnded | cancel::Answer::Repeated { .. } => None,
+        self.cancel(id, &interrupt(id, "parent", true));
+    }
+
+    /// Cancels as asked, and returns what the answer was.
+    pub(crate) fn cancel(&mut self, id: ExecutionId, request: &Request) -> Answer {
+        let mut kept = None;
+        self.control(id, |view, now, ids| {
+            let answer = cancel::decide(view, request, now, ids);
+            let append = match &answer {
+                Answer::Cancelled { append, .. } | Answer::Escalated { append, .. } => Some((**append).clone()),
+                Answer::Spared(_) | Answer::AlreadyEnded | Answer::Repeated { .. } => None,
+            };
+            kept = Some(answer);
+            append
         });
+        kept.expect("an answer")
     }
 
     /// Claims a pending command for the one worker there is.

@@ -3,19 +3,18 @@
 //! Each is one row of the table in `docs/reference/cancellation.md`.
 
 use noetl_core::concurrency::BY_CONCURRENCY;
-use noetl_core::control::cancel::{self, Answer, BY_TIMEOUT, Request};
+use noetl_core::control::cancel::{Answer, BY_TIMEOUT};
 use noetl_core::control::selection::Selection;
 use noetl_core::control::{lease, settle, stop};
 use noetl_core::event::{Event, StopCause};
 use noetl_core::execution::{Input, Refusal};
 use noetl_core::head::{CommandRow, CommandState, Head, HeadView, Status, StopWish};
 use noetl_core::id::{ExecutionId, SessionId};
-use noetl_core::playbook::CancelMode;
 use noetl_core::tool::ToolOutcome;
 use noetl_core::work::Reported;
 use serde_json::json;
 
-use crate::desk::{Desk, Ran};
+use crate::desk::{Desk, Ran, interrupt};
 
 const ONE_STEP: &str = "
     workflow:
@@ -79,30 +78,7 @@ fn want_stopped(desk: &mut Desk, row: &CommandRow) -> Option<bool> {
 }
 
 fn cancel(desk: &mut Desk, id: ExecutionId, by: &str) -> Answer {
-    let request = Request {
-        requested_execution_id: id,
-        job_id: None,
-        reason: None,
-        cancelled_by: by.to_owned(),
-        requested_by: None,
-        remote: None,
-        cascade: false,
-        mode: Some(CancelMode::Interrupt),
-        default_mode: CancelMode::Finish,
-        grace_ms: None,
-        idempotency_key: None,
-    };
-    let mut kept = None;
-    desk.control(id, |view, now, ids| {
-        let answer = cancel::decide(view, &request, now, ids);
-        let append = match &answer {
-            Answer::Cancelled { append, .. } | Answer::Escalated { append, .. } => Some((**append).clone()),
-            Answer::Spared(_) | Answer::AlreadyEnded | Answer::Repeated { .. } => None,
-        };
-        kept = Some(answer);
-        append
-    });
-    kept.expect("an answer")
+    desk.cancel(id, &interrupt(id, by, false))
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Who may know secrets, at every stage of a command's life.
 
-use noetl_core::control::cancel::{self, Answer, Request};
+use noetl_core::control::cancel::Request;
 use noetl_core::head::HeadView;
 use noetl_core::id::{CommandId, ExecutionId, SessionId};
 use noetl_core::playbook::CancelMode;
@@ -8,7 +8,7 @@ use noetl_core::secret::{Warrant, Withheld};
 use noetl_core::tool::ToolOutcome;
 use serde_json::json;
 
-use crate::desk::Desk;
+use crate::desk::{Desk, interrupt};
 
 fn view(desk: &Desk, id: ExecutionId) -> HeadView {
     let seat = &desk.members[&id];
@@ -16,23 +16,7 @@ fn view(desk: &Desk, id: ExecutionId) -> HeadView {
 }
 
 fn cancel(desk: &mut Desk, id: ExecutionId, mode: CancelMode) {
-    let request = Request {
-        requested_execution_id: id,
-        job_id: None,
-        reason: None,
-        cancelled_by: "api".into(),
-        requested_by: None,
-        remote: None,
-        cascade: false,
-        mode: Some(mode),
-        default_mode: CancelMode::Finish,
-        grace_ms: None,
-        idempotency_key: None,
-    };
-    desk.control(id, |view, now, ids| match cancel::decide(view, &request, now, ids) {
-        Answer::Cancelled { append, .. } | Answer::Escalated { append, .. } => Some(*append),
-        Answer::Spared(_) | Answer::AlreadyEnded | Answer::Repeated { .. } => None,
-    });
+    desk.cancel(id, &Request { mode: Some(mode), ..interrupt(id, "api", false) });
 }
 
 #[test]

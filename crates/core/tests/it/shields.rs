@@ -1,14 +1,14 @@
 //! Shields: what a cancel that comes from above does not reach, decided on the head alone.
 
-use noetl_core::control::cancel::{self, Answer, Request};
+use noetl_core::control::cancel::Answer;
 use noetl_core::head::Status;
 use noetl_core::id::ExecutionId;
-use noetl_core::playbook::{CancelMode, Shield, compile};
+use noetl_core::playbook::{Shield, compile};
 use noetl_core::properties::{Property, check_edges};
 use noetl_core::tool::ToolOutcome;
 use serde_json::json;
 
-use crate::desk::Desk;
+use crate::desk::{Desk, interrupt};
 
 /// Which promises about the edges of a family are broken, when a cascade from `requested` was answered as complete.
 fn broken(desk: &Desk, requested: ExecutionId) -> Vec<Property> {
@@ -47,30 +47,7 @@ fn family_of(policy: &str, below: &[&str]) -> (Desk, ExecutionId, ExecutionId) {
 
 /// What a cascade from `requested` decides for `id`.
 fn cascade(desk: &mut Desk, requested: ExecutionId, id: ExecutionId) -> Answer {
-    let request = Request {
-        requested_execution_id: requested,
-        job_id: None,
-        reason: None,
-        cancelled_by: "api".into(),
-        requested_by: None,
-        remote: None,
-        cascade: true,
-        mode: Some(CancelMode::Interrupt),
-        default_mode: CancelMode::Finish,
-        grace_ms: None,
-        idempotency_key: None,
-    };
-    let mut kept = None;
-    desk.control(id, |view, now, ids| {
-        let answer = cancel::decide(view, &request, now, ids);
-        let append = match &answer {
-            Answer::Cancelled { append, .. } | Answer::Escalated { append, .. } => Some((**append).clone()),
-            Answer::Spared(_) | Answer::AlreadyEnded | Answer::Repeated { .. } => None,
-        };
-        kept = Some(answer);
-        append
-    });
-    kept.unwrap()
+    desk.cancel(id, &interrupt(requested, "api", true))
 }
 
 #[test]
