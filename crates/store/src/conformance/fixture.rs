@@ -53,9 +53,9 @@ impl Stage {
         self.script().id()
     }
 
-    /// Writes one append.
+    /// Writes one append, written out beforehand as the engine does it; batches go the other way.
     pub(super) async fn write(&self, append: Append) -> Result<Verdict, StoreError> {
-        let mut verdicts = self.store.append(vec![append]).await;
+        let mut verdicts = self.store.append_prepared(vec![self.store.prepare(append)?]).await;
         assert_eq!(verdicts.len(), 1);
         verdicts.remove(0)
     }

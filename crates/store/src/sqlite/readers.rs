@@ -3,9 +3,13 @@
 //! Each question sees one moment. A long reader holds back the checkpoint, so people's queries have threads of their
 //! own and a time limit.
 
+use std::convert::Infallible;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use rusqlite::{Connection, InterruptHandle};
 use tokio::sync::{mpsc, oneshot};
@@ -16,12 +20,23 @@ use crate::StoreError;
 /// Most questions that wait for a reader; more have to wait to get in line.
 const QUEUE_MAX: usize = 1_024;
 
+/// How soon readers that are to end are interrupted again.
+const INTERRUPT_AGAIN: Duration = Duration::from_millis(10);
+
 type Question = Box<dyn FnOnce(&mut Connection) + Send>;
 
 /// Threads that answer questions; dropped, they end.
 pub(super) struct Readers {
     questions: Mutex<Option<mpsc::Sender<Question>>>,
-    threads: Mutex<Vec<(JoinHandle<()>, InterruptHandle)>>,
+    threads: Mutex<Option<Threads>>,
+    /// No further question is answered.
+    over: Arc<AtomicBool>,
+}
+
+struct Threads {
+    all: Vec<(JoinHandle<()>, InterruptHandle)>,
+    /// Disconnected when every thread has ended.
+    ended: Receiver<Infallible>,
 }
 
 impl Readers {
@@ -34,19 +49,25 @@ impl Readers {
     ) -> Result<Self, StoreError> {
         let (questions, queue) = mpsc::channel::<Question>(QUEUE_MAX);
         let queue = Arc::new(Mutex::new(queue));
-        let mut threads = Vec::with_capacity(count);
+        let over = Arc::<AtomicBool>::default();
+        let (alive, ended) = channel();
+        let mut all = Vec::with_capacity(count);
         for number in 0..count.max(1) {
             let connection = connection::reader(path)?;
             prepare(&connection)?;
             let interrupt = connection.get_interrupt_handle();
-            let queue = Arc::clone(&queue);
+            let (queue, over, alive) = (Arc::clone(&queue), Arc::clone(&over), alive.clone());
             let thread = std::thread::Builder::new()
                 .name(format!("noetl-{name}-{number}"))
-                .spawn(move || answer(connection, &queue))
+                .spawn(move || {
+                    answer(connection, &queue, &over);
+                    drop(alive);
+                })
                 .map_err(|error| StoreError::Unavailable(format!("no thread for a reader: {error}")))?;
-            threads.push((thread, interrupt));
+            all.push((thread, interrupt));
         }
-        Ok(Readers { questions: Mutex::new(Some(questions)), threads: Mutex::new(threads) })
+        let threads = Mutex::new(Some(Threads { all, ended }));
+        Ok(Readers { questions: Mutex::new(Some(questions)), threads, over })
     }
 
     /// Asks one question, answered as of one moment.
@@ -75,14 +96,23 @@ impl Readers {
         answered.await.map_err(|_| gone())?
     }
 
-    /// Ends the threads; a question that takes long is broken off.
+    /// Ends the threads; a question that takes long is broken off, one that waits in line is not answered.
     pub(super) fn stop(&self) {
+        self.over.store(true, Ordering::Release);
         drop(self.questions.lock().unwrap_or_else(PoisonError::into_inner).take());
-        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
-        for (_, interrupt) in &threads {
-            interrupt.interrupt();
+        let threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(Threads { all, ended }) = threads else { return };
+        // The race: an interrupt ends what runs at that moment. One that comes between two statements of a question is
+        // lost, and the next statement may take its time; so it is said again until all have ended.
+        loop {
+            all.iter().for_each(|(_, interrupt)| interrupt.interrupt());
+            match ended.recv_timeout(INTERRUPT_AGAIN) {
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+                Ok(nothing) => match nothing {},
+            }
         }
-        for (thread, _) in threads {
+        for (thread, _) in all {
             thread.join().ok();
         }
     }
@@ -94,13 +124,14 @@ impl Drop for Readers {
     }
 }
 
-fn answer(mut connection: Connection, queue: &Mutex<mpsc::Receiver<Question>>) {
+fn answer(mut connection: Connection, queue: &Mutex<mpsc::Receiver<Question>>, over: &AtomicBool) {
     loop {
         // Whoever waits in line holds the queue; the others wait for it.
         let question = queue.lock().unwrap_or_else(PoisonError::into_inner).blocking_recv();
         match question {
-            Some(question) => question(&mut connection),
-            None => return,
+            Some(question) if !over.load(Ordering::Acquire) => question(&mut connection),
+            // Whoever asked hears that it has been closed.
+            Some(_) | None => return,
         }
     }
 }
@@ -117,4 +148,48 @@ fn at_one_moment<T>(
 
 fn gone() -> StoreError {
     StoreError::Closed("it has been closed".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sqlite::SqliteOptions;
+    use crate::sqlite::connection::writer;
+
+    const FOREVER: &str = "WITH RECURSIVE n AS (SELECT 1 AS i UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n";
+
+    /// The race: the order to end comes when a question has begun, and its statement has not.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_statement_that_begins_after_the_interrupt_is_broken_off_too() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("noetl.db");
+        drop(writer(&SqliteOptions::new(path.clone())).unwrap());
+        let readers = Arc::new(Readers::start("test", 1, &path, |_| Ok(())).unwrap());
+        let (began, begun) = oneshot::channel();
+        let asking = {
+            let readers = Arc::clone(&readers);
+            tokio::spawn(async move {
+                let question = move |connection: &Connection| {
+                    began.send(()).ok();
+                    while !connection.is_interrupted() {
+                        std::thread::yield_now();
+                    }
+                    Ok(connection.query_row(FOREVER, [], |row| row.get::<_, i64>(0))?)
+                };
+                readers.ask(question).await
+            })
+        };
+        begun.await.unwrap();
+        let behind = {
+            let readers = Arc::clone(&readers);
+            tokio::spawn(async move { readers.ask(|_| Ok(())).await })
+        };
+        let stopping = {
+            let readers = Arc::clone(&readers);
+            tokio::task::spawn_blocking(move || readers.stop())
+        };
+        stopping.await.unwrap();
+        assert!(asking.await.unwrap().is_err());
+        assert!(matches!(behind.await.unwrap(), Err(StoreError::Closed(_))));
+    }
 }
