@@ -11,7 +11,7 @@ use noetl_core::id::{CommandId, EventId, ExecutionId, SessionId};
 use noetl_core::turns::Turns;
 use noetl_core::work::{Assignment, Report, Reported};
 use noetl_store::{EventQuery, RunningNote, Session, StoreError};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::oneshot;
 use tokio::time::{Duration, Instant, sleep_until};
 
@@ -21,7 +21,7 @@ use crate::engine::Engine;
 use crate::landing::Whose;
 use crate::mailbox::Letter;
 use crate::transport::{
-    Attempt, Claim, ClaimError, Held, Hello, Offer, Orders, POLL_MS_MAX, PROTOCOL, Poll, REPORTS_MAX,
+    Attempt, Claim, ClaimError, Held, Hello, Offer, Orders, POLL_MS_MAX, POLLS_PER_LEASE, PROTOCOL, Poll, REPORTS_MAX,
     RUNNING_TOOL_BYTES_MAX, Reports, SLOTS_MAX, Welcome, WorkerError,
 };
 
@@ -45,6 +45,24 @@ impl Engine {
             return Err(WorkerError::Bad(format!("protocol: expected 1 to {PROTOCOL}, got 0")));
         }
         let now = self.now().await?;
+        if let (Some(before), Some(instance)) = (hello.session_id, &hello.instance) {
+            // The race: two processes go by one name. The later one has ended the session of the earlier one, which comes
+            // back and would end its; each would lose what the other began, for ever. An answer to an earlier greeting of
+            // this very process that was lost is no such thing.
+            let taken = |other: &Session| {
+                let theirs = other.meta.get("instance").and_then(Value::as_str);
+                other.worker_id == hello.worker_id
+                    && other.session_id != before
+                    && other.lease_until > now
+                    && theirs.is_some_and(|theirs| theirs != instance.as_ref())
+            };
+            if self.store.sessions().await?.iter().any(taken) {
+                let name = &hello.worker_id;
+                return Err(WorkerError::NameTaken(format!(
+                    "another worker called `{name}` has taken this one's place: give each worker a name of its own"
+                )));
+            }
+        }
         let protocol = hello.protocol.min(PROTOCOL);
         let pools = if hello.pools.is_empty() { vec![Arc::from("default")] } else { hello.pools };
         let session = Session {
@@ -54,12 +72,17 @@ impl Engine {
             pools,
             lease_until: now.plus_ms(self.options.lease_ms),
             started_at: now,
-            meta: json!({ "version": hello.version, "protocol": protocol, "meta": hello.meta }),
+            meta: json!({
+                "version": hello.version,
+                "protocol": protocol,
+                "instance": hello.instance,
+                "meta": hello.meta,
+            }),
         };
         let welcome = Welcome {
             session_id: session.session_id,
             lease_ms: self.options.lease_ms,
-            poll_ms: (self.options.lease_ms / 3).clamp(1, POLL_MS_MAX),
+            poll_ms: self.poll_ms_max(),
             protocol,
         };
         let older = self.store.open_session(session.clone()).await?;
@@ -77,6 +100,11 @@ impl Engine {
         Ok(welcome)
     }
 
+    /// Returns how long a poll hangs at most, in milliseconds.
+    fn poll_ms_max(&self) -> u64 {
+        (self.options.lease_ms / POLLS_PER_LEASE).clamp(1, POLL_MS_MAX)
+    }
+
     /// Answers a worker's poll, as soon as there is something to say.
     pub async fn poll(&self, poll: Poll) -> Result<Orders, WorkerError> {
         let (attention, unknown) = self.attend(&poll, Channel::Poll).await?;
@@ -85,7 +113,7 @@ impl Engine {
             self.desk.dismiss(poll.session_id);
             return Ok(self.orders());
         }
-        let deadline = Instant::now() + Duration::from_millis(poll.wait_ms.min(POLL_MS_MAX));
+        let deadline = Instant::now() + Duration::from_millis(poll.wait_ms.min(self.poll_ms_max()));
         let mut offers = if poll.offer { self.offer(&attention).await? } else { Vec::new() };
         loop {
             // Enabled before the look, so that nothing said in between is missed.

@@ -167,7 +167,7 @@ impl Engine {
             answer.complete = stepped.done;
             wrote += stepped.decided.iter().filter(|one| one.wrote()).count() as u64;
             stepped.decided.iter().for_each(|one| {
-                missing.remove(&one.head.execution_id);
+                missing.remove(&one.execution_id);
             });
             stepped.spared.iter().for_each(|id| {
                 missing.remove(id);
@@ -266,7 +266,7 @@ impl BulkAnswer {
                 What::AlreadyEnded | What::Spared(_) => continue,
             };
             if list.len() < LISTED_MAX {
-                list.push(one.head.execution_id);
+                list.push(one.execution_id);
             }
         }
         let left = LISTED_MAX.saturating_sub(self.spared.len());

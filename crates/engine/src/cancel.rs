@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use noetl_core::append::Append;
 use noetl_core::control::cancel::{self, Answer, InFlight, Request};
-use noetl_core::head::{CancelInfo, CommandState, Head, HeadView, Status};
+use noetl_core::head::{CancelInfo, CommandRow, CommandState, Head, HeadView, Status};
 use noetl_core::id::{CancellationId, ExecutionId, IdSource};
 use noetl_core::playbook::{CancelMode, Shield};
 use noetl_core::time::Timestamp;
@@ -144,10 +144,11 @@ impl CancelError {
 /// What a request made of one execution.
 #[derive(Debug)]
 pub(crate) struct Decided {
-    /// As it stood under the lock, before.
-    pub(crate) head: Head,
+    pub(crate) execution_id: ExecutionId,
     pub(crate) what: What,
     pub(crate) in_flight: Vec<InFlight>,
+    /// As it stood under the lock, when this decision wrote nothing.
+    pub(crate) stood: Option<Box<Head>>,
     /// What this decision wrote down of it; `None` when it wrote nothing.
     cancel: Option<CancelInfo>,
     /// What is told to workers.
@@ -156,10 +157,11 @@ pub(crate) struct Decided {
 
 impl Decided {
     /// Returns what another server decided for the same request, as the rows tell it.
-    pub(crate) fn elsewhere(head: Head, in_flight: Vec<InFlight>) -> Option<Self> {
+    pub(crate) fn elsewhere(head: &Head, in_flight: Vec<InFlight>) -> Option<Self> {
         let cancel = head.cancel.clone()?;
         let what = What::Cancelled { mode: cancel.mode, quiesced: head.quiesced_at.is_some() };
-        Some(Decided { head, what, in_flight, cancel: Some(cancel), orders: Vec::new() })
+        let execution_id = head.execution_id;
+        Some(Decided { execution_id, what, in_flight, stood: None, cancel: Some(cancel), orders: Vec::new() })
     }
 
     /// Returns whether this decision wrote something.
@@ -169,9 +171,9 @@ impl Decided {
 
     /// One line for each decision.
     fn log(&self) {
-        let Decided { head, what, in_flight, cancel, .. } = self;
+        let Decided { execution_id: execution, what, in_flight, cancel, .. } = self;
         let Some(cancel) = cancel else { return };
-        let (execution, in_flight) = (head.execution_id, in_flight.len());
+        let in_flight = in_flight.len();
         let (by, reason) = (cancel.cancelled_by.as_str(), cancel.reason.as_deref().unwrap_or_default());
         let (mode, named) = (cancel.mode, cancel.requested_execution_id);
         match what {
@@ -211,34 +213,34 @@ pub(crate) fn decide(
     now: Timestamp,
     ids: &mut IdSource,
 ) -> (Decided, Option<Append>) {
-    let decided = |what, in_flight, append: Option<&Append>| {
-        let mut head = view.head.clone();
-        let orders = append.map_or_else(Vec::new, |append| {
-            head.cancel.clone_from(&append.head.cancel);
-            let claimed = view.commands.iter().filter(|row| row.state == CommandState::Claimed);
-            let mode = head.cancel.as_ref().map_or(CancelMode::Finish, |cancel| cancel.mode);
-            claimed
-                .map(|row| {
-                    let attempt = Attempt { command_id: row.command_id, epoch: row.epoch };
-                    (attempt, mode, cancel::grace_ms(&head, row))
-                })
-                .collect()
-        });
-        let cancel = append.and_then(|append| append.head.cancel.clone());
-        Decided { head: view.head.clone(), what, in_flight, cancel, orders }
+    let execution_id = view.head.execution_id;
+    let wrote = |what, in_flight, append: &Append| {
+        let cancel = append.head.cancel.clone();
+        let order = |row: &CommandRow| {
+            let attempt = Attempt { command_id: row.command_id, epoch: row.epoch };
+            let mode = cancel.as_ref().map_or(CancelMode::Finish, |cancel| cancel.mode);
+            (attempt, mode, cancel::grace_ms_under(cancel.as_ref(), &view.head, row))
+        };
+        let claimed = view.commands.iter().filter(|row| row.state == CommandState::Claimed);
+        let orders = claimed.map(order).collect();
+        Decided { execution_id, what, in_flight, stood: None, cancel, orders }
+    };
+    let stays = |what, in_flight| {
+        let stood = Some(Box::new(view.head.clone()));
+        Decided { execution_id, what, in_flight, stood, cancel: None, orders: Vec::new() }
     };
     match cancel::decide(view, request, now, ids) {
         Answer::Cancelled { append, in_flight, quiesced, mode } => {
-            (decided(What::Cancelled { mode, quiesced }, in_flight, Some(&append)), Some(*append))
+            (wrote(What::Cancelled { mode, quiesced }, in_flight, &append), Some(*append))
         }
-        Answer::Escalated { append, in_flight } => (decided(What::Escalated, in_flight, Some(&append)), Some(*append)),
-        Answer::Spared(shield) => (decided(What::Spared(shield), Vec::new(), None), None),
-        Answer::AlreadyEnded => (decided(What::AlreadyEnded, Vec::new(), None), None),
+        Answer::Escalated { append, in_flight } => (wrote(What::Escalated, in_flight, &append), Some(*append)),
+        Answer::Spared(shield) => (stays(What::Spared(shield), Vec::new()), None),
+        Answer::AlreadyEnded => (stays(What::AlreadyEnded, Vec::new()), None),
         // The first answer was lost on its way; this is the same one again.
         Answer::Repeated { in_flight } => {
             let mode = view.head.cancel.as_ref().map_or(request.default_mode, |cancel| cancel.mode);
             let quiesced = view.head.quiesced_at.is_some();
-            (decided(What::Cancelled { mode, quiesced }, in_flight, None), None)
+            (stays(What::Cancelled { mode, quiesced }, in_flight), None)
         }
     }
 }
@@ -293,8 +295,8 @@ impl Engine {
         .wrote()?;
         let Some(decided) = hold(&seen).take() else { return Err(CancelError::Unknown(request.execution_id)) };
         self.tell_workers(&decided);
-        if decided.what == What::AlreadyEnded {
-            return Err(CancelError::AlreadyEnded { head: Box::new(decided.head) });
+        if let Decided { what: What::AlreadyEnded, stood: Some(head), .. } = decided {
+            return Err(CancelError::AlreadyEnded { head });
         }
         let mut answer = answer(request, vec![decided]);
         answer.active_descendants = self.store.active_below(request.execution_id, FAMILY_MAX as u64).await?;
@@ -400,13 +402,14 @@ pub(crate) fn answer(request: &CancelRequest, decided: Vec<Decided>) -> CancelAn
         message: String::new(),
     };
     for one in decided {
-        let named = one.head.execution_id == request.execution_id;
+        let named = one.execution_id == request.execution_id;
+        let before = one.stood.as_ref().and_then(|head| head.cancel.as_ref());
         if named {
-            answer.cleanup = one.cancel.as_ref().or(one.head.cancel.as_ref()).and_then(|cancel| cancel.cleanup);
+            answer.cleanup = one.cancel.as_ref().or(before).and_then(|cancel| cancel.cleanup);
         }
         match one.what {
             What::Cancelled { mode, quiesced } => {
-                answer.cancelled_executions.push(one.head.execution_id);
+                answer.cancelled_executions.push(one.execution_id);
                 answer.quiesced &= quiesced;
                 if named {
                     answer.mode = mode;
@@ -417,11 +420,11 @@ pub(crate) fn answer(request: &CancelRequest, decided: Vec<Decided>) -> CancelAn
                 answer.escalated |= named;
             }
             What::Spared(policy) => {
-                answer.spared.push(Spared { execution_id: one.head.execution_id, policy });
+                answer.spared.push(Spared { execution_id: one.execution_id, policy });
                 answer.quiesced &= policy == Shield::Abandon;
             }
             What::AlreadyEnded => {
-                if named && let Some(cancel) = &one.head.cancel {
+                if named && let Some(cancel) = before {
                     answer.mode = cancel.mode;
                 }
             }

@@ -98,7 +98,7 @@ impl Engine {
             decided.extend(
                 chunk
                     .into_iter()
-                    .filter(|one| one.what != What::AlreadyEnded || one.head.execution_id == request.execution_id),
+                    .filter(|one| one.what != What::AlreadyEnded || one.execution_id == request.execution_id),
             );
             if done {
                 driving.done = true;
@@ -118,13 +118,13 @@ impl Engine {
         });
         if complete && !touched {
             // As it stood under the lock: before the walk it may still have run, and another request was faster.
-            let named = decided.into_iter().map(|one| one.head).find(|head| head.execution_id == request.execution_id);
-            let head = match named {
+            let named = decided.into_iter().find(|one| one.execution_id == request.execution_id);
+            let head = match named.and_then(|one| one.stood) {
                 Some(head) => head,
                 // Another server has walked there.
-                None => self.store.head(request.execution_id).await?.unwrap_or(head),
+                None => Box::new(self.store.head(request.execution_id).await?.unwrap_or(head)),
             };
-            return Err(CancelError::AlreadyEnded { head: Box::new(head) });
+            return Err(CancelError::AlreadyEnded { head });
         }
         let mut answer = cancel::answer(request, decided);
         answer.complete = complete;
@@ -151,7 +151,7 @@ impl Engine {
             Some(_) | None => return Ok(()),
         }
         let known: BTreeSet<ExecutionId> =
-            decided.iter().filter(|one| one.wrote()).map(|one| one.head.execution_id).collect();
+            decided.iter().filter(|one| one.wrote()).map(|one| one.execution_id).collect();
         let mut found = Vec::new();
         let mut before = None;
         while found.len() < FAMILY_MAX {
@@ -164,12 +164,11 @@ impl Engine {
         }
         for head in found {
             let held = self.held_at_the_end(&head).await?;
-            decided.retain(|one| one.wrote() || one.head.execution_id != head.execution_id);
-            decided.extend(Decided::elsewhere(head, held));
+            decided.retain(|one| one.wrote() || one.execution_id != head.execution_id);
+            decided.extend(Decided::elsewhere(&head, held));
         }
         // The named one comes first in the answer.
-        decided
-            .sort_by_key(|one| one.head.execution_id != cascade.requested_execution_id.unwrap_or(named.execution_id));
+        decided.sort_by_key(|one| one.execution_id != cascade.requested_execution_id.unwrap_or(named.execution_id));
         Ok(())
     }
 

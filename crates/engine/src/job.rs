@@ -25,11 +25,11 @@ use crate::pause::Change;
 /// Heads in one transaction at most.
 pub(crate) const CHUNK_MAX: usize = 500;
 /// Heads in the first transaction.
-const CHUNK_FIRST: usize = 64;
+const CHUNK_FIRST: usize = 128;
 /// Heads in one transaction at least, without a rate: below it the commit is what takes the time.
 const CHUNK_MIN: usize = 64;
 /// How long one transaction should take: other work waits for it.
-const CHUNK_TIME: Duration = Duration::from_millis(5);
+const CHUNK_TIME: Duration = Duration::from_millis(25);
 /// Transactions per second under a rate. A pause is never longer than a second, and so well within
 /// [`DRIVE_CLAIM_MS`].
 const PACED_STEPS: usize = 10;
@@ -151,7 +151,7 @@ impl Walk {
         let Seen { mut decided, mut spared } = std::mem::take(&mut *hold(&seen));
         if found {
             // Newest first, as they were found; a store visits them in the order in which it locks them.
-            decided.sort_by_key(|(one, _)| Reverse(one.head.execution_id));
+            decided.sort_by_key(|(one, _)| Reverse(one.execution_id));
             spared.sort_by_key(|id| Reverse(*id));
         }
         let mut stepped = Stepped { decided: Vec::with_capacity(decided.len()), spared, done: chunk.done };

@@ -25,6 +25,9 @@ use crate::secrets::SecretError;
 pub const PROTOCOL: u32 = 1;
 /// Longest long poll, in milliseconds.
 pub const POLL_MS_MAX: u64 = 20_000;
+/// How many times a poll may hang in one lease. A worker counts from when it sent the last request that was answered,
+/// so a quiet server lets it count up to two polls; it stops what runs when it has counted two thirds of the lease.
+pub const POLLS_PER_LEASE: u64 = 5;
 /// Reports in one request at most.
 pub const REPORTS_MAX: usize = 256;
 /// Lines of logs in one request at most.
@@ -42,6 +45,9 @@ pub struct Hello {
     /// The session that this very process had before, when all its tools have ended: nothing of it still runs.
     #[serde(default)]
     pub session_id: Option<SessionId>,
+    /// What tells this process from others of the same name: whatever it made up when it began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<Arc<str>>,
     /// How many commands it runs at once, at most [`SLOTS_MAX`].
     pub slots: u32,
     /// Which pools it serves; empty means `default`.
@@ -234,6 +240,9 @@ pub enum WorkerError {
     /// The session has ended, or never was: stop everything and say hello again.
     #[error("session {0} is not known (any more): stop what runs and say hello again")]
     UnknownSession(SessionId),
+    /// Another process has begun under the same name, and is alive: this one has no place any more.
+    #[error("{0}")]
+    NameTaken(String),
     /// The request makes no sense.
     #[error("{0}")]
     Bad(String),

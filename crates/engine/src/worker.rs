@@ -93,6 +93,9 @@ impl Stop {
 pub struct WorkerOptions {
     /// Its name.
     pub worker_id: Arc<str>,
+    /// What tells this process from others of the same name; without it a worker that another one of its name has
+    /// displaced takes its place back.
+    pub instance: Option<Arc<str>>,
     /// How many commands it runs at once.
     pub slots: u32,
     /// Which pools it serves.
@@ -111,6 +114,7 @@ impl Default for WorkerOptions {
     fn default() -> Self {
         WorkerOptions {
             worker_id: Arc::from("worker"),
+            instance: None,
             slots: 8,
             pools: vec![Arc::from("default")],
             drain_ms: 30_000,
@@ -119,6 +123,15 @@ impl Default for WorkerOptions {
             meta: Value::Null,
         }
     }
+}
+
+/// Why a worker has left. Nothing of it runs any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Left {
+    /// It was asked to.
+    Drained,
+    /// Another process has begun under its name.
+    NameTaken,
 }
 
 /// A worker.
@@ -144,8 +157,9 @@ impl Worker {
         Worker { shared: Arc::new(Shared::new(transport, tools, clock)), options }
     }
 
-    /// Works until `shutdown`, then drains. Dropping the future ends it like a crash.
-    pub async fn run(self, shutdown: CancellationToken) {
-        foreman::run(self.shared, self.options, shutdown).await;
+    /// Works until `shutdown`, then drains; or until another worker has taken its name. Dropping the future ends it like
+    /// a crash.
+    pub async fn run(self, shutdown: CancellationToken) -> Left {
+        foreman::run(self.shared, self.options, shutdown).await
     }
 }

@@ -76,7 +76,7 @@ impl Lost for WorkerError {
     fn is_elsewhere_better(&self) -> bool {
         match self {
             WorkerError::Unreachable(_) | WorkerError::Store(_) | WorkerError::TooNew(_) => true,
-            WorkerError::UnknownSession(_) | WorkerError::Bad(_) => false,
+            WorkerError::UnknownSession(_) | WorkerError::NameTaken(_) | WorkerError::Bad(_) => false,
         }
     }
 }

@@ -22,7 +22,7 @@ use serde_json::Value;
 use crate::api::catalog::Entry;
 use crate::api::error::ErrorBody;
 use crate::api::worker::secrets::{self, CredentialAsk, KeepReply, KeepRequest, KeptAsk, KeptReply};
-use crate::api::worker::{Printed, PrintedReply};
+use crate::api::worker::{NAME_TAKEN, Printed, PrintedReply};
 use crate::server::{doors, tls};
 
 /// Longest time to a connection.
@@ -104,11 +104,12 @@ impl HttpTransport {
             return response.json().await.map_err(unreachable);
         }
         let body = response.bytes().await.unwrap_or_default();
-        let message = match serde_json::from_slice::<ErrorBody>(&body) {
-            Ok(body) => body.message,
-            Err(_) => format!("the server answered {status}"),
+        let (code, message) = match serde_json::from_slice::<ErrorBody>(&body) {
+            Ok(body) => (body.code, body.message),
+            Err(_) => (String::new(), format!("the server answered {status}")),
         };
         Err(match (status, session_id) {
+            (StatusCode::CONFLICT, None) if code == NAME_TAKEN => WorkerError::NameTaken(message),
             (StatusCode::GONE, Some(session_id)) => WorkerError::UnknownSession(session_id),
             (StatusCode::UPGRADE_REQUIRED, _) => WorkerError::TooNew(message),
             (StatusCode::SERVICE_UNAVAILABLE | StatusCode::INSUFFICIENT_STORAGE, _) => {

@@ -304,7 +304,7 @@ impl Carrier {
                 Err(error) => error,
             };
             let hopeless = match &error {
-                WorkerError::Bad(_) | WorkerError::UnknownSession(_) => true,
+                WorkerError::Bad(_) | WorkerError::NameTaken(_) | WorkerError::UnknownSession(_) => true,
                 WorkerError::Store(_) | WorkerError::Unreachable(_) | WorkerError::TooNew(_) => tries >= TRIES_MAX,
             };
             if hopeless {

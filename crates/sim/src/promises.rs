@@ -1,8 +1,11 @@
 //! Promises that logs alone do not show: they need to know what people asked for, and how calm the world was.
 
-use noetl_core::event::AttemptEnd;
+use noetl_core::event::{AttemptEnd, Event};
+use noetl_core::head::CancelInfo;
 use noetl_core::playbook::CancelMode;
 use noetl_core::properties::Member;
+use noetl_core::time::Timestamp;
+use noetl_engine::transport::POLLS_PER_LEASE;
 
 use crate::people::{BY, Memory};
 use crate::scenario::Scenario;
@@ -13,7 +16,7 @@ const ORDER_MS_MAX: u64 = 250;
 /// How long a poll hangs, in milliseconds. A worker of these worlds speaks to another server with every request; what it
 /// was given, and its cancel, may stand at one where its poll does not hang, and then come with the next one. (A worker
 /// of the real one stays with a server for as long as that answers.)
-const POLL_MS: u64 = LEASE_MS / 3;
+const POLL_MS: u64 = LEASE_MS / POLLS_PER_LEASE;
 /// What may pass until the proof besides that, in milliseconds.
 const SETTLE_MS_MAX: u64 = 1_000;
 /// How much longer than its grace a stopped command may take, in milliseconds.
@@ -26,19 +29,28 @@ pub(crate) fn bounded_stop(scenario: &Scenario, members: &[Member]) -> Vec<Strin
         return Vec::new();
     }
     let mut broken = Vec::new();
-    for head in members.iter().map(|member| &member.head) {
+    for member in members {
+        let head = &member.head;
         let Some(cancel) = head.cancel.as_ref().filter(|cancel| cancel.mode == CancelMode::Interrupt) else { continue };
         // What was held and never started had no process to stop: when its worker says so is C7's affair.
         if cancel.ended.iter().all(|ended| ended.end == AttemptEnd::NeverStarted) {
             continue;
         }
-        let took = head.quiesced_at.map(|proof| proof.since_ms(cancel.since));
+        let since = begun_after(member, cancel).unwrap_or(cancel.since);
+        let took = head.quiesced_at.map(|proof| proof.since_ms(since));
         if took.is_none_or(|took| took > cancel.grace_ms + ORDER_MS_MAX + STOP_MS_MAX) {
             let (id, grace) = (head.execution_id, cancel.grace_ms);
             broken.push(format!("C5: {id} has come to rest {took:?} ms after the order, with a grace of {grace} ms"));
         }
     }
     broken
+}
+
+/// Returns when the last tool began that did so after the cancel: it was claimed before, and what its worker was given
+/// stood, like the order, at a server where its poll did not hang. There is something to stop from then on.
+fn begun_after(member: &Member, cancel: &CancelInfo) -> Option<Timestamp> {
+    let begun = member.events.iter().filter(|recorded| matches!(recorded.event, Event::CommandStarted { .. }));
+    begun.map(|recorded| recorded.at).filter(|at| *at > cancel.since).max()
 }
 
 /// C7, in time: with at most one crash and nothing else amiss, an interrupt has come to its proof by the end of the
@@ -50,12 +62,14 @@ pub(crate) fn never_stuck(scenario: &Scenario, members: &[Member]) -> Vec<String
     }
     let crash_ms = if scenario.crashes == 0 { 0 } else { LEASE_MS + AWAY_MS_MAX };
     let mut broken = Vec::new();
-    for head in members.iter().map(|member| &member.head) {
+    for member in members {
+        let head = &member.head;
         let Some(cancel) = &head.cancel else { continue };
+        let poll_ms = if begun_after(member, cancel).is_some() { POLL_MS } else { 0 };
         let skipped = cancel.ended.iter().all(|ended| ended.end == AttemptEnd::NeverStarted);
         let bound = match (cancel.mode, skipped) {
             (_, true) => crash_ms + POLL_MS + SETTLE_MS_MAX,
-            (CancelMode::Interrupt, false) => cancel.grace_ms + crash_ms + SETTLE_MS_MAX,
+            (CancelMode::Interrupt, false) => cancel.grace_ms + poll_ms + crash_ms + SETTLE_MS_MAX,
             // As long as its tools take.
             (CancelMode::Finish, false) => continue,
         };

@@ -11,7 +11,7 @@ use noetl_core::properties::{Member, check_family};
 use noetl_core::time::Timestamp;
 use noetl_core::trace;
 use noetl_engine::clock::Clock;
-use noetl_engine::worker::{Worker, WorkerOptions};
+use noetl_engine::worker::{Left, Worker, WorkerOptions};
 use noetl_engine::{Engine, EngineOptions, Running};
 use noetl_store::memory::MemoryStore;
 use noetl_store::{EventQuery, ListQuery, Store};
@@ -92,7 +92,9 @@ struct World {
     failing: Arc<AtomicU64>,
     servers: Servers,
     running: Vec<Option<Running>>,
-    workers: Vec<Option<JoinHandle<()>>>,
+    workers: Vec<Option<JoinHandle<Left>>>,
+    /// Workers that have begun so far.
+    hired: u64,
     witness: Witness,
     /// Nodes are never used twice: a restarted server is a new one.
     nodes: u16,
@@ -110,6 +112,7 @@ impl World {
             servers: Arc::new(Mutex::new(vec![None; servers])),
             running: (0..servers).map(|_| None).collect(),
             workers: (0..workers).map(|_| None).collect(),
+            hired: 0,
             witness: Witness::default(),
             nodes: 0,
             scenario,
@@ -160,6 +163,7 @@ impl World {
     }
 
     fn start_worker(&mut self, number: usize) {
+        self.hired += 1;
         let transport = Flaky {
             servers: Arc::clone(&self.servers),
             chance: self.chance.fork(),
@@ -169,6 +173,7 @@ impl World {
         let tools = SimTools::new(self.chance.fork(), self.witness.clone());
         let options = WorkerOptions {
             worker_id: format!("worker-{number}").into(),
+            instance: Some(self.hired.to_string().into()),
             slots: u32::try_from(self.chance.between(1, 4)).unwrap_or(1),
             ..WorkerOptions::default()
         };

@@ -196,7 +196,7 @@ fn cancel(view: &HeadView, request: &Request, now: Timestamp, ids: &mut IdSource
         emit(Event::ExecutionQuiesced { commands: ended.clone() });
     }
     due.push(DueChange::Clear { execution_id: head.execution_id, kind: DueKind::Continue, key: 0 });
-    due.extend(child_done(view, now));
+    due.extend(child_done(view, request, now));
     append.commands = commands;
     append.due = due;
     append.head = HeadChange {
@@ -313,16 +313,27 @@ pub fn in_flight_of(log: &[Recorded]) -> Vec<InFlight> {
 /// Returns the grace of an interrupt for one command: what the request named, else its step's own, else its
 /// execution's.
 pub fn grace_ms(head: &Head, row: &CommandRow) -> u64 {
+    grace_ms_under(head.cancel.as_ref(), head, row)
+}
+
+/// The same while the cancel is being decided, when the head does not know of it yet.
+pub fn grace_ms_under(cancel: Option<&CancelInfo>, head: &Head, row: &CommandRow) -> u64 {
     let of_execution = head.cancel_grace_ms.unwrap_or(GRACE_MS_DEFAULT);
-    match &head.cancel {
+    match cancel {
         Some(cancel) if cancel.grace_ms != of_execution => cancel.grace_ms,
         Some(_) | None => row.grace_ms.unwrap_or(of_execution),
     }
 }
 
 /// Tells a waiting parent, in the terminal append and without locking the parent.
-fn child_done(view: &HeadView, now: Timestamp) -> Option<DueChange> {
+///
+/// Not where the request came down through the parent: a walk looks for children only under a fence, so the parent
+/// has ended for good and waits for nobody.
+fn child_done(view: &HeadView, request: &Request, now: Timestamp) -> Option<DueChange> {
     let head = &view.head;
+    if request.requested_execution_id != head.execution_id {
+        return None;
+    }
     Some(DueChange::Set(Due {
         execution_id: head.parent_execution_id?,
         kind: DueKind::ChildDone,

@@ -24,8 +24,8 @@ use crate::lru::Lru;
 use crate::transport::{
     Attempt, CancelOrder, Held, Hello, Orders, PROTOCOL, Poll, REPORTS_MAX, Reports, Welcome, WorkerError,
 };
-use crate::worker::WorkerOptions;
 use crate::worker::slot::{self, Control, Job, Said, Shared};
+use crate::worker::{Left, WorkerOptions};
 
 /// Report requests under way at the same time.
 const REPORTING_MAX: u32 = 4;
@@ -39,7 +39,7 @@ const PAUSE_MS_MAX: u64 = 2_000;
 const GOODBYE_MS: u64 = 5_000;
 
 /// Works until `shutdown`, then drains.
-pub(super) async fn run(shared: Arc<Shared>, options: WorkerOptions, shutdown: CancellationToken) {
+pub(super) async fn run(shared: Arc<Shared>, options: WorkerOptions, shutdown: CancellationToken) -> Left {
     let (said, mut news) = mpsc::unbounded_channel();
     let mut slots = JoinSet::new();
     let mut jobs = Vec::new();
@@ -52,8 +52,8 @@ pub(super) async fn run(shared: Arc<Shared>, options: WorkerOptions, shutdown: C
     loop {
         foreman.begin_waiting();
         foreman.send();
-        if foreman.has_left() {
-            return;
+        if let Some(left) = foreman.has_left() {
+            return left;
         }
         let wake = foreman.wake();
         tokio::select! {
@@ -159,6 +159,8 @@ struct Foreman {
     pause_ms: u64,
     /// When the last request that was answered had been sent.
     alive_at: u64,
+    /// Another process goes by its name.
+    name_taken: bool,
     /// The lease could not be renewed in time: everything has been stopped.
     silenced: bool,
     drain: Option<Drain>,
@@ -187,6 +189,7 @@ impl Foreman {
             pause_until: Instant::now(),
             pause_ms: PAUSE_MS,
             alive_at,
+            name_taken: false,
             silenced: false,
             drain: None,
         }
@@ -262,6 +265,7 @@ impl Foreman {
         let hello = Hello {
             worker_id: Arc::clone(&self.options.worker_id),
             session_id: self.before,
+            instance: self.options.instance.clone(),
             slots: self.options.slots,
             pools: self.options.pools.clone(),
             protocol: PROTOCOL,
@@ -360,6 +364,10 @@ impl Foreman {
                         tracing::info!(session = %session_id, protocol, "the server knows this worker");
                         self.session = Some(Session { session_id, lease_ms, poll_ms, protocol });
                         self.before = Some(session_id);
+                    }
+                    Err(error @ WorkerError::NameTaken(_)) => {
+                        tracing::error!(%error, "this worker leaves");
+                        self.name_taken = true;
                     }
                     Err(error) => self.missed(&error),
                 }
@@ -520,9 +528,11 @@ impl Foreman {
                     self.stop_all(self.options.grace_ms, false);
                 }
             }
-            WorkerError::Bad(_) | WorkerError::TooNew(_) | WorkerError::Store(_) | WorkerError::Unreachable(_) => {
-                self.missed(error);
-            }
+            WorkerError::NameTaken(_)
+            | WorkerError::Bad(_)
+            | WorkerError::TooNew(_)
+            | WorkerError::Store(_)
+            | WorkerError::Unreachable(_) => self.missed(error),
         }
     }
 
@@ -603,10 +613,15 @@ impl Foreman {
         self.held.values().any(|command| matches!(command.phase, Phase::Running))
     }
 
-    fn has_left(&self) -> bool {
-        let Some(drain) = self.drain else { return false };
+    fn has_left(&self) -> Option<Left> {
+        // It greets only when nothing of it runs.
+        if self.name_taken {
+            return Some(Left::NameTaken);
+        }
+        let drain = self.drain?;
         let nothing_to_say = self.session.is_none() && !self.is_running();
-        drain.goodbye == Goodbye::Said || nothing_to_say || Instant::now() >= drain.leave_at
+        let left = drain.goodbye == Goodbye::Said || nothing_to_say || Instant::now() >= drain.leave_at;
+        left.then_some(Left::Drained)
     }
 
     /// Returns when something has to be looked at again, whatever comes.

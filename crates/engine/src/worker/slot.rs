@@ -374,7 +374,7 @@ impl Run<'_> {
             };
             asked += 1;
             let hopeless = match &error {
-                WorkerError::Bad(_) | WorkerError::UnknownSession(_) => true,
+                WorkerError::Bad(_) | WorkerError::NameTaken(_) | WorkerError::UnknownSession(_) => true,
                 WorkerError::TooNew(_) | WorkerError::Store(_) | WorkerError::Unreachable(_) => asked >= FETCHES_MAX,
             };
             if hopeless {

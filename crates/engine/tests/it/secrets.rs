@@ -79,6 +79,7 @@ async fn a_cancelled_command_gets_nothing_any_more() {
         pools: Vec::new(),
         protocol: noetl_engine::transport::PROTOCOL,
         version: String::new(),
+        instance: None,
         meta: Value::Null,
     };
     let session_id = server.engine.hello(hello).await.unwrap().session_id;

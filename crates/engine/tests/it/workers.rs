@@ -10,6 +10,7 @@ use noetl_core::work::{Assignment, Done, Report, Reported};
 use noetl_engine::transport::{
     Attempt, Claim, ClaimError, Held, Hello, Orders, PROTOCOL, Poll, Reports, Welcome, WorkerError,
 };
+use noetl_engine::worker::Left;
 use noetl_engine::{CancelRequest, Engine};
 use serde_json::{Value, json};
 use tokio::time::{Duration, Instant, sleep};
@@ -31,6 +32,7 @@ impl Hand {
             pools: Vec::new(),
             protocol: PROTOCOL,
             version: String::new(),
+            instance: None,
             meta: Value::Null,
         };
         let Welcome { session_id, .. } = server.engine.hello(hello).await.unwrap();
@@ -139,6 +141,37 @@ async fn a_worker_that_can_not_renew_ends_its_tools_before_the_lease_ends() {
     assert!(names.contains(&"command.released") || names.contains(&"command.lost"), "{names:?}");
     server.cancel(CancelRequest { mode: Some(CancelMode::Interrupt), ..cancel(id) }).await.unwrap();
     server.quiesced(id).await;
+    world.check([]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tool_may_take_many_leases_while_nothing_else_happens() {
+    let world = World::new();
+    let server = world.server();
+    world.hire_far(&server, "far", "one", Duration::from_millis(500));
+    server.register(&chain("chain", &[("a", "sleep 300000")])).await;
+    let id = server.start("chain").await.execution_id;
+    assert_eq!(server.ended(id).await, Status::Completed, "{}", world.story().await);
+    assert_eq!(world.scripts.started(), ["a"]);
+    assert_eq!(world.count(id, "command.released").await, 0);
+    world.check([]).await;
+}
+
+/// The race: two processes go by one name, by mistake.
+#[tokio::test(start_paused = true)]
+async fn of_two_workers_of_one_name_the_later_one_stays_and_the_earlier_one_leaves() {
+    let world = World::new();
+    let server = world.server();
+    let lag = Duration::from_millis(1);
+    let earlier = world.hire_far(&server, "same", "earlier", lag);
+    server.register(&chain("chain", &[("a", "sleep 9000"), ("b", "ok")])).await;
+    let id = server.start("chain").await.execution_id;
+    world.until_started("a", 1).await;
+    world.hire_far(&server, "same", "later", lag);
+    assert_eq!(earlier.left().await, Left::NameTaken);
+    assert_eq!(server.ended(id).await, Status::Completed, "{}", world.story().await);
+    assert_eq!(world.scripts.started(), ["a", "a", "b"]);
+    assert_eq!(world.count(id, "command.lost").await, 1);
     world.check([]).await;
 }
 
@@ -487,6 +520,7 @@ async fn a_worker_and_a_server_of_different_versions_find_a_common_protocol() {
         pools: Vec::new(),
         protocol,
         version: String::new(),
+        instance: None,
         meta: Value::Null,
     };
     let welcome = server.engine.hello(hello(PROTOCOL + 1)).await.unwrap();

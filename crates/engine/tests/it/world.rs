@@ -19,7 +19,7 @@ use noetl_core::tool::{ErrorKind, Stopped, ToolCall, ToolError, ToolOutcome};
 use noetl_engine::clock::Clock;
 use noetl_engine::secrets::SecretError;
 use noetl_engine::transport::{Hello, Local, Orders, Poll, Reports, Transport, Welcome, WorkerError};
-use noetl_engine::worker::{CommandSecrets, Stop, Tools, Worker, WorkerOptions};
+use noetl_engine::worker::{CommandSecrets, Left, Stop, Tools, Worker, WorkerOptions};
 use noetl_engine::{
     CancelAnswer, CancelError, CancelRequest, Engine, EngineOptions, Running, StartRequest, Started, WaitFor,
 };
@@ -163,6 +163,8 @@ pub(crate) struct Wire {
     servers: Vec<Local>,
     /// Which server; `None` = it is cut.
     to: tokio::sync::watch::Sender<Option<usize>>,
+    /// How long an answer takes to arrive.
+    lag: Duration,
 }
 
 impl Wire {
@@ -175,7 +177,13 @@ impl Wire {
         tokio::select! {
             biased;
             _ = to.wait_for(|to| *to != here) => lost(),
-            answer = request(&self.servers[server]) => answer,
+            answer = async {
+                let answer = request(&self.servers[server]).await;
+                if !self.lag.is_zero() {
+                    sleep(self.lag).await;
+                }
+                answer
+            } => answer,
         }
     }
 }
@@ -235,10 +243,15 @@ impl Transport for Wire {
 pub(crate) struct Hired {
     pub(crate) shutdown: CancellationToken,
     pub(crate) wire: Arc<Wire>,
-    task: JoinHandle<()>,
+    task: JoinHandle<Left>,
 }
 
 impl Hired {
+    /// Waits until it leaves by itself.
+    pub(crate) async fn left(self) -> Left {
+        self.task.await.unwrap()
+    }
+
     /// Cuts it off, or connects it again.
     pub(crate) fn cut(&self, cut: bool) {
         self.wire.to.send_replace((!cut).then_some(0));
@@ -338,12 +351,31 @@ impl World {
         self.hire_at(servers, name, |options| options.slots = slots)
     }
 
+    /// Hires a process of its own, whose answers take a while to arrive.
+    pub(crate) fn hire_far(&self, server: &Server, name: &str, instance: &str, lag: Duration) -> Hired {
+        self.hire_over(lag, &[server], name, |options| {
+            options.slots = 1;
+            options.instance = Some(instance.into());
+        })
+    }
+
     fn hire_at(&self, servers: &[&Server], name: &str, change: impl FnOnce(&mut WorkerOptions)) -> Hired {
+        self.hire_over(Duration::ZERO, servers, name, change)
+    }
+
+    fn hire_over(
+        &self,
+        lag: Duration,
+        servers: &[&Server],
+        name: &str,
+        change: impl FnOnce(&mut WorkerOptions),
+    ) -> Hired {
         let mut options = WorkerOptions { worker_id: name.into(), grace_ms: 1_000, ..WorkerOptions::default() };
         change(&mut options);
         let wire = Arc::new(Wire {
             servers: servers.iter().map(|server| Local(Arc::clone(&server.engine))).collect(),
             to: tokio::sync::watch::channel(Some(0)).0,
+            lag,
         });
         let worker = Worker::new(
             Arc::clone(&wire) as Arc<dyn Transport>,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use noetl_engine::transport::Transport;
+use noetl_engine::worker::Left;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -156,10 +157,19 @@ async fn run(globals: &Globals, args: RunArgs) -> Result<Exit, Stop> {
         settings.name
     ));
     tokio::select! {
-        // A worker ends by itself only when it is broken.
+        // A worker ends by itself only when it has lost its place, or is broken.
         ended = &mut work => {
-            ended.map_err(|error| Stop::new(Exit::Defect, format!("the worker ended: {error}")))?;
-            return Ok(Exit::Failed);
+            let left = ended.map_err(|error| Stop::new(Exit::Defect, format!("the worker ended: {error}")))?;
+            toolbox.close().await;
+            carrier.close().await;
+            return match left {
+                Left::Drained => Ok(Exit::Failed),
+                Left::NameTaken => {
+                    let name = &settings.name;
+                    let taken = format!("another worker called `{name}` has taken this one's place");
+                    Err(Stop::new(Exit::Failed, taken).hint("give each worker a name of its own with --name"))
+                }
+            };
         }
         () = interrupts.next() => {}
     }

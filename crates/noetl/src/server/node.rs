@@ -14,7 +14,7 @@ use axum::Router;
 use noetl_core::playbook::CancelMode;
 use noetl_engine::schedule::Zones;
 use noetl_engine::transport::{Local, Transport};
-use noetl_engine::worker::{Worker, WorkerOptions};
+use noetl_engine::worker::{Left, Worker, WorkerOptions};
 use noetl_engine::{Engine, EngineOptions, Running};
 use noetl_store::postgres::{Address, Postgres, PostgresOptions};
 use noetl_store::sqlite::{SqliteOptions, SqliteStore};
@@ -168,7 +168,7 @@ pub struct Node {
 
 #[derive(Debug)]
 struct AtWork {
-    task: JoinHandle<()>,
+    task: JoinHandle<Left>,
     carrier: LogCarrier,
     shutdown: CancellationToken,
     toolbox: Arc<Toolbox>,
@@ -376,6 +376,7 @@ pub fn worker(
     let tools = Hands::new(Arc::clone(toolbox), post, settings.output.clone());
     let options = WorkerOptions {
         worker_id: Arc::clone(&settings.name),
+        instance: Some(random_source().to_string().into()),
         slots: settings.slots.unwrap_or_else(default_slots),
         pools: settings.pools.clone(),
         drain_ms: u64::try_from(settings.drain.as_millis()).unwrap_or(u64::MAX),

@@ -57,6 +57,7 @@ pub(crate) fn samples() -> Vec<(&'static str, Value)> {
         slots: 1,
         pools: vec!["default".into()],
         protocol: 1,
+        instance: None,
         version: "1".into(),
         meta: json!({}),
     };

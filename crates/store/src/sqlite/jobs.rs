@@ -14,11 +14,11 @@ use super::tables::{Tables, integer, one};
 use crate::landing::{self, Rows as _};
 use crate::{Cancellation, Chunk, ChunkDecide, DRIVE_CLAIM_MS, JobQuery, LockedView, Pick, StoreError, Visit};
 
-/// Longest step of a cascade; others may come while it is taken.
-const CHUNK_TIME_MAX: Duration = Duration::from_millis(5);
+/// Longest step of a cascade; whoever comes while it is taken waits for its commit too, which grows with it.
+const CHUNK_TIME_MAX: Duration = Duration::from_millis(20);
 /// Longest step of a cascade for which somebody waits. Not at once: each commit has its price, and a busy store must
 /// not hold up a cascade for long.
-const CHUNK_TIME_AWAITED: Duration = Duration::from_micros(2_000);
+const CHUNK_TIME_AWAITED: Duration = Duration::from_millis(3);
 
 /// An id to visit, and the one it is reached through.
 type Reached = (ExecutionId, ExecutionId);

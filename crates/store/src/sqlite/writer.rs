@@ -1,7 +1,8 @@
 //! The one writer: a thread that takes everything that waits and commits it as one transaction.
 //!
 //! No artificial delay: while one group is being flushed, the next one gathers. Within a group each append lands,
-//! conflicts or is refused on its own, and each task stands in a savepoint of its own. Answers leave after the commit.
+//! conflicts or is refused on its own, and each task among others stands in a savepoint of its own. Answers leave after
+//! the commit.
 //!
 //! A step of a walk over many executions takes as long as many appends, so it takes turns with groups: one step, one
 //! group of what has come in meanwhile, the next step. A step is told that somebody waits, and then ends sooner.
@@ -286,6 +287,15 @@ impl Loop {
     /// Runs the whole group in one transaction.
     fn together(&mut self, group: &mut Group) -> Result<(), StoreError> {
         self.begin()?;
+        // Alone in its transaction a task needs no savepoint, which would keep a copy of each page that it changes.
+        if let ([task], []) = (group.tasks.as_mut_slice(), group.batches.as_slice()) {
+            if task.run(&mut self.tables).is_ok() {
+                return self.end();
+            }
+            // The task answers with its own failure.
+            self.roll_back();
+            return Ok(());
+        }
         for task in &mut group.tasks {
             self.tables.connection.execute_batch("SAVEPOINT task")?;
             if task.run(&mut self.tables).is_err() {

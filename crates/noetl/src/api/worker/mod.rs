@@ -50,7 +50,11 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Said<T> {
 /// A second session under the same name ends the first: what that one held is lost at once.
 #[utoipa::path(
     post, path = "/api/worker/hello", tag = "worker", request_body = schema::Hello,
-    responses((status = 200, body = schema::Welcome), (status = 400, body = ErrorBody))
+    responses(
+        (status = 200, body = schema::Welcome),
+        (status = 400, body = ErrorBody),
+        (status = 409, body = ErrorBody, description = "Another process goes by its name by now: leave"),
+    )
 )]
 pub(super) async fn hello(State(api): State<Api>, Said(hello): Said<Hello>) -> Result<Json<Welcome>, ApiError> {
     Ok(Json(api.engine.hello(hello).await?))
@@ -90,6 +94,9 @@ pub(super) async fn report(State(api): State<Api>, Said(reports): Said<Reports>)
     }
     Ok(Json(api.engine.report(reports).await?))
 }
+
+/// The code of a greeting that comes back to a name which another process has by now.
+pub const NAME_TAKEN: &str = "name_taken";
 
 /// What tools printed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -285,6 +292,7 @@ async fn session_of(api: &Api, worker_id: &str) -> Result<SessionId, ApiError> {
     let hello = Hello {
         worker_id: worker_id.into(),
         session_id: None,
+        instance: None,
         slots: 1,
         pools: Vec::new(),
         protocol: PROTOCOL,
@@ -350,6 +358,7 @@ impl From<WorkerError> for ApiError {
         let message = error.to_string();
         match error {
             WorkerError::UnknownSession(_) => ApiError::new(StatusCode::GONE, "unknown_session", message),
+            WorkerError::NameTaken(_) => ApiError::new(StatusCode::CONFLICT, NAME_TAKEN, message),
             WorkerError::Bad(_) => ApiError::bad_request(message),
             WorkerError::TooNew(_) => ApiError::new(StatusCode::UPGRADE_REQUIRED, "protocol_too_new", message),
             WorkerError::Store(error) => error.into(),

@@ -11,6 +11,8 @@ pub(super) struct Hello {
     worker_id: String,
     /// The session that this very process had before, when nothing of it still runs.
     session_id: Option<String>,
+    /// What tells this process from others of the same name: whatever it made up when it began.
+    instance: Option<String>,
     /// How many commands it runs at once.
     slots: u32,
     /// Which pools it serves; none means `default`.
