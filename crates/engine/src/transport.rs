@@ -329,7 +329,7 @@ pub trait Transport: Send + Sync + 'static {
 
     /// Returns whether the execution is known to be over, by a look that costs next to nothing.
     ///
-    /// A transport over the network answers `false`: there the open poll brings the news.
+    /// Over the network the open poll brings the news; there it asks only when that may have been overtaken.
     async fn is_cancelled(&self, execution_id: ExecutionId) -> bool;
 }
 

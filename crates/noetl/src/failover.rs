@@ -128,8 +128,8 @@ impl Transport for Failover {
         self.carry(|way| way.keep(warrant, under, value.clone(), life_ms)).await
     }
 
-    async fn is_cancelled(&self, _execution_id: ExecutionId) -> bool {
-        // As over one server: the open poll brings the news.
-        false
+    async fn is_cancelled(&self, execution_id: ExecutionId) -> bool {
+        let at = self.at.load(Ordering::Relaxed) % self.ways.len();
+        self.ways[at].1.is_cancelled(execution_id).await
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use indexmap::IndexMap;
+use noetl_core::head::Status;
 use noetl_core::id::{CatalogId, ExecutionId, SessionId};
 use noetl_core::log::LogLine;
 use noetl_core::playbook::{self, Playbook};
@@ -21,8 +22,10 @@ use serde_json::Value;
 
 use crate::api::catalog::Entry;
 use crate::api::error::ErrorBody;
+use crate::api::executions::check::CheckReply;
 use crate::api::worker::secrets::{self, CredentialAsk, KeepReply, KeepRequest, KeptAsk, KeptReply};
 use crate::api::worker::{NAME_TAKEN, Printed, PrintedReply};
+use crate::arrivals::Arrivals;
 use crate::server::{doors, tls};
 
 /// Longest time to a connection.
@@ -59,6 +62,7 @@ pub struct HttpTransport {
     base: Url,
     token: Option<String>,
     playbooks: Mutex<IndexMap<CatalogId, Arc<Playbook>>>,
+    arrivals: Mutex<Arrivals>,
 }
 
 impl HttpTransport {
@@ -85,7 +89,7 @@ impl HttpTransport {
 
     fn with(builder: reqwest::ClientBuilder, base: Url, token: Option<String>) -> Result<Self, TransportError> {
         let client = builder.build().map_err(|error| TransportError::Client(error.to_string()))?;
-        Ok(HttpTransport { client, base, token, playbooks: Mutex::default() })
+        Ok(HttpTransport { client, base, token, playbooks: Mutex::default(), arrivals: Mutex::default() })
     }
 
     async fn ask<A: DeserializeOwned>(
@@ -101,6 +105,7 @@ impl HttpTransport {
         let response = request.send().await.map_err(unreachable)?;
         let status = response.status();
         if status.is_success() {
+            self.arrivals.lock().unwrap_or_else(PoisonError::into_inner).note(response.headers());
             return response.json().await.map_err(unreachable);
         }
         let body = response.bytes().await.unwrap_or_default();
@@ -246,9 +251,15 @@ impl Transport for HttpTransport {
         kept.await.map(drop)
     }
 
-    async fn is_cancelled(&self, _execution_id: ExecutionId) -> bool {
+    async fn is_cancelled(&self, execution_id: ExecutionId) -> bool {
         // The open poll brings the news; asking before each start would cost a round trip.
-        false
+        if !self.arrivals.lock().unwrap_or_else(PoisonError::into_inner).is_doubtful() {
+            return false;
+        }
+        let Ok(url) = self.url(&format!("api/executions/{execution_id}/cancellation-check")) else { return false };
+        let request = self.client.get(url).timeout(ANSWER_TIMEOUT);
+        // No answer is no news.
+        self.ask::<CheckReply>(request, None).await.is_ok_and(|reply| reply.status != Status::Running.as_str())
     }
 }
 

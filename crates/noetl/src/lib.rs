@@ -3,6 +3,7 @@
 //! `main.rs` and the tests stand on it.
 
 pub mod api;
+mod arrivals;
 pub mod cli;
 pub mod client;
 pub mod clock;

@@ -51,6 +51,7 @@ use self::docs::Served;
 use self::error::ApiError;
 use self::extract::BodyLimit;
 use self::metrics::Numbers;
+use crate::arrivals;
 use crate::embed::Role;
 use crate::vault::Vault;
 
@@ -205,12 +206,16 @@ fn waiting() -> OpenApiRouter<Api> {
         .routes(routes!(executions::pause::resume))
         .routes(routes!(executions::bulk::cancel))
         .routes(routes!(executions::bulk::cleanup))
-        .routes(routes!(worker::poll))
         .routes(routes!(db::validate))
         .routes(routes!(verify::verify))
         .routes(routes!(db::size))
         .routes(routes!(db::prune))
         .routes(routes!(db::backup))
+}
+
+/// The route that workers hear on.
+fn polls() -> OpenApiRouter<Api> {
+    OpenApiRouter::new().routes(routes!(worker::poll))
 }
 
 /// Routes that take the results of work.
@@ -225,11 +230,13 @@ fn takes(routes: OpenApiRouter<Api>, bytes: usize) -> OpenApiRouter<Api> {
 
 fn all() -> (Router<Api>, utoipa::openapi::OpenApi) {
     let in_time = || middleware::from_fn(in_time);
+    let stamp = || middleware::from_fn(arrivals::stamp);
     let (router, mut description) = OpenApiRouter::with_openapi(docs::Above::openapi())
         .merge(takes(quick().layer(in_time()), BODY_BYTES_MAX))
         .merge(takes(catalog().layer(in_time()), CATALOG_BYTES_MAX))
         .merge(takes(waiting(), BODY_BYTES_MAX))
-        .merge(takes(reports(), REPORT_BYTES_MAX))
+        .merge(takes(polls().layer(stamp()), BODY_BYTES_MAX))
+        .merge(takes(reports().layer(stamp()), REPORT_BYTES_MAX))
         .split_for_parts();
     docs::plain_paths(&mut description);
     docs::refusals(&mut description);

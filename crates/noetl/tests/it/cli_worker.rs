@@ -1,8 +1,9 @@
 //! Workers as processes of their own.
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::support::{Home, Server, deserted, eventually, terminate};
+use crate::support::{Home, Server, deserted, eventually, signal, terminate};
 
 const PYTHON: &str = "\
 apiVersion: noetl.io/v2
@@ -12,6 +13,14 @@ executor: {spec: {pool: fast}}
 workflow:
   - {step: start, tool: {kind: python, code: \"result = 1\"}, next: {arcs: [{step: big}]}}
   - {step: big, spec: {pool: slow}, tool: {kind: shell, command: 'touch up; while [ ! -e go ]; do sleep 0.05; done'}}
+";
+
+const STANDS_STILL: &str = "\
+apiVersion: noetl.io/v2
+kind: Playbook
+metadata: {name: one, path: test/one}
+workflow:
+  - {step: start, tool: {kind: shell, command: 'touch up'}}
 ";
 
 fn workers(home: &Home, url: &str) -> Vec<Value> {
@@ -91,6 +100,36 @@ fn a_worker_goes_on_with_the_next_server_and_keeps_its_session() {
     until_completed(&home, &id, &other.url);
     let lost = home.run(&["events", &id, "--type", "command.lost", "--json", "--server-url", &other.url]).done();
     assert_eq!(lost.stdout, "");
+    terminate(&worker);
+    assert_eq!(worker.wait().unwrap().code(), Some(0));
+}
+
+/// The race: a worker's process stands still; a command is given to it, and cancelled; it goes on. The command comes
+/// first and its cancel after it.
+#[test]
+fn what_was_cancelled_while_its_worker_stood_still_does_not_begin() {
+    let home = Home::new();
+    let server = Server::start(&home, &["--no-worker"]);
+    home.file("one.yaml", STANDS_STILL);
+    let mut worker = home.spawn(&["worker", "run", "--name", "w", "--server-url", &server.url]);
+    // One that goes through, so that the worker knows how long answers take.
+    home.file("warm.yaml", &STANDS_STILL.replace("touch up", "true").replace("one", "warm"));
+    let warm = submit(&home, "warm.yaml", &server.url);
+    until_completed(&home, &warm, &server.url);
+    for mode in [None, Some("--interrupt")] {
+        signal(&worker, Signal::STOP);
+        let id = submit(&home, "one.yaml", &server.url);
+        eventually("it is given to the worker", || (status(&home, &id, &server.url)["in_flight"] == 1).then_some(()));
+        // Longer than an answer may take without any doubt.
+        std::thread::sleep(std::time::Duration::from_millis(400));
+        let cancel: Vec<&str> = ["cancel", &id, "--server-url", &server.url].into_iter().chain(mode).collect();
+        home.run(&cancel).done();
+        signal(&worker, Signal::CONT);
+        home.run(&["wait", &id, "--for", "quiesced", "--server-url", &server.url]);
+        let proof = home.run(&["events", &id, "--type", "execution.quiesced", "--json", "--server-url", &server.url]);
+        assert!(proof.stdout.contains("never_started"), "{mode:?}: {}", proof.stdout);
+        assert!(!home.path().join("up").exists(), "{mode:?}");
+    }
     terminate(&worker);
     assert_eq!(worker.wait().unwrap().code(), Some(0));
 }
