@@ -1,13 +1,23 @@
 //! Whether the server is there, and well.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use noetl_core::id::ExecutionId;
+use noetl_store::StoreError;
 use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, timeout};
 use utoipa::ToSchema;
 
 use super::Api;
 use super::error::ApiError;
+
+/// Longest time for a look at the store.
+const LOOK_TIME_MAX: Duration = Duration::from_secs(3);
+/// How long an answer of the store is good for probes.
+const LOOK_AGE_MAX: Duration = Duration::from_secs(1);
 
 /// Where to go from here.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -26,6 +36,13 @@ pub struct RootReply {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct LiveReply {
     /// Always `ok`.
+    pub status: String,
+}
+
+/// Whether requests should come here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ReadyReply {
+    /// `ok`, `stopping` or `unhealthy`.
     pub status: String,
 }
 
@@ -103,20 +120,65 @@ pub(super) async fn live() -> Json<LiveReply> {
     Json(LiveReply { status: "ok".to_owned() })
 }
 
+/// Says whether requests should come here: 503 when the server stops, or its store does not answer. Needs no token.
+#[utoipa::path(
+    get, path = "/ready", tag = "health",
+    responses((status = 200, body = ReadyReply), (status = 503, body = ReadyReply))
+)]
+pub(super) async fn ready(State(api): State<Api>) -> (StatusCode, Json<ReadyReply>) {
+    let (code, status) = if api.is_stopping() {
+        (StatusCode::SERVICE_UNAVAILABLE, "stopping")
+    } else if api.readiness.look(&api).await {
+        (StatusCode::OK, "ok")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "unhealthy")
+    };
+    (code, Json(ReadyReply { status: status.to_owned() }))
+}
+
+/// What the store said last: whoever asks without a token costs it one look a second at most.
+#[derive(Debug, Default)]
+pub(super) struct Readiness {
+    last: tokio::sync::Mutex<Option<(Instant, bool)>>,
+}
+
+impl Readiness {
+    async fn look(&self, api: &Api) -> bool {
+        let mut last = self.last.lock().await;
+        if let Some((at, answers)) = *last
+            && at.elapsed() < LOOK_AGE_MAX
+        {
+            return answers;
+        }
+        let answers = answers(api).await.is_ok();
+        *last = Some((Instant::now(), answers));
+        answers
+    }
+}
+
+/// Asks the store something that it has to look for itself.
+async fn answers(api: &Api) -> Result<(), StoreError> {
+    // No execution has this id. What time it is, a store may know without asking its database.
+    match timeout(LOOK_TIME_MAX, api.store().head(ExecutionId(0))).await {
+        Ok(answer) => answer.map(drop),
+        Err(_) => Err(StoreError::Unavailable(format!("no answer within {} s", LOOK_TIME_MAX.as_secs()))),
+    }
+}
+
 /// Says how the server is; 503 when its store does not answer.
 #[utoipa::path(
     get, path = "/api/health", tag = "health",
     responses((status = 200, body = HealthReply), (status = 503, body = HealthReply))
 )]
 pub(super) async fn health(State(api): State<Api>) -> (StatusCode, Json<HealthReply>) {
-    let (code, status, database) = match api.store().now().await {
+    let (code, status, database) = match answers(&api).await {
         Err(error) => {
             // Whoever watches over the server needs the word; the reason is in the log.
             let refusal = ApiError::from(error);
             (StatusCode::SERVICE_UNAVAILABLE, "unhealthy", refusal.body.code)
         }
-        Ok(_) if api.is_stopping() => (StatusCode::OK, "stopping", "ok".to_owned()),
-        Ok(_) => (StatusCode::OK, "ok", "ok".to_owned()),
+        Ok(()) if api.is_stopping() => (StatusCode::OK, "stopping", "ok".to_owned()),
+        Ok(()) => (StatusCode::OK, "ok", "ok".to_owned()),
     };
     let reply = HealthReply {
         status: status.to_owned(),

@@ -78,6 +78,7 @@ pub struct Api {
     stopping: CancellationToken,
     role: Role,
     leaving: CancellationToken,
+    readiness: Arc<health::Readiness>,
 }
 
 impl Api {
@@ -94,6 +95,7 @@ impl Api {
             stopping,
             role: Role::Server,
             leaving: CancellationToken::new(),
+            readiness: Arc::default(),
         }
     }
 
@@ -178,6 +180,7 @@ fn quick() -> OpenApiRouter<Api> {
         .routes(routes!(worker::secrets::keep))
         .routes(routes!(health::root))
         .routes(routes!(health::live))
+        .routes(routes!(health::ready))
         .routes(routes!(health::health))
         .routes(routes!(health::pool))
         .routes(routes!(metrics::show))

@@ -35,8 +35,8 @@ const RESERVED_NAMES: [&str; 6] = ["api", "cli", "timeout", "parent", "cleanup",
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 /// What a browser does with the answer: `navigate` shows it.
 const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
-/// The one path that needs no token: load balancers ask it.
-const OPEN_PATH: &str = "/health";
+/// The paths that need no token: load balancers ask them.
+const OPEN_PATHS: [&str; 2] = ["/health", "/ready"];
 
 /// Why the doors can not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -263,7 +263,7 @@ impl Doors {
     }
 
     fn check_token(&self, request: &mut Request) -> Result<(), ApiError> {
-        if self.tokens.is_empty() || request.uri().path() == OPEN_PATH {
+        if self.tokens.is_empty() || OPEN_PATHS.contains(&request.uri().path()) {
             return Ok(());
         }
         let unauthorized = |message: &str| ApiError::new(StatusCode::UNAUTHORIZED, "unauthorized", message);

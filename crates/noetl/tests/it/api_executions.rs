@@ -219,6 +219,7 @@ async fn the_numbers_are_there_for_prometheus() {
     assert!(metrics.text.contains(r#"route="/api/executions/{execution_id}/status""#), "{}", metrics.text);
     assert!(!metrics.text.contains(&id), "ids are no labels");
     assert_eq!(world.get("/health").await.ok(), json!({"status": "ok"}));
+    assert_eq!(world.get("/ready").await.ok(), json!({"status": "ok"}));
     let health = world.get("/api/health").await.ok();
     assert_eq!((&health["status"], &health["database"]), (&json!("ok"), &json!("ok")));
     assert_eq!(world.get("/api/pool/status").await.ok()["workers"], json!([]));

@@ -1,5 +1,7 @@
 //! Servers that share a PostgreSQL database.
 
+use noetl::server::tls;
+
 use crate::playbooks::{HELLO, SLEEP};
 use crate::support::{Home, Server, eventually};
 
@@ -49,6 +51,33 @@ fn two_servers_are_one_engine() {
     for home in [&first, &second] {
         assert!(!home.path().join(".noetl/data/noetl.db").exists());
     }
+}
+
+/// Whoever sends requests to servers hears when one has lost its database, and when it has it back.
+#[test]
+fn a_server_without_its_database_is_not_ready() {
+    let Some(home) = Home::on_postgres() else { return };
+    let server = Server::start(&home, &["--no-worker"]);
+    tls::install_provider();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let asked = |path: &str| {
+        let url = format!("{}{path}", server.url);
+        runtime.block_on(async { reqwest::get(url).await.unwrap().status().as_u16() })
+    };
+    assert_eq!((asked("/ready"), asked("/api/health"), asked("/health")), (200, 200, 200));
+    let (name, connection) = home.beside_its_database();
+    let allow = |allowed: bool| {
+        connection.execute(&format!("ALTER DATABASE {name} ALLOW_CONNECTIONS {allowed}"));
+        connection.execute(&format!(
+            "DO $$ BEGIN PERFORM pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'; END $$"
+        ));
+    };
+    allow(false);
+    eventually("it is not ready", || (asked("/ready") == 503).then_some(()));
+    assert_eq!((asked("/api/health"), asked("/health")), (503, 200));
+    allow(true);
+    eventually("it is ready again", || (asked("/ready") == 200).then_some(()));
+    assert_eq!(server.stop(), Some(0));
 }
 
 /// Looking after the tables needs no server, and changes nothing that was not asked for.

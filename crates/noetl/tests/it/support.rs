@@ -55,6 +55,18 @@ pub(crate) struct Said {
     pub(crate) stderr: String,
 }
 
+/// A connection to the database of a home.
+pub(crate) struct Connection {
+    own: Arc<OwnDatabase>,
+    database: Database,
+}
+
+impl Connection {
+    pub(crate) fn execute(&self, statement: &str) {
+        self.own.runtime.block_on(self.database.execute(statement)).unwrap();
+    }
+}
+
 impl Home {
     /// A home whose servers keep everything where the environment of the test says: in a file, unless told otherwise.
     pub(crate) fn new() -> Self {
@@ -89,6 +101,16 @@ impl Home {
                 assert!(rusqlite::Connection::open(file).unwrap().execute(sqlite, []).unwrap() > 0);
             }
         }
+    }
+
+    /// Returns the name of the database of this home's servers, and a connection beside it to the same cluster.
+    pub(crate) fn beside_its_database(&self) -> (String, Connection) {
+        let own = Arc::clone(self.database.as_ref().expect("a home on PostgreSQL"));
+        let here = own.database.address();
+        let name = here.database.clone();
+        let address = noetl_testkit::Address { database: "postgres".to_owned(), ..here.clone() };
+        let database = own.runtime.block_on(Database::connect(&address)).unwrap();
+        (name, Connection { own, database })
     }
 
     /// Returns everything that stands in the tables of a shared database; `None` if they are in a file.
