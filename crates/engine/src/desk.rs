@@ -99,8 +99,8 @@ struct Given {
     named: bool,
     sent: Option<Sent>,
     cancel: Option<Cancel>,
-    /// The order that the worker says it has.
-    obeys: Option<CancelMode>,
+    /// The order that the worker says it has, and its grace if it says that too.
+    obeys: Option<(CancelMode, Option<u64>)>,
     /// What the tables say that its worker runs of it, as far as this server wrote it.
     running: Option<RunningTool>,
     given: u64,
@@ -117,6 +117,22 @@ struct Cancel {
     mode: CancelMode,
     grace_ms: u64,
     sent: Option<Instant>,
+}
+
+impl Cancel {
+    /// Returns whether a worker that obeys an order, and says with which grace, need not hear of this one.
+    ///
+    /// The race: what is being stopped with one grace is cancelled with a shorter one, at another server or just as the
+    /// worker says what it obeys.
+    fn is_obeyed(&self, obeys: Option<(CancelMode, Option<u64>)>) -> bool {
+        match (obeys, self.mode) {
+            (None, _) | (Some((CancelMode::Finish, _)), CancelMode::Interrupt) => false,
+            (Some((CancelMode::Finish | CancelMode::Interrupt, _)), CancelMode::Finish) => true,
+            (Some((CancelMode::Interrupt, Some(grace_ms))), CancelMode::Interrupt) => grace_ms <= self.grace_ms,
+            // It does not say: it has heard of this one when this server has told it.
+            (Some((CancelMode::Interrupt, None)), CancelMode::Interrupt) => self.sent.is_some(),
+        }
+    }
 }
 
 /// The two ways on which a worker speaks; each is in order by itself, but not with the other.
@@ -573,7 +589,7 @@ impl Life {
                 Ok(place) => {
                     given.named = true;
                     given.assignment = None;
-                    given.obeys = held[place].cancel;
+                    given.obeys = held[place].cancel.map(|mode| (mode, held[place].grace_ms));
                     if given.running != held[place].running {
                         running.push(RunningNote {
                             execution_id: given.execution_id,
@@ -636,7 +652,7 @@ impl Attention {
                     }
                 }
             }
-            let Some(cancel) = given.cancel.as_mut().filter(|cancel| given.obeys != Some(cancel.mode)) else {
+            let Some(cancel) = given.cancel.as_mut().filter(|cancel| !cancel.is_obeyed(given.obeys)) else {
                 continue;
             };
             match cancel.sent.map(|sent| sent + Duration::from_millis(REPEAT_CANCEL_MS)) {

@@ -129,6 +129,9 @@ pub struct Held {
     /// The cancel order it has already, so that it is not sent again.
     #[serde(default)]
     pub cancel: Option<CancelMode>,
+    /// The grace of that order, in milliseconds: one with a shorter grace is sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grace_ms: Option<u64>,
 }
 
 /// What became of commands, and a poll with it.

@@ -13,10 +13,10 @@ use crate::world::{AWAY_MS_MAX, LEASE_MS};
 
 /// How long the order to stop may take to a worker that is connected, in milliseconds.
 const ORDER_MS_MAX: u64 = 250;
-/// How long a poll hangs, in milliseconds. A worker of these worlds speaks to another server with every request; what it
-/// was given, and its cancel, may stand at one where its poll does not hang, and then come with the next one. (A worker
-/// of the real one stays with a server for as long as that answers.)
-const POLL_MS: u64 = LEASE_MS / POLLS_PER_LEASE;
+/// How long what a worker was given, or its cancel, may stand at a server that the worker does not ask, in milliseconds.
+/// A worker of these worlds speaks to another server with every request, so it may ask two others before. (A worker of
+/// the real one stays with a server for as long as that answers.)
+const ELSEWHERE_MS: u64 = 2 * LEASE_MS / POLLS_PER_LEASE;
 /// What may pass until the proof besides that, in milliseconds.
 const SETTLE_MS_MAX: u64 = 1_000;
 /// How much longer than its grace a stopped command may take, in milliseconds.
@@ -65,11 +65,11 @@ pub(crate) fn never_stuck(scenario: &Scenario, members: &[Member]) -> Vec<String
     for member in members {
         let head = &member.head;
         let Some(cancel) = &head.cancel else { continue };
-        let poll_ms = if begun_after(member, cancel).is_some() { POLL_MS } else { 0 };
+        let elsewhere_ms = if begun_after(member, cancel).is_some() { ELSEWHERE_MS } else { 0 };
         let skipped = cancel.ended.iter().all(|ended| ended.end == AttemptEnd::NeverStarted);
         let bound = match (cancel.mode, skipped) {
-            (_, true) => crash_ms + POLL_MS + SETTLE_MS_MAX,
-            (CancelMode::Interrupt, false) => cancel.grace_ms + poll_ms + crash_ms + SETTLE_MS_MAX,
+            (_, true) => crash_ms + ELSEWHERE_MS + SETTLE_MS_MAX,
+            (CancelMode::Interrupt, false) => cancel.grace_ms + elsewhere_ms + crash_ms + SETTLE_MS_MAX,
             // As long as its tools take.
             (CancelMode::Finish, false) => continue,
         };

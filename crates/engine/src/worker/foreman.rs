@@ -86,8 +86,8 @@ struct Command {
     started: Arc<AtomicBool>,
     /// What of it has been running for a while.
     running: Arc<Mutex<Option<RunningTool>>>,
-    /// The cancel order it has been given.
-    cancel: Option<CancelMode>,
+    /// The cancel order it has been given, and its grace in milliseconds.
+    cancel: Option<(CancelMode, u64)>,
 }
 
 #[derive(Debug)]
@@ -337,7 +337,8 @@ impl Foreman {
             epoch: attempt.epoch,
             started: command.started.load(Ordering::Relaxed),
             running: hold(&command.running).clone(),
-            cancel: command.cancel,
+            cancel: command.cancel.map(|(mode, _)| mode),
+            grace_ms: command.cancel.map(|(_, grace_ms)| grace_ms),
         });
         let draining = self.drain.is_some();
         let takes = !draining && !self.silenced;
@@ -450,7 +451,7 @@ impl Foreman {
     fn cancel(&mut self, order: &CancelOrder) {
         let attempt = Attempt { command_id: order.command_id, epoch: order.epoch };
         let Some(command) = self.held.get_mut(&attempt) else { return };
-        command.cancel = Some(order.mode);
+        command.cancel = Some(harder(command.cancel, order));
         match &command.phase {
             Phase::Waiting(assignment) => {
                 let skipped = slot::skipped(assignment);
@@ -642,6 +643,17 @@ impl Foreman {
             wake = wake.min(if drain.interrupted { drain.leave_at } else { drain.interrupt_at });
         }
         wake
+    }
+}
+
+/// Returns the harder of the order that a command has and a new one, as mode and grace in milliseconds.
+fn harder(known: Option<(CancelMode, u64)>, order: &CancelOrder) -> (CancelMode, u64) {
+    match (known, order.mode) {
+        (None | Some((CancelMode::Finish, _)), mode) => (mode, order.grace_ms),
+        (Some(known @ (CancelMode::Interrupt, _)), CancelMode::Finish) => known,
+        (Some((CancelMode::Interrupt, grace_ms)), CancelMode::Interrupt) => {
+            (CancelMode::Interrupt, grace_ms.min(order.grace_ms))
+        }
     }
 }
 

@@ -64,6 +64,7 @@ fn held_of(assignment: &Assignment) -> Held {
         started: true,
         running: None,
         cancel: None,
+        grace_ms: None,
     }
 }
 
@@ -154,6 +155,35 @@ async fn a_tool_may_take_many_leases_while_nothing_else_happens() {
     assert_eq!(server.ended(id).await, Status::Completed, "{}", world.story().await);
     assert_eq!(world.scripts.started(), ["a"]);
     assert_eq!(world.count(id, "command.released").await, 0);
+    world.check([]).await;
+}
+
+/// The race: what a worker is stopping is cancelled with a shorter grace, and its poll, which says that it is stopping,
+/// comes first.
+#[tokio::test(start_paused = true)]
+async fn a_shorter_grace_reaches_a_worker_that_obeys_a_longer_one() {
+    let world = World::new();
+    let server = world.server();
+    server.register(&chain("chain", &[("a", "ok")])).await;
+    let id = server.start("chain").await.execution_id;
+    let hand = Hand::come(&server, "hand", None).await;
+    let given = hand.poll(&[], 1, 1_000).await.commands.remove(0);
+    let obeys = async |grace_ms: Option<u64>| {
+        let cancel = grace_ms.map(|_| CancelMode::Interrupt);
+        let held = vec![Held { cancel, grace_ms, ..held_of(&given) }];
+        let orders = server.engine.poll(Poll { held, wait_ms: 10, ..Poll::of(hand.session_id) }).await.unwrap();
+        orders.cancels.iter().map(|order| order.grace_ms).collect::<Vec<_>>()
+    };
+    let interrupt =
+        |grace_ms| CancelRequest { mode: Some(CancelMode::Interrupt), grace_ms: Some(grace_ms), ..cancel(id) };
+    server.cancel(interrupt(10_000)).await.unwrap();
+    assert_eq!(obeys(None).await, [10_000]);
+    assert_eq!(obeys(Some(10_000)).await, [0; 0]);
+    server.cancel(interrupt(500)).await.unwrap();
+    assert_eq!(obeys(Some(10_000)).await, [500]);
+    assert_eq!(obeys(Some(500)).await, [0; 0]);
+    hand.report(&given, Reported::Cancelled { started: true, stopped: None, pids: Vec::new() }).await;
+    server.quiesced(id).await;
     world.check([]).await;
 }
 

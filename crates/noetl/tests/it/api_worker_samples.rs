@@ -21,7 +21,7 @@ pub(crate) fn samples() -> Vec<(&'static str, Value)> {
     let (execution_id, command_id, session_id) = (ExecutionId(1), CommandId(2), SessionId(3));
     let running = Some(RunningTool { tool: "shell".into(), pid: Some(4), since: Timestamp(5) });
     let cancel = Some(CancelMode::Finish);
-    let held = Held { execution_id, command_id, epoch: 1, started: true, running, cancel };
+    let held = Held { execution_id, command_id, epoch: 1, started: true, running, cancel, grace_ms: Some(7) };
     let poll = Poll {
         session_id,
         serial: 1,

@@ -195,6 +195,8 @@ pub(super) struct Held {
     running: Option<RunningTool>,
     /// The cancel order it has already: `finish` or `interrupt`.
     cancel: Option<String>,
+    /// The grace of that order, in milliseconds: one with a shorter grace is sent.
+    grace_ms: Option<u64>,
 }
 
 /// A tool that has been running for a while.
