@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::support::Home;
+use crate::support::{Home, Server};
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy")
@@ -89,7 +89,7 @@ fn the_kubernetes_manifest_parses_and_stops_its_pods_gently() {
             assert!(volumes.iter().any(|volume| volume["name"] == mount["name"]), "{name}: {mount}");
         }
         if name == "noetl-server" {
-            for probe in ["startupProbe", "readinessProbe", "livenessProbe"] {
+            for probe in ["startupProbe", "livenessProbe"] {
                 // The only path that needs no token.
                 assert_eq!(container[probe]["httpGet"]["path"], "/health", "{probe}");
                 assert_eq!(container[probe]["httpGet"]["port"], container["ports"][0]["name"], "{probe}");
@@ -97,6 +97,25 @@ fn the_kubernetes_manifest_parses_and_stops_its_pods_gently() {
         }
     }
     assert_eq!(documents[0]["spec"]["ports"][0]["targetPort"], "http");
+}
+
+/// The probe is run as it stands there, against a server that wants a token.
+#[test]
+fn a_server_in_kubernetes_is_ready_when_it_answers_whoever_has_the_token() {
+    let text = read("kubernetes.yaml");
+    let documents = text.split("\n---\n").map(|one| serde_saphyr::from_str::<Value>(one).unwrap());
+    let server =
+        documents.into_iter().find(|one| one["metadata"]["name"] == "noetl-server" && one["kind"] == "Deployment");
+    let command =
+        words(&server.unwrap()["spec"]["template"]["spec"]["containers"][0]["readinessProbe"]["exec"]["command"]);
+    let home = Home::new();
+    let server = Server::start_with(&home, &[], &[("NOETL_TOKEN", "pod:0123456789abcdef")]);
+    let command: Vec<String> = command.iter().map(|word| word.replace("http://localhost:8082", &server.url)).collect();
+    let arguments: Vec<&str> = command[1..].iter().map(String::as_str).collect();
+    for (token, is_ready) in [("pod:0123456789abcdef", true), ("pod:fedcba9876543210", false)] {
+        let ended = home.program(&command[0], &arguments).env("NOETL_TOKEN", token).output().unwrap();
+        assert_eq!(ended.status.success(), is_ready, "{ended:?}");
+    }
 }
 
 #[test]
@@ -137,4 +156,6 @@ fn the_image_runs_a_command_that_is_understood_as_somebody_without_rights() {
     assert!(text.lines().any(|line| line == "USER 10001"));
     assert_eq!(text.matches("\nFROM ").count(), 2, "built in one stage, run in another");
     assert!(text.contains("FROM rust:1.95"));
+    // The minimal one lacks modules that python steps and health checks need.
+    assert!(text.lines().any(|line| line.contains("apt-get install") && line.contains(" python3 ")));
 }
