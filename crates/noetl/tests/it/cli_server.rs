@@ -182,6 +182,21 @@ fn a_worker_elsewhere_runs_what_the_server_only_decides() {
     assert_eq!(worker.wait().unwrap().code(), Some(0));
 }
 
+/// What the guide tells people to watch can be asked for.
+#[test]
+fn the_queries_of_the_guide_are_answered() {
+    let home = Home::new();
+    home.file("noop.yaml", NOOP);
+    home.run(&["run", "noop.yaml"]).done();
+    let guide = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/guide/production.md");
+    let guide = std::fs::read_to_string(guide).unwrap();
+    let queries: Vec<&str> = guide.split('`').filter(|quoted| quoted.starts_with("SELECT ")).collect();
+    assert!(!queries.is_empty());
+    for query in queries {
+        home.run(&["query", query]).done();
+    }
+}
+
 #[test]
 fn the_tables_are_looked_after_while_the_server_runs() {
     let home = Home::new();
