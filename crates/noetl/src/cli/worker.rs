@@ -307,7 +307,7 @@ async fn knock(server: &Named) -> Option<(&str, Answer)> {
 async fn any_answers(named: &[Named]) -> bool {
     for server in named {
         if let Ok(client) = Client::to_url(&server.url, server.token.as_deref())
-            && client.get(&["health"]).send().await.is_ok_and(|answer| answer.is_success())
+            && client.get(&["health"]).send().await.is_ok()
         {
             return true;
         }

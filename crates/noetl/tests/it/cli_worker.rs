@@ -78,6 +78,34 @@ fn workers_of_two_pools_in_the_background_share_a_run_and_are_listed_with_what_t
 }
 
 #[test]
+fn what_waits_in_a_pool_that_nobody_serves_says_so() {
+    let home = Home::new();
+    let server = Server::start(&home, &["--no-worker"]);
+    home.file("one.yaml", PYTHON);
+    let id = submit(&home, "one.yaml", &server.url);
+    eventually("the first step waits", || {
+        (status(&home, &id, &server.url)["unserved_pools"] == json!(["fast"])).then_some(())
+    });
+    let said = |command: &[&str]| home.run(&[command, &["--server-url", &server.url]].concat()).done().stdout;
+    let block = said(&["status", &id]);
+    assert!(block.contains("start [pending] python in pool fast, which no worker serves, "), "{block}");
+    assert!(said(&["why", &id]).contains("wait in a pool that no worker serves: fast. "));
+    let listed = said(&["workers"]);
+    assert!(listed.ends_with("POOL WITHOUT WORKER  WAITING\nfast                 1\n"), "{listed}");
+    // With a worker there it goes on, and that worker is seen to leave.
+    let arguments = ["worker", "run", "--name", "w", "--pool", "fast,slow", "--server-url", &server.url];
+    let mut worker = home.spawn(&arguments);
+    eventually("the second step runs", || home.path().join("up").exists().then_some(()));
+    assert_eq!(status(&home, &id, &server.url)["unserved_pools"], json!([]));
+    assert!(!said(&["workers"]).contains("POOL WITHOUT"));
+    terminate(&worker);
+    eventually("it is seen to drain", || said(&["workers"]).contains("w (draining)").then_some(()));
+    home.file("go", "");
+    until_completed(&home, &id, &server.url);
+    assert_eq!(worker.wait().unwrap().code(), Some(0));
+}
+
+#[test]
 fn a_worker_goes_on_with_the_next_server_and_keeps_its_session() {
     let home = Home::new();
     home.file("one.yaml", &PYTHON.replace("pool: fast", "strict: true").replace("spec: {pool: slow}, ", ""));
