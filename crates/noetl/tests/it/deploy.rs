@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::support::{Home, Server};
+use crate::support::Home;
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy")
@@ -89,33 +89,16 @@ fn the_kubernetes_manifest_parses_and_stops_its_pods_gently() {
             assert!(volumes.iter().any(|volume| volume["name"] == mount["name"]), "{name}: {mount}");
         }
         if name == "noetl-server" {
-            for probe in ["startupProbe", "livenessProbe"] {
-                // The only path that needs no token.
-                assert_eq!(container[probe]["httpGet"]["path"], "/health", "{probe}");
+            // The paths that need no token.
+            for (probe, path) in
+                [("startupProbe", "/health"), ("readinessProbe", "/ready"), ("livenessProbe", "/health")]
+            {
+                assert_eq!(container[probe]["httpGet"]["path"], path, "{probe}");
                 assert_eq!(container[probe]["httpGet"]["port"], container["ports"][0]["name"], "{probe}");
             }
         }
     }
     assert_eq!(documents[0]["spec"]["ports"][0]["targetPort"], "http");
-}
-
-/// The probe is run as it stands there, against a server that wants a token.
-#[test]
-fn a_server_in_kubernetes_is_ready_when_it_answers_whoever_has_the_token() {
-    let text = read("kubernetes.yaml");
-    let documents = text.split("\n---\n").map(|one| serde_saphyr::from_str::<Value>(one).unwrap());
-    let server =
-        documents.into_iter().find(|one| one["metadata"]["name"] == "noetl-server" && one["kind"] == "Deployment");
-    let command =
-        words(&server.unwrap()["spec"]["template"]["spec"]["containers"][0]["readinessProbe"]["exec"]["command"]);
-    let home = Home::new();
-    let server = Server::start_with(&home, &[], &[("NOETL_TOKEN", "pod:0123456789abcdef")]);
-    let command: Vec<String> = command.iter().map(|word| word.replace("http://localhost:8082", &server.url)).collect();
-    let arguments: Vec<&str> = command[1..].iter().map(String::as_str).collect();
-    for (token, is_ready) in [("pod:0123456789abcdef", true), ("pod:fedcba9876543210", false)] {
-        let ended = home.program(&command[0], &arguments).env("NOETL_TOKEN", token).output().unwrap();
-        assert_eq!(ended.status.success(), is_ready, "{ended:?}");
-    }
 }
 
 #[test]
