@@ -1,29 +1,45 @@
 #!/usr/bin/env python3
-"""A worker for `shell` steps in a hundred lines: cancellation-check, claim, check, run.
+"""A worker for `shell` steps in some hundred lines: cancellation-check, claim, check, run.
 
-    python3 worker.py http://localhost:8082 [pool ...]
+    python3 worker.py http://localhost:8082[,http://another:8082] [pool ...]
 
 docs/reference/worker-protocol.md explains every request made here. NOETL_TOKEN is sent when it is set.
 """
-import functools, json, os, signal, subprocess, sys, time, urllib.error, urllib.request
+import functools, http.client, json, os, signal, subprocess, sys, time, urllib.error, urllib.request
 
-SERVER, POOLS = sys.argv[1].rstrip("/"), sys.argv[2:] or ["default"]
-say = functools.partial(print, flush=True)
+SERVERS, POOLS = [url.rstrip("/") for url in sys.argv[1].split(",")], sys.argv[2:] or ["default"]
+say, now = functools.partial(print, flush=True), time.monotonic
 NAME = f"{os.uname().nodename}-py-{os.getpid()}"
+turn = 0         # which server is asked
+alive = now()    # when the last request that was answered had been sent
+silence = 1e9    # how long no answer may come before what runs is stopped: two thirds of the lease
 
 
-def ask(method, path, body=None):
-    """Returns status and answer; everything may be sent again."""
-    headers = {"content-type": "application/json"}
+def ask(method, path, body=None, until=1e12):
+    """Returns status and answer, if need be of the next server; (0, {}) when there is none until then."""
+    global turn, alive
+    headers, pause = {"content-type": "application/json"}, 0.05
     if os.environ.get("NOETL_TOKEN"):
         headers["authorization"] = "Bearer " + os.environ["NOETL_TOKEN"]
     data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(SERVER + path, data, headers, method=method)
-    try:
-        with urllib.request.urlopen(request, timeout=40) as answer:
-            return answer.status, json.load(answer)
-    except urllib.error.HTTPError as error:
-        return error.code, json.load(error)
+    while True:
+        sent, url = now(), SERVERS[turn % len(SERVERS)] + path
+        try:
+            request = urllib.request.Request(url, data, headers, method=method)
+            with urllib.request.urlopen(request, timeout=min(40, max(1, until - sent))) as answer:
+                status, said = answer.status, json.load(answer)
+            alive = sent
+            return status, said
+        except urllib.error.HTTPError as error:
+            if error.code < 500 and error.code != 426:
+                alive = sent
+                return error.code, json.load(error)
+        except (OSError, http.client.HTTPException, ValueError):
+            pass  # refused, timed out, cut off in the middle
+        if now() + pause > until:
+            return 0, {}
+        time.sleep(pause)  # everything may be sent again
+        turn, pause = turn + 1, min(2 * pause, 2)
 
 
 def is_cancelled(execution):
@@ -36,23 +52,31 @@ def run(call, held, session):  # one tool, and a look for a cancel while it runs
     command = command if isinstance(command, str) else "\n".join(["set -e", *command])
     process = subprocess.Popen(["/bin/sh", "-c", command], env=env, start_new_session=True, text=True,
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    stopped, kill_at = None, time.monotonic() + (call["timeout_ms"] or 1e12) / 1000
+    stopped, silent, kill_at = None, False, now() + (call["timeout_ms"] or 1e12) / 1000
     while True:
         try:
             out, err = process.communicate(timeout=0.05)
             break
         except subprocess.TimeoutExpired:
-            if time.monotonic() > kill_at:
+            if now() > kill_at:
                 stopped = stopped and "killed"
                 os.killpg(process.pid, signal.SIGKILL)
         mine = dict(held, started=True, cancel="interrupt" if stopped else None)
         poll = {"session_id": session, "held": [mine], "free": 0, "wait_ms": 500}
-        status, orders = ask("POST", "/api/worker/poll", poll)  # a sign of life, too
+        until = min(kill_at, now() + 0.5 if stopped else alive + silence)
+        status, orders = ask("POST", "/api/worker/poll", poll, until)  # a sign of life, too
         ours = [c for c in orders.get("cancels", []) if c["mode"] == "interrupt"]
-        if stopped is None and (ours or status == 410 or orders.get("unknown")):
+        if stopped is None and now() >= alive + silence:  # soon it is given to somebody else
+            say("no server answers, stopping", held["command_id"])
+            silent = True
+        elif stopped is None and (ours or status == 410 or orders.get("unknown")):
             say("cancelled while it runs, stopping", held["command_id"])
-            stopped, kill_at = "stopped", time.monotonic() + (ours[0]["grace_ms"] if ours else 5000) / 1000
-            os.killpg(process.pid, signal.SIGTERM)
+        else:
+            continue
+        stopped, kill_at = "stopped", now() + (ours[0]["grace_ms"] if ours else 5000) / 1000
+        os.killpg(process.pid, signal.SIGTERM)
+    if silent:
+        return None
     outcome = {"data": {"exit_code": process.returncode, "stdout": out, "stderr": err}, "stopped": stopped}
     if process.returncode:
         outcome["error"] = {"message": err.strip()[-200:] or "it failed", "code": f"EXIT_{process.returncode}"}
@@ -78,6 +102,9 @@ def work(offer, session):
         while status == 200 and "report" not in todo:                 # 4. run
             if "call" in todo:
                 step["outcome"] = run(todo["call"], held, session)
+                if step["outcome"] is None:
+                    todo = {"report": dict(held, outcome="released")}
+                    break
             else:
                 step["outcome"] = None
                 time.sleep(todo["wait_ms"] / 1000)
@@ -89,9 +116,14 @@ def work(offer, session):
 session = None
 while True:
     if session is None:
-        session = ask("POST", "/api/worker/hello", {"worker_id": NAME, "slots": 1, "pools": POOLS})[1]["session_id"]
+        status, welcome = ask("POST", "/api/worker/hello", {"worker_id": NAME, "slots": 1, "pools": POOLS})
+        if status != 200:
+            sys.exit(f"the server refuses this worker: {welcome.get('message', status)}")
+        session, silence = welcome["session_id"], welcome["lease_ms"] / 1000 * 2 / 3
         say("at your service as", NAME)
     status, orders = ask("POST", "/api/worker/poll", {"session_id": session, "free": 1, "wait_ms": 10000, "offer": True})
+    if status not in (200, 410):
+        sys.exit(f"the server refuses this worker: {orders.get('message', status)}")
     session = None if status == 410 else session
     shell = [offer for offer in orders.get("offers", []) if offer["kind"] == "shell"]
     for offer in shell[:1]:

@@ -100,6 +100,11 @@ impl Engine {
         Ok(welcome)
     }
 
+    /// Returns whether a worker takes nothing new, as far as it has said so to this server.
+    pub fn drains(&self, session_id: SessionId) -> bool {
+        self.desk.drains(session_id)
+    }
+
     /// Returns how long a poll hangs at most, in milliseconds.
     fn poll_ms_max(&self) -> u64 {
         (self.options.lease_ms / POLLS_PER_LEASE).clamp(1, POLL_MS_MAX)

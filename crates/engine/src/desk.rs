@@ -227,6 +227,11 @@ impl Desk {
         }
     }
 
+    /// Returns whether a worker has said here that it takes nothing new.
+    pub(crate) fn drains(&self, session_id: SessionId) -> bool {
+        hold(&self.lives).lives.get(&session_id).is_some_and(|life| life.draining)
+    }
+
     /// Forgets sessions that have not spoken for so long; returns whether anybody is left.
     pub(crate) fn forget_silent(&self, silence: Duration) {
         let mut lives = hold(&self.lives);

@@ -343,8 +343,11 @@ fn is_loopback(url: &Url) -> bool {
         || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
+/// What a client of HTTP says of bytes that are none.
+const NO_HTTP: &str = "invalid HTTP version parsed";
+
 /// Returns an error with its causes, innermost last, each once.
-fn causes(error: &dyn std::error::Error) -> String {
+pub(crate) fn causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {
@@ -353,6 +356,9 @@ fn causes(error: &dyn std::error::Error) -> String {
             text = format!("{text}: {said}");
         }
         next = cause.source();
+    }
+    if text.contains(NO_HTTP) {
+        text.push_str(" (perhaps it speaks TLS: then its address begins with https://)");
     }
     text
 }

@@ -1,6 +1,6 @@
 //! The worker's way to a server over HTTP, or over the socket of a data directory.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -26,6 +26,7 @@ use crate::api::executions::check::CheckReply;
 use crate::api::worker::secrets::{self, CredentialAsk, KeepReply, KeepRequest, KeptAsk, KeptReply};
 use crate::api::worker::{NAME_TAKEN, Printed, PrintedReply};
 use crate::arrivals::Arrivals;
+use crate::client::causes;
 use crate::server::{doors, tls};
 
 /// Longest time to a connection.
@@ -60,6 +61,8 @@ pub enum TransportError {
 pub struct HttpTransport {
     client: reqwest::Client,
     base: Url,
+    /// Where it is reached instead of the network.
+    socket: Option<PathBuf>,
     token: Option<String>,
     playbooks: Mutex<IndexMap<CatalogId, Arc<Playbook>>>,
     arrivals: Mutex<Arrivals>,
@@ -78,18 +81,24 @@ impl HttpTransport {
             _ => return Err(refuse()),
         }
         let builder = if doors::is_loopback(host) { builder().no_proxy() } else { builder() };
-        HttpTransport::with(builder, base, token)
+        HttpTransport::with(builder, base, None, token)
     }
 
     /// Returns the way to the owner of a data directory.
     pub fn to_socket(socket: &Path) -> Result<Self, TransportError> {
         let base = Url::parse("http://localhost/").map_err(|_| TransportError::Url("http://localhost/".to_owned()))?;
-        HttpTransport::with(builder().no_proxy().unix_socket(socket), base, None)
+        HttpTransport::with(builder().no_proxy().unix_socket(socket), base, Some(socket.to_path_buf()), None)
     }
 
-    fn with(builder: reqwest::ClientBuilder, base: Url, token: Option<String>) -> Result<Self, TransportError> {
+    fn with(
+        builder: reqwest::ClientBuilder,
+        base: Url,
+        socket: Option<PathBuf>,
+        token: Option<String>,
+    ) -> Result<Self, TransportError> {
         let client = builder.build().map_err(|error| TransportError::Client(error.to_string()))?;
-        Ok(HttpTransport { client, base, token, playbooks: Mutex::default(), arrivals: Mutex::default() })
+        let (playbooks, arrivals) = (Mutex::default(), Mutex::default());
+        Ok(HttpTransport { client, base, socket, token, playbooks, arrivals })
     }
 
     async fn ask<A: DeserializeOwned>(
@@ -101,7 +110,7 @@ impl HttpTransport {
             Some(token) => request.bearer_auth(token),
             None => request,
         };
-        let unreachable = |error: reqwest::Error| WorkerError::Unreachable(causes(&error));
+        let unreachable = |error: reqwest::Error| WorkerError::Unreachable(self.lost(error));
         let response = request.send().await.map_err(unreachable)?;
         let status = response.status();
         if status.is_success() {
@@ -138,7 +147,7 @@ impl HttpTransport {
             Some(token) => request.bearer_auth(token),
             None => request,
         };
-        let lost = |error: reqwest::Error| SecretError::Unreachable(causes(&error));
+        let lost = |error: reqwest::Error| SecretError::Unreachable(self.lost(error));
         let response = request.send().await.map_err(lost)?;
         let status = response.status();
         if status.is_success() {
@@ -154,6 +163,14 @@ impl HttpTransport {
             secrets::LOCKED => SecretError::Locked(body.message),
             _ => SecretError::Unreachable(format!("the server answered {status}")),
         })
+    }
+
+    /// Says why there is no answer. Over a socket the address is a mere form.
+    fn lost(&self, error: reqwest::Error) -> String {
+        match &self.socket {
+            Some(socket) => format!("{}: {}", socket.display(), causes(&error.without_url())),
+            None => causes(&error),
+        }
     }
 
     fn post(
@@ -173,18 +190,6 @@ impl HttpTransport {
 fn builder() -> reqwest::ClientBuilder {
     tls::install_provider();
     reqwest::Client::builder().connect_timeout(CONNECT_TIMEOUT).pool_idle_timeout(IDLE_TIMEOUT)
-}
-
-/// The whole chain: the outermost says only "error sending request".
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        next = cause.source();
-    }
-    text
 }
 
 #[async_trait]

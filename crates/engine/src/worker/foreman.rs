@@ -538,7 +538,8 @@ impl Foreman {
     }
 
     fn missed(&mut self, error: &WorkerError) {
-        tracing::warn!(%error, "the server did not answer; trying again");
+        let said = if matches!(error, WorkerError::Bad(_)) { "refused this worker" } else { "did not answer" };
+        tracing::warn!(%error, "the server {said}; trying again");
         self.pause();
     }
 

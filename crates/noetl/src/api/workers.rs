@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use noetl_core::head::CommandRow;
-use noetl_store::Session;
+use noetl_store::{Session, SqlLimits, StoreError};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -11,11 +11,28 @@ use utoipa::ToSchema;
 use super::Api;
 use super::error::ApiError;
 
+/// How many commands wait in which pool.
+const WAITING: &str =
+    "SELECT pool, count(*) AS waiting FROM noetl.command WHERE state = 'pending' GROUP BY pool ORDER BY pool";
+/// As much of it as is worth waiting for.
+const WAITING_LIMITS: SqlLimits = SqlLimits { rows: 1_000, ms: 2_000 };
+
 /// Every worker with a lease.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct WorkersReply {
     /// By name.
     pub workers: Vec<WorkerStatus>,
+    /// Pools in which commands wait and that no worker serves, by name.
+    pub unserved: Vec<UnservedPool>,
+}
+
+/// A pool in which commands wait and that no worker serves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct UnservedPool {
+    /// Its name.
+    pub pool: String,
+    /// How many commands wait in it.
+    pub waiting: u64,
 }
 
 /// A worker with a lease.
@@ -41,6 +58,8 @@ pub struct WorkerStatus {
     pub started_at: String,
     /// Until when it is believed alive.
     pub lease_until: String,
+    /// It takes nothing new and leaves when it holds nothing, as far as this server has heard.
+    pub draining: bool,
     /// What it holds.
     pub commands: Vec<HeldCommand>,
 }
@@ -79,15 +98,37 @@ pub struct HeldCommand {
 )]
 pub(super) async fn list(State(api): State<Api>) -> Result<Json<WorkersReply>, ApiError> {
     let mut workers = Vec::new();
-    for session in api.store().sessions().await? {
+    let sessions = api.store().sessions().await?;
+    for session in &sessions {
         let held = api.store().held(session.session_id).await?;
-        workers.push(status(&session, &held));
+        workers.push(status(session, &held, api.engine.drains(session.session_id)));
     }
     workers.sort_by(|one, other| (&one.worker_id, &one.session_id).cmp(&(&other.worker_id, &other.session_id)));
-    Ok(Json(WorkersReply { workers }))
+    let unserved = unserved(&api, &sessions).await?;
+    Ok(Json(WorkersReply { workers, unserved }))
 }
 
-fn status(session: &Session, held: &[CommandRow]) -> WorkerStatus {
+/// Returns whether one of the workers serves a pool.
+pub(super) fn serves(sessions: &[Session], pool: &str) -> bool {
+    sessions.iter().any(|session| session.pools.iter().any(|served| served.as_ref() == pool))
+}
+
+async fn unserved(api: &Api, sessions: &[Session]) -> Result<Vec<UnservedPool>, ApiError> {
+    let rows = match api.store().sql(WAITING, WAITING_LIMITS).await {
+        Ok(found) => found.rows,
+        // It took too long, or the store knows no SQL: the list of workers is worth more.
+        Err(StoreError::Query(why)) => {
+            tracing::warn!(why, "what waits in which pool can not be counted");
+            Vec::new()
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let pool = |row: &Vec<Value>| Some((row.first()?.as_str()?.to_owned(), row.get(1)?.as_u64()?));
+    let waiting = rows.iter().filter_map(pool).filter(|(pool, _)| !serves(sessions, pool));
+    Ok(waiting.map(|(pool, waiting)| UnservedPool { pool, waiting }).collect())
+}
+
+fn status(session: &Session, held: &[CommandRow], draining: bool) -> WorkerStatus {
     let said = |pointer: &str| session.meta.pointer(pointer);
     let text = |pointer: &str| said(pointer).and_then(Value::as_str).filter(|text| !text.is_empty()).map(str::to_owned);
     WorkerStatus {
@@ -101,6 +142,7 @@ fn status(session: &Session, held: &[CommandRow]) -> WorkerStatus {
         pid: said("/meta/pid").and_then(Value::as_u64),
         started_at: session.started_at.to_iso(),
         lease_until: session.lease_until.to_iso(),
+        draining,
         commands: held.iter().map(command).collect(),
     }
 }

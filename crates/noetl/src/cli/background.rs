@@ -4,9 +4,10 @@ use std::io::{IsTerminal as _, Write as _};
 use std::time::Duration;
 
 use super::console;
+use super::link::bad_directory;
 use super::stop::{Exit, Stop};
 use crate::render::duration;
-use crate::server::background::{Found, PidFileError, StartFailed};
+use crate::server::background::{BackgroundError, Found, PidFileError, StartFailed};
 
 /// How much longer than its drain time a process may take to be gone.
 const STOP_MARGIN: Duration = Duration::from_secs(20);
@@ -63,9 +64,18 @@ fn confirmed(question: &str) -> Result<bool, Stop> {
 pub fn start_failed(error: &StartFailed) -> Stop {
     match error {
         StartFailed::PidFile(error) => pid_file_failed(error),
-        StartFailed::Spawn(_) | StartFailed::Died { .. } | StartFailed::Silent { .. } => {
-            Stop::new(Exit::Failed, error.to_string())
-        }
+        StartFailed::Directory(error) => bad_directory(error),
+        // It ended as it would have in the foreground.
+        StartFailed::Died { status, .. } => Stop::new(Exit::of_failure(status.code()), error.to_string()),
+        StartFailed::Spawn(_) | StartFailed::Silent { .. } => Stop::new(Exit::Failed, error.to_string()),
+    }
+}
+
+/// Returns how a command ends that can not look for a process in the background.
+pub fn not_looked(error: &BackgroundError) -> Stop {
+    match error {
+        BackgroundError::Directory(error) => bad_directory(error),
+        BackgroundError::PidFile(error) => pid_file_failed(error),
     }
 }
 

@@ -146,6 +146,10 @@ impl At<'_> {
     }
 
     async fn backup(&self, file: &Path) -> Result<Exit, Stop> {
+        if self.database_url.is_some() {
+            return Err(Stop::usage("`noetl db backup` copies the file of a data directory")
+                .hint("a PostgreSQL database is copied with `pg_dump --schema=noetl`"));
+        }
         let path = std::path::absolute(file)
             .map_err(|error| Stop::usage(format!("can not tell where {} is: {error}", file.display())))?;
         let request = json!({"path": path.display().to_string()});

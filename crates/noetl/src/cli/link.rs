@@ -318,8 +318,9 @@ pub fn bad_directory(error: &EmbedError) -> Stop {
         EmbedError::Missing(_) | EmbedError::Io { .. } | EmbedError::Silent { .. } => {
             Stop::new(Exit::Unreachable, error.to_string())
         }
-        EmbedError::SecondServer { .. } => Stop::new(Exit::Failed, error.to_string())
-            .hint("`noetl server stop` stops it; another --data-dir can have a server of its own"),
+        EmbedError::SecondServer { .. } => {
+            Stop::new(Exit::Failed, error.to_string()).hint(super::server::ANOTHER_DIRECTORY)
+        }
     }
 }
 

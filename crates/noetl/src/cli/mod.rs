@@ -56,7 +56,7 @@ Exit codes:
   1    the run failed, the execution has already ended, or the server refused
   2    usage, malformed input, or an invalid playbook
   3    the server can not be reached, or the data directory can not be opened
-  4    no such execution or catalog entry
+  4    no such execution, catalog entry or worker
   5    not permitted
   6    waiting ran out
   7    the execution was cancelled

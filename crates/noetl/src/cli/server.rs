@@ -6,18 +6,24 @@ use std::time::Duration;
 
 use noetl_store::StoreError;
 
-use super::background::{StopOptions, pid_file_failed, start_failed};
+use super::background::{StopOptions, not_looked, pid_file_failed, start_failed};
 use super::console;
 use super::link::{bad_directory, bad_node};
 use super::stop::{Exit, Stop};
 use super::target::Globals;
+use crate::embed::DATA_DIR_VARIABLE;
 use crate::render::duration;
-use crate::server::background::{self, DATABASE_VARIABLE, Files, StartOptions, Started, Up};
+use crate::server::background::{
+    self, DATABASE_VARIABLE, Files, Found, SESSION_TOKEN_VARIABLE, StartOptions, Started, Up,
+};
 use crate::server::doors::{DoorOptions, TOKEN_VARIABLE, Tokens};
 use crate::server::log_file::LogFile;
 use crate::server::node::{DRAIN_DEFAULT, WorkerSettings};
 use crate::server::{self, Ended, Ready, ServerError, ServerOptions};
 use crate::telemetry::{self, LogOptions};
+
+/// What to do when a directory has a server already.
+pub const ANOTHER_DIRECTORY: &str = "`noetl server stop` stops it; another --data-dir can have a server of its own";
 
 /// Run, start and stop a server
 #[derive(Debug, clap::Subcommand)]
@@ -26,7 +32,7 @@ pub enum Server {
     Run(Box<RunArgs>),
     /// Start a server in the background, and wait until it answers
     Start(Box<StartArgs>),
-    /// Stop the server in the background
+    /// Stop the server in the background, that of --data-dir if there are several
     Stop(StopOptions),
 }
 
@@ -109,7 +115,7 @@ impl Server {
         match self {
             Server::Run(args) => run(globals, *args).await,
             Server::Start(args) => start(globals, &args).await,
-            Server::Stop(args) => stop(&args).await,
+            Server::Stop(args) => stop(globals, &args).await,
         }
     }
 }
@@ -212,9 +218,8 @@ async fn start(globals: &Globals, args: &StartArgs) -> Result<Exit, Stop> {
         command: "server",
         args: arguments(globals, &args.serve, &options),
         up: Up::Answers(options.data_dir.clone()),
-        // It may hold a password, and command lines can be read by everybody.
-        database_url: args.serve.database_url.clone(),
-        files: Files::usual().map_err(|error| bad_directory(&error))?,
+        environment: environment(globals, &args.serve),
+        files: Files::server(&options.data_dir).map_err(|error| bad_directory(&error))?,
     };
     match background::start(&start).await.map_err(|error| start_failed(&error))? {
         Started::Up { pid, url } => {
@@ -225,64 +230,120 @@ async fn start(globals: &Globals, args: &StartArgs) -> Result<Exit, Stop> {
                 start.files.log_file.display()
             ))?;
         }
-        Started::Already { pid } => console::print(&format!("Server is already running with PID {pid}\n"))?,
+        Started::Already { pid, url } => {
+            let wanted = listen_on(globals)?.1.filter(|port| *port != 0);
+            let at = url.map(|url| format!(" at {url}")).unwrap_or_default();
+            if let Some(wanted) = wanted
+                && !at.is_empty()
+                && !at.ends_with(&format!(":{wanted}"))
+            {
+                let directory = options.data_dir.path().display();
+                let message =
+                    format!("a server already runs on {directory}: process {pid}{at}, and not on port {wanted}");
+                return Err(Stop::new(Exit::Failed, message).hint(ANOTHER_DIRECTORY));
+            }
+            console::print(&format!("Server is already running with PID {pid}{at}\n"))?;
+        }
     }
     Ok(Exit::Done)
 }
 
-/// Returns the arguments that make `server run` in the background what was asked for here. A token given on the
-/// command line goes on through the environment of the child: command lines can be read by everybody.
+/// Returns what goes on to the process in the background, and is no matter of its command line.
+fn environment(globals: &Globals, args: &ServeArgs) -> Vec<(&'static str, String)> {
+    // The URL may hold a password.
+    let database = args.database_url.clone().map(|url| (DATABASE_VARIABLE, url));
+    let token = globals.session_token.clone().map(|token| (SESSION_TOKEN_VARIABLE, token));
+    database.into_iter().chain(token).collect()
+}
+
+/// Returns the arguments that make `server run` in the background what was asked for here.
 fn arguments(globals: &Globals, args: &ServeArgs, options: &ServerOptions) -> Vec<OsString> {
+    // Named one by one, so that none is forgotten.
+    let ServeArgs {
+        no_worker,
+        worker_slots,
+        database_url: _,
+        drain,
+        python,
+        expose_env,
+        secrets_dir,
+        allow_secret_read,
+        insecure_no_auth,
+        allowed_host,
+        cors_origin,
+        tls_cert,
+        tls_key,
+        log_json,
+    } = args;
     let mut out: Vec<OsString> = vec!["--data-dir".into(), options.data_dir.path().into()];
     let mut pair = |name: &str, value: OsString| out.extend([OsString::from(name), value]);
     pair("--host", options.host.clone().into());
     pair("--port", options.port.to_string().into());
-    pair("--drain", format!("{}ms", args.drain.as_millis()).into());
-    pair("--python", args.python.clone().into());
-    if let Some(slots) = args.worker_slots {
+    pair("--drain", format!("{}ms", drain.as_millis()).into());
+    pair("--python", python.clone().into());
+    if let Some(slots) = worker_slots {
         pair("--worker-slots", slots.to_string().into());
     }
     let file = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone()).into_os_string();
     if let Some(path) = &globals.token_file {
         pair("--token-file", file(path));
     }
-    if let Some(path) = &args.tls_cert {
+    if let Some(path) = tls_cert {
         pair("--tls-cert", file(path));
     }
-    if let Some(path) = &args.tls_key {
+    if let Some(path) = tls_key {
         pair("--tls-key", file(path));
     }
-    if let Some(path) = &args.secrets_dir {
+    if let Some(path) = secrets_dir {
         pair("--secrets-dir", file(path));
     }
-    for name in &args.expose_env {
+    for name in expose_env {
         pair("--expose-env", name.into());
     }
-    for name in &args.allowed_host {
+    for name in allowed_host {
         pair("--allowed-host", name.into());
     }
-    for origin in &args.cors_origin {
+    for origin in cors_origin {
         pair("--cors-origin", origin.into());
     }
     let flags = [
-        ("--no-worker", args.no_worker),
-        ("--allow-secret-read", args.allow_secret_read),
-        ("--insecure-no-auth", args.insecure_no_auth),
-        ("--log-json", args.log_json),
+        ("--no-worker", *no_worker),
+        ("--allow-secret-read", *allow_secret_read),
+        ("--insecure-no-auth", *insecure_no_auth),
+        ("--log-json", *log_json),
     ];
     out.extend(flags.iter().filter(|(_, given)| *given).map(|(name, _)| OsString::from(name)));
     out
 }
 
-async fn stop(args: &StopOptions) -> Result<Exit, Stop> {
-    let files = Files::usual().map_err(|error| bad_directory(&error))?;
-    match background::find(&files.pid_file).map_err(|error| pid_file_failed(&error))? {
+async fn stop(globals: &Globals, args: &StopOptions) -> Result<Exit, Stop> {
+    let named = globals.data_dir.is_some() || std::env::var_os(DATA_DIR_VARIABLE).is_some_and(|dir| !dir.is_empty());
+    let found = match background::find_server(&globals.data_directory()?).map_err(|error| not_looked(&error))? {
+        None if !named => only_one()?,
+        found => found,
+    };
+    match found {
         Some(found) => args.stop(&found, "the server").await,
         None => {
             console::print("No server is running in the background\n")?;
             Ok(Exit::Done)
         }
     }
+}
+
+/// Returns the only server in the background, whatever its directory.
+fn only_one() -> Result<Option<Found>, Stop> {
+    let mut running = Vec::new();
+    for pid_file in Files::servers().map_err(|error| bad_directory(&error))? {
+        running.extend(background::find(&pid_file).map_err(|error| pid_file_failed(&error))?);
+    }
+    if running.len() > 1 {
+        let directories = running.iter().filter_map(|found| Some(found.data_dir.as_ref()?.display().to_string()));
+        let directories: Vec<String> = directories.collect();
+        return Err(Stop::usage("several servers run in the background, none of them on the usual data directory")
+            .hint(format!("say which with --data-dir: {}", directories.join(", "))));
+    }
+    Ok(running.pop())
 }
 
 fn failed(error: &ServerError) -> Stop {

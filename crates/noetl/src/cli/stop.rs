@@ -15,7 +15,7 @@ pub enum Exit {
     Usage = 2,
     /// No server answers there, or the data directory can not be opened.
     Unreachable = 3,
-    /// No such execution or catalog entry.
+    /// No such execution, catalog entry or worker.
     Unknown = 4,
     /// The server wants a token, or another one.
     Forbidden = 5,
@@ -32,6 +32,12 @@ pub enum Exit {
 }
 
 impl Exit {
+    /// Returns the exit of another process of this program that could not do its work.
+    pub fn of_failure(code: Option<i32>) -> Exit {
+        let handed_on = [Exit::Usage, Exit::Unreachable, Exit::Unknown, Exit::Forbidden, Exit::Defect];
+        handed_on.into_iter().find(|exit| Some(*exit as i32) == code).unwrap_or(Exit::Failed)
+    }
+
     /// Returns the worse of two, for commands with several ids.
     #[must_use]
     pub fn or_worse(self, other: Exit) -> Exit {

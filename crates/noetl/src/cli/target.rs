@@ -11,6 +11,7 @@ use super::config::{self, Config, Context, Runtime};
 use super::link::bad_directory;
 use super::stop::{Exit, Stop};
 use crate::embed::DataDir;
+use crate::server::doors::token_lines;
 
 /// Where the server is when nothing says otherwise.
 pub const DEFAULT_PORT: u16 = 8082;
@@ -199,8 +200,7 @@ impl Globals {
 
 /// Returns the first token of a token file. The same file may serve the server, which knows `name:token` and comments.
 pub fn first_token(text: &str) -> Option<&str> {
-    let line = text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#'))?;
-    let token = line.split_once(':').map_or(line, |(_, token)| token.trim());
+    let (_, token) = token_lines(text).next()?;
     (!token.is_empty()).then_some(token)
 }
 
@@ -268,7 +268,7 @@ mod tests {
         fs::write(&file, " secret\n").unwrap();
         let globals = with(|g| g.token_file = Some(file.clone()));
         assert_eq!(globals.token(Some("stored")).unwrap().as_deref(), Some("secret"));
-        fs::write(&file, "# ours\nann: other\nbob:third\n").unwrap();
+        fs::write(&file, "# ours\nann: other # hers\nbob:third\n").unwrap();
         assert_eq!(globals.token(None).unwrap().as_deref(), Some("other"));
         fs::write(&file, "\n").unwrap();
         assert!(globals.token(None).is_err());

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use noetl_engine::transport::Transport;
 use noetl_engine::worker::Left;
 use tokio::signal::unix::{SignalKind, signal};
@@ -14,17 +15,20 @@ use super::background::{StopOptions, pid_file_failed, start_failed};
 use super::console;
 use super::follow::Interrupts;
 use super::link::{bad_directory, bad_node};
+use super::refusal;
 use super::stop::{Exit, Stop};
 use super::target::{Globals, Named, Target};
-use crate::client::Client;
+use crate::client::{Answer, Client};
 use crate::failover::Failover;
 use crate::http_transport::{HttpTransport, TransportError};
 use crate::render::duration;
-use crate::server::background::{self, Files, PidFile, StartOptions, Started, Up};
+use crate::server::background::{self, Files, PidFile, SESSION_TOKEN_VARIABLE, StartOptions, Started, Up};
 use crate::server::log_file::LogFile;
 use crate::server::node::{self, WorkerSettings};
 use crate::telemetry::{self, LogOptions};
 
+/// How long a server may take to say whether it lets a worker in; one that takes longer is asked again all the time.
+const KNOCK_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest name of a worker, in bytes.
 const NAME_BYTES_MAX: usize = 128;
 
@@ -42,14 +46,14 @@ pub enum Worker {
 /// How a worker is to be. --server-url says for whom; several addresses, separated by commas, are one deployment.
 #[derive(Debug, Clone, clap::Args)]
 pub struct WorkArgs {
-    /// Name among the workers: a second one under the same name ends the first [default: the machine's name]
+    /// Name among the workers: a second one under the same name ends the first [default: the machine's name; of `worker run` with the process id behind it]
     #[arg(short, long, value_name = "NAME")]
     name: Option<String>,
     /// Commands to run at once [default: twice the processors, at least 4]
     #[arg(long, visible_alias = "worker-slots", value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1024))]
     slots: Option<u32>,
     /// Pool to serve (repeatable)
-    #[arg(long, value_name = "NAME", env = "NOETL_WORKER_POOL_NAME", default_value = "default", value_delimiter = ',')]
+    #[arg(long, value_name = "NAME", env = "NOETL_WORKER_POOL_NAME", hide_env_values = true, default_value = "default", value_delimiter = ',', value_parser = pool_name)]
     pool: Vec<String>,
     /// How long running commands get when the worker stops
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration::parse)]
@@ -128,7 +132,13 @@ async fn run(globals: &Globals, args: RunArgs) -> Result<Exit, Stop> {
         None => None,
     };
     let _logging = telemetry::init(LogOptions { json: args.log_json, filter: None, file }).map_err(Stop::usage)?;
-    let Way { transport, place, url } = way(globals, args.insecure)?;
+    let servers = servers(globals, args.insecure)?;
+    if let Servers::Named(named) = &servers
+        && let Some(refusal) = refused_by_all(named).await
+    {
+        return Err(refusal);
+    }
+    let Way { transport, place, url } = way(servers, args.insecure)?;
     let mut settings = WorkerSettings {
         slots: args.slots,
         pools: args.pool.iter().map(|pool| Arc::from(pool.as_str())).collect(),
@@ -148,7 +158,8 @@ async fn run(globals: &Globals, args: RunArgs) -> Result<Exit, Stop> {
     let hang_up = detached.then(|| signal(SignalKind::hangup())).transpose();
     let hang_up = hang_up.map_err(|error| Stop::new(Exit::Defect, format!("can not listen for signals: {error}")))?;
     // Last of all that can fail: whoever waits for this process takes it for a sign that it is up.
-    let pid_file = pid_file.as_deref().map(PidFile::create).transpose().map_err(|error| pid_file_failed(&error))?;
+    let pid_file = pid_file.as_deref().map(|path| PidFile::create(path, None)).transpose();
+    let pid_file = pid_file.map_err(|error| pid_file_failed(&error))?;
     let shutdown = CancellationToken::new();
     let mut work = tokio::spawn(worker.run(shutdown.clone()));
     let slots = settings.slots.unwrap_or_else(node::default_slots);
@@ -198,7 +209,7 @@ async fn start(globals: &Globals, args: &WorkArgs) -> Result<Exit, Stop> {
         command: "worker",
         args: arguments(globals, args, &name, &servers),
         up: Up::Runs,
-        database_url: None,
+        environment: environment(globals, &servers),
         files: files.clone(),
     };
     match background::start(&start).await.map_err(|error| start_failed(&error))? {
@@ -206,7 +217,7 @@ async fn start(globals: &Globals, args: &WorkArgs) -> Result<Exit, Stop> {
             let (pid_file, log) = (files.pid_file.display(), files.log_file.display());
             console::print(&format!("Worker {name} started with PID {pid}\nPID file: {pid_file}\nLog: {log}\n"))?;
         }
-        Started::Already { pid } => {
+        Started::Already { pid, url: _ } => {
             console::print(&format!("Worker {name} is already running with PID {pid}\n"))?;
             return Ok(Exit::Done);
         }
@@ -219,9 +230,21 @@ async fn start(globals: &Globals, args: &WorkArgs) -> Result<Exit, Stop> {
     Ok(Exit::Done)
 }
 
-/// Returns the arguments that make `worker run` in the background what was asked for here. A token given on the
-/// command line goes on through the environment of the child: command lines can be read by everybody.
+/// Returns what goes on to the process in the background, and is no matter of its command line.
+fn environment(globals: &Globals, servers: &Servers) -> Vec<(&'static str, String)> {
+    // A token may come from a context, which the addresses do not name. A file is named, and read there.
+    let token = match servers {
+        Servers::Named(named) if globals.token_file.is_none() => named.first().and_then(|named| named.token.clone()),
+        Servers::Named(_) | Servers::Socket(_) => None,
+    };
+    token.map(|token| (SESSION_TOKEN_VARIABLE, token)).into_iter().collect()
+}
+
+/// Returns the arguments that make `worker run` in the background what was asked for here.
 fn arguments(globals: &Globals, args: &WorkArgs, name: &str, servers: &Servers) -> Vec<OsString> {
+    // Named one by one, so that none is forgotten.
+    let WorkArgs { name: _, slots, pool, drain, python, expose_env, secrets_dir, insecure, log_json, max_workers: _ } =
+        args;
     let mut out: Vec<OsString> = Vec::new();
     let mut pair = |name: &str, value: OsString| out.extend([OsString::from(name), value]);
     match servers {
@@ -235,32 +258,56 @@ fn arguments(globals: &Globals, args: &WorkArgs, name: &str, servers: &Servers) 
         }
     }
     pair("--name", name.into());
-    pair("--drain", format!("{}ms", args.drain.as_millis()).into());
-    pair("--python", args.python.clone().into());
-    if let Some(slots) = args.slots {
+    pair("--drain", format!("{}ms", drain.as_millis()).into());
+    pair("--python", python.clone().into());
+    if let Some(slots) = slots {
         pair("--slots", slots.to_string().into());
     }
-    if let Some(path) = &args.secrets_dir {
+    if let Some(path) = secrets_dir {
         pair("--secrets-dir", std::path::absolute(path).unwrap_or_else(|_| path.clone()).into_os_string());
     }
     if let Some(path) = &globals.token_file {
         pair("--token-file", std::path::absolute(path).unwrap_or_else(|_| path.clone()).into_os_string());
     }
-    for pool in &args.pool {
+    for pool in pool {
         pair("--pool", pool.into());
     }
-    for name in &args.expose_env {
+    for name in expose_env {
         pair("--expose-env", name.into());
     }
-    let flags = [("--insecure", args.insecure), ("--log-json", args.log_json)];
+    let flags = [("--insecure", *insecure), ("--log-json", *log_json)];
     out.extend(flags.iter().filter(|(_, given)| *given).map(|(name, _)| OsString::from(name)));
     out
+}
+
+/// Returns why nobody lets this worker in: every server answers, and every one of them refuses.
+///
+/// A server that does not answer may come up later, so the worker goes on trying.
+async fn refused_by_all(named: &[Named]) -> Option<Stop> {
+    let mut refusal = None;
+    for answer in join_all(named.iter().map(knock)).await {
+        let (server, answer) = answer?;
+        if !matches!(answer.status.as_u16(), 401 | 403) {
+            return None;
+        }
+        let stop = refusal::of(&answer);
+        let message = format!("{server} refuses this worker: {}", stop.message);
+        refusal.get_or_insert(Stop { message, ..stop });
+    }
+    refusal
+}
+
+/// Asks for something that needs the token, as everything that a worker asks does.
+async fn knock(server: &Named) -> Option<(&str, Answer)> {
+    let client = Client::to_url(&server.url, server.token.as_deref()).ok()?;
+    let answer = tokio::time::timeout(KNOCK_TIMEOUT, client.get(&["pool", "status"]).send()).await;
+    Some((&server.url, answer.ok()?.ok()?))
 }
 
 async fn any_answers(named: &[Named]) -> bool {
     for server in named {
         if let Ok(client) = Client::to_url(&server.url, server.token.as_deref())
-            && client.get(&["health"]).send().await.is_ok_and(|answer| answer.is_success())
+            && client.get(&["health"]).send().await.is_ok()
         {
             return true;
         }
@@ -276,23 +323,36 @@ async fn stop(args: &StopArgs) -> Result<Exit, Stop> {
         }
         None => only_one()?,
     };
-    match found {
-        Some(found) => args.options.stop(&found, "the worker").await,
-        None => {
+    match (found, &args.name) {
+        (Some(found), _) => args.options.stop(&found, "the worker").await,
+        (None, Some(name)) => {
+            let message = format!("no worker called `{name}` runs in the background");
+            let running = running()?;
+            let names: Vec<&str> = running.iter().map(|(name, _)| name.as_str()).collect();
+            let stop = Stop::new(Exit::Unknown, message);
+            Err(if names.is_empty() { stop } else { stop.hint(format!("those that do: {}", names.join(", "))) })
+        }
+        (None, None) => {
             console::print("No such worker is running in the background\n")?;
             Ok(Exit::Done)
         }
     }
 }
 
-/// Returns the only worker in the background.
-fn only_one() -> Result<Option<background::Found>, Stop> {
+/// Returns the workers in the background, by name.
+fn running() -> Result<Vec<(String, background::Found)>, Stop> {
     let mut running = Vec::new();
     for (name, files) in Files::workers().map_err(|error| bad_directory(&error))? {
         if let Some(found) = background::find(&files.pid_file).map_err(|error| pid_file_failed(&error))? {
             running.push((name, found));
         }
     }
+    Ok(running)
+}
+
+/// Returns the only worker in the background.
+fn only_one() -> Result<Option<background::Found>, Stop> {
+    let mut running = running()?;
     if running.len() > 1 {
         let names: Vec<&str> = running.iter().map(|(name, _)| name.as_str()).collect();
         return Err(Stop::usage("several workers run in the background")
@@ -306,6 +366,14 @@ fn checked(name: &str) -> Result<&str, Stop> {
         return Err(Stop::usage(format!("--name: expected one line of 1 to {NAME_BYTES_MAX} bytes")));
     }
     Ok(name)
+}
+
+/// Reads the name of a pool.
+fn pool_name(text: &str) -> Result<String, String> {
+    match text.trim() {
+        "" => Err("a pool needs a name".to_owned()),
+        name => Ok(name.to_owned()),
+    }
 }
 
 /// For whom a worker works.
@@ -354,8 +422,8 @@ struct Way {
     url: Option<String>,
 }
 
-fn way(globals: &Globals, insecure: bool) -> Result<Way, Stop> {
-    match servers(globals, insecure)? {
+fn way(servers: Servers, insecure: bool) -> Result<Way, Stop> {
+    match servers {
         Servers::Socket(socket) => {
             let transport = HttpTransport::to_socket(&socket).map_err(|error| refuse(&error))?;
             let place = socket.parent().unwrap_or(&socket).display().to_string();

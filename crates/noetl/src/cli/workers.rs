@@ -25,9 +25,8 @@ impl Workers {
             console::print_json(&body, true)?;
             return Ok(Exit::Done);
         }
-        let list = document::list(&body, "workers");
-        console::print(&workers::list(list))?;
-        if list.is_empty() {
+        console::print(&workers::list(&body))?;
+        if document::list(&body, "workers").is_empty() {
             console::note("no workers: start one with `noetl worker start`, or a server without --no-worker");
         }
         Ok(Exit::Done)

@@ -154,6 +154,9 @@ fn commands(answer: &Value) -> String {
         if let Some(tool) = field("tool") {
             let _ = write!(out, " {tool}");
         }
+        if let Some(pool) = unserved(answer, command) {
+            let _ = write!(out, " in pool {}, which no worker serves", clean(pool));
+        }
         if let Some(worker) = field("worker_id") {
             let _ = write!(out, " on {worker}");
         }
@@ -172,6 +175,12 @@ fn commands(answer: &Value) -> String {
         out.push_str("  … and more\n");
     }
     out
+}
+
+/// Returns the pool that a command waits in, if no worker serves it.
+fn unserved<'a>(answer: &Value, command: &'a Value) -> Option<&'a str> {
+    let pool = document::text(command, "pool").filter(|_| document::text(command, "state") == Some("pending"))?;
+    document::list(answer, "unserved_pools").iter().any(|unserved| unserved == pool).then_some(pool)
 }
 
 fn names(answer: &Value, key: &str) -> Vec<String> {

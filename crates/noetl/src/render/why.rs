@@ -81,7 +81,16 @@ fn rest(status: &Value, word: &str) -> String {
     }
     if !document::is_terminal(word) {
         let step = document::text(status, "current_step").unwrap_or("-");
-        return format!("It goes on: at step {}, {running} command(s) in flight.", clean(step));
+        let unserved: Vec<_> =
+            document::list(status, "unserved_pools").iter().filter_map(Value::as_str).map(clean).collect();
+        let waits = match unserved.as_slice() {
+            [] => String::new(),
+            pools => {
+                let start = "`noetl worker start --pool NAME` starts one";
+                format!("\nCommands of it wait in a pool that no worker serves: {}. {start}.", pools.join(", "))
+            }
+        };
+        return format!("It goes on: at step {}, {running} command(s) in flight.{waits}", clean(step));
     }
     if document::is(status, "quiesced") {
         let since = document::text(status, "quiesced_at").map(|at| format!(", since {}", clean(at)));
@@ -153,6 +162,9 @@ It goes on: at step work, 1 command(s) in flight.
         let running =
             json!({"execution_id": "1", "path": "a", "status": "RUNNING", "current_step": "load", "in_flight": 1});
         assert_eq!(plain(&[running]), "1 (a) is RUNNING.\nIt goes on: at step load, 1 command(s) in flight.\n");
+        let waiting = json!({"execution_id": "1", "path": "a", "status": "RUNNING", "current_step": "load",
+            "in_flight": 0, "unserved_pools": ["gpu"]});
+        assert!(plain(&[waiting]).contains("\nCommands of it wait in a pool that no worker serves: gpu. "));
         let paused = json!({"execution_id": "1", "path": "a", "status": "RUNNING", "in_flight": 1,
             "pause": {"paused_by": "cli", "requested_by": "ann@host", "since": "2026-01-20T09:08:00.123Z"}});
         assert_eq!(

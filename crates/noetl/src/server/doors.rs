@@ -92,7 +92,7 @@ impl fmt::Debug for Tokens {
 }
 
 impl Tokens {
-    /// Reads a token file: one `token` or `name:token` a line; `#` begins a comment.
+    /// Reads a token file, see [`token_lines`].
     pub fn from_file(path: &Path) -> Result<Self, DoorsError> {
         let shown = path.display().to_string();
         let text = std::fs::read_to_string(path)
@@ -107,11 +107,8 @@ impl Tokens {
     /// Reads tokens as they stand in a token file. `origin` is named in complaints.
     pub fn parse(text: &str, origin: &str) -> Result<Self, DoorsError> {
         let mut tokens = Tokens::default();
-        for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
-            let (name, token) = match line.split_once(':') {
-                Some((name, token)) => (Some(Arc::<str>::from(name.trim())), token.trim()),
-                None => (None, line),
-            };
+        for (name, token) in token_lines(text) {
+            let name = name.map(Arc::<str>::from);
             if token.len() < TOKEN_BYTES_MIN {
                 return Err(DoorsError::ShortToken { origin: origin.to_owned() });
             }
@@ -140,6 +137,20 @@ impl Tokens {
         }
         found
     }
+}
+
+/// Returns the tokens of a token file, and what each is called: one `token` or `name:token` a line. A `#` at the
+/// beginning of a line, or after white space, begins a comment.
+pub fn token_lines(text: &str) -> impl Iterator<Item = (Option<&str>, &str)> {
+    let comment = |(at, _): &(usize, &str), line: &str| line[..*at].chars().next_back().is_none_or(char::is_whitespace);
+    let said = text.lines().map(move |line| match line.match_indices('#').find(|found| comment(found, line)) {
+        Some((at, _)) => line[..at].trim(),
+        None => line.trim(),
+    });
+    said.filter(|line| !line.is_empty()).map(|line| match line.split_once(':') {
+        Some((name, token)) => (Some(name.trim()), token.trim()),
+        None => (None, line),
+    })
 }
 
 fn digest(token: &str) -> [u8; 32] {
@@ -363,6 +374,14 @@ mod tests {
         let reserved = Tokens::parse("timeout:0123456789abcdef", "test").unwrap_err();
         assert!(reserved.to_string().contains("can not be called `timeout`"), "{reserved}");
         assert!(!format!("{tokens:?}").contains("0123"));
+    }
+
+    #[test]
+    fn a_comment_begins_a_line_or_stands_behind_white_space() {
+        let text = "# ours\nbob:0123456789abcdef # laptop\n\t# none\nab#cd:01234567#89abcdef\t#\nplain#token\n";
+        let lines: Vec<_> = token_lines(text).collect();
+        let expected = [(Some("bob"), "0123456789abcdef"), (Some("ab#cd"), "01234567#89abcdef"), (None, "plain#token")];
+        assert_eq!(lines, expected);
     }
 
     #[test]

@@ -161,7 +161,8 @@ pub async fn run(options: ServerOptions, ready: impl FnOnce(Ready)) -> Result<En
     let mut signals = Signals::listen(options.detached).map_err(ServerError::Signals)?;
     let owned = take(&options.data_dir).await?;
     let listeners = bind(&options.host, options.port).await?;
-    let pid_file = options.pid_file.as_deref().map(PidFile::create).transpose()?;
+    let pid_file = options.pid_file.as_deref();
+    let pid_file = pid_file.map(|path| PidFile::create(path, Some(options.data_dir.path()))).transpose()?;
     let urls = urls(&options, &listeners);
     let worker = options.worker.clone().map(|worker| WorkerSettings { server_url: urls.first().cloned(), ..worker });
     let slots = worker.as_ref().map(|worker| worker.slots.unwrap_or_else(node::default_slots));

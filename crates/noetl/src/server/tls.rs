@@ -33,7 +33,13 @@ pub fn load(certificate: &Path, key: &Path) -> Result<TlsConfig, TlsError> {
     if chain.is_empty() {
         return Err(refuse(certificate, "holds no certificate".to_owned()));
     }
-    let key = PrivateKeyDer::from_pem_file(key).map_err(|error| refuse(key, error.to_string()))?;
+    let key = PrivateKeyDer::from_pem_file(key).map_err(|error| {
+        let problem = match error {
+            rustls::pki_types::pem::Error::NoItemsFound => "holds no private key".to_owned(),
+            other => other.to_string(),
+        };
+        refuse(key, problem)
+    })?;
     let mut config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()

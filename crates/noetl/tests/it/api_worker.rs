@@ -102,6 +102,9 @@ async fn a_simple_worker_claims_what_it_is_offered() {
     assert_eq!(world.get(&format!("/api/commands/{event_id}")).await.ok()["status"], "claimed");
     let body = json!({"worker_id": ""});
     assert_eq!(world.post(&path, body).await.refused(400)["field"], "worker_id");
+    let refused = world.post("/api/worker/hello", json!({"slots": 1})).await.refused(400);
+    assert!(refused["message"].as_str().unwrap().starts_with("missing field `worker_id`"), "{refused}");
+    assert_eq!(refused["field"], Value::Null);
     world.get("/api/commands/4242").await.refused(404);
     world.post("/api/commands/4242/claim", json!({"worker_id": "simple"})).await.refused(404);
 }

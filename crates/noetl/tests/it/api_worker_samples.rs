@@ -57,7 +57,7 @@ pub(crate) fn samples() -> Vec<(&'static str, Value)> {
         slots: 1,
         pools: vec!["default".into()],
         protocol: 1,
-        instance: None,
+        instance: Some("one of two".into()),
         version: "1".into(),
         meta: json!({}),
     };

@@ -16,7 +16,7 @@ terminals only, and `NO_COLOR` turns them off. `--json` prints documents with so
 ";
 
 /// Every command.
-const COMMANDS: [&str; 79] = [
+const COMMANDS: [&str; 87] = [
     "",
     "run",
     "cancel",
@@ -50,6 +50,7 @@ const COMMANDS: [&str; 79] = [
     "get result",
     "validate",
     "verify",
+    "schema",
     "server",
     "server run",
     "server start",
@@ -74,6 +75,7 @@ const COMMANDS: [&str; 79] = [
     "credential rekey",
     "db",
     "db init",
+    "db validate",
     "db verify",
     "db prune",
     "db size",
@@ -82,7 +84,10 @@ const COMMANDS: [&str; 79] = [
     "context add",
     "context update",
     "context use",
+    "context list",
     "context set-runtime",
+    "context delete",
+    "context current",
     "bench",
     "bench chain",
     "bench loop",
@@ -95,6 +100,9 @@ const COMMANDS: [&str; 79] = [
     "bench python",
     "bench children",
     "bench mixed",
+    "bench servers",
+    "bench fill",
+    "bench size",
     "completions",
 ];
 
@@ -108,6 +116,10 @@ fn the_reference_page_is_what_the_binary_says() {
         arguments.push("--help");
         let said = home.run(&arguments).done();
         assert_eq!(said.stderr, "");
+        for below in commands_in(&said.stdout) {
+            let name = format!("{command} {below}");
+            assert!(COMMANDS.contains(&name.trim()), "`noetl {name}` is missing here");
+        }
         let title = if command.is_empty() { "noetl".to_owned() } else { format!("noetl {command}") };
         page.push_str(&format!("\n## `{title}`\n\n```text\n{}\n```\n", without_globals(&said.stdout).trim_end()));
     }
@@ -148,6 +160,13 @@ fn a_misspelt_command_is_met_with_a_suggestion_and_exit_2() {
     let said = Home::new().run(&["cancle", "1"]);
     assert_eq!(said.exit, 2);
     assert!(said.stderr.contains("cancel"), "{}", said.stderr);
+}
+
+/// Returns the commands that a help text lists.
+fn commands_in(help: &str) -> Vec<&str> {
+    let listed = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    let names = listed.filter_map(|line| line.strip_prefix("  ").filter(|rest| !rest.starts_with(' ')));
+    names.filter_map(|line| line.split_whitespace().next()).filter(|name| *name != "help").collect()
 }
 
 /// Leaves out the options that stand everywhere, which the first help shows.

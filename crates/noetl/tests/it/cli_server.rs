@@ -143,8 +143,12 @@ fn a_server_in_the_background_is_started_found_and_stopped() {
     let home = Home::new();
     let said = home.run(&["server", "start", "--port", "0"]).done();
     assert!(said.stdout.starts_with("Server started with PID "), "{}", said.stdout);
+    assert!(home.path().join(".noetl/noetl_server.pid").exists());
     let again = home.run(&["server", "start", "--port", "0"]).done();
     assert!(again.stdout.starts_with("Server is already running with PID "), "{}", again.stdout);
+    let elsewhere = home.run(&["server", "start", "--port", "1"]);
+    assert_eq!(elsewhere.exit, 1, "{elsewhere:?}");
+    assert!(elsewhere.stderr.contains("and not on port 1"), "{}", elsewhere.stderr);
     assert_eq!(home.run(&["ps", "--json"]).done().json(), serde_json::json!([]));
     let stopped = home.run(&["server", "stop"]).done();
     assert!(stopped.stdout.ends_with(" stopped\n"), "{}", stopped.stdout);
@@ -178,6 +182,21 @@ fn a_worker_elsewhere_runs_what_the_server_only_decides() {
     assert_eq!(worker.wait().unwrap().code(), Some(0));
 }
 
+/// What the guide tells people to watch can be asked for.
+#[test]
+fn the_queries_of_the_guide_are_answered() {
+    let home = Home::new();
+    home.file("noop.yaml", NOOP);
+    home.run(&["run", "noop.yaml"]).done();
+    let guide = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/guide/production.md");
+    let guide = std::fs::read_to_string(guide).unwrap();
+    let queries: Vec<&str> = guide.split('`').filter(|quoted| quoted.starts_with("SELECT ")).collect();
+    assert!(!queries.is_empty());
+    for query in queries {
+        home.run(&["query", query]).done();
+    }
+}
+
 #[test]
 fn the_tables_are_looked_after_while_the_server_runs() {
     let home = Home::new();
@@ -193,4 +212,68 @@ fn the_tables_are_looked_after_while_the_server_runs() {
     assert!(home.run(&["db", "prune", "--older-than", "0s"]).done().stdout.starts_with("would remove 1 "));
     assert!(home.run(&["db", "prune", "--older-than", "0s", "--yes"]).done().stdout.starts_with("removed 1 "));
     assert_eq!(home.run(&["ps", "--json"]).done().json(), serde_json::json!([]));
+}
+
+#[test]
+fn servers_on_two_directories_are_started_and_stopped_side_by_side() {
+    let home = Home::new();
+    let start = |directory: &str| {
+        let said = home.run(&["server", "start", "--port", "0", "--data-dir", directory]).done().stdout;
+        assert!(said.starts_with("Server started with PID "), "{said}");
+        said.split_whitespace().nth(4).unwrap().to_owned()
+    };
+    let (first, second) = (start("one/data"), start("two/data"));
+    for directory in ["one/data", "two/data"] {
+        assert_eq!(home.run(&["ps", "--json", "--data-dir", directory]).done().stdout, "[]\n");
+    }
+    // None of them is the usual one's, so somebody has to say which.
+    let said = home.run(&["server", "stop"]);
+    assert_eq!(said.exit, 2, "{said:?}");
+    assert!(said.stderr.contains("one/data") && said.stderr.contains("two/data"), "{}", said.stderr);
+    let stopped = home.run(&["server", "stop", "--data-dir", "two/data"]).done().stdout;
+    assert_eq!(stopped, format!("Server with PID {second} stopped\n"));
+    let said = home.run(&["server", "stop", "--data-dir", "two/data"]).done().stdout;
+    assert_eq!(said, "No server is running in the background\n");
+    let again = home.run(&["server", "start", "--port", "0", "--data-dir", "one/../one/data"]).done().stdout;
+    assert!(again.starts_with(&format!("Server is already running with PID {first}")), "{again}");
+    assert_eq!(home.run(&["server", "stop"]).done().stdout, format!("Server with PID {first} stopped\n"));
+}
+
+#[test]
+fn a_server_in_the_background_that_can_not_start_ends_as_one_in_the_foreground() {
+    let home = Home::new();
+    let database = ["--database-url", "postgres://127.0.0.1:1/x"];
+    let start = |more: &[&str]| {
+        let arguments: Vec<&str> = ["server", "start", "--port", "0"].iter().chain(more).copied().collect();
+        home.run(&arguments)
+    };
+    let said = start(&database);
+    assert_eq!(said.exit, 3, "{said:?}");
+    assert!(said.stderr.contains("127.0.0.1:1: error connecting to server"), "{}", said.stderr);
+    // Another trouble, and only that.
+    let said = home.command(&["server", "start", "--port", "0"]).env("NOETL_ENCRYPTION_KEY", "short").output().unwrap();
+    let stderr = String::from_utf8(said.stderr).unwrap();
+    assert_eq!(said.status.code(), Some(2), "{stderr}");
+    assert!(!stderr.contains("127.0.0.1:1"), "{stderr}");
+}
+
+#[test]
+fn a_token_on_the_command_line_goes_on_to_the_server_in_the_background() {
+    let home = Home::new();
+    let token = "a-token-of-some-length";
+    let said = home.run(&["server", "start", "--port", "0", "--session-token", token]).done().stdout;
+    let words: Vec<&str> = said.split_whitespace().collect();
+    let (pid, url) = (words[4], words[6]);
+    let line = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap();
+    assert!(!line.contains(token), "{line}");
+    assert_eq!(home.run(&["ps", "--server-url", url]).exit, 5);
+    home.run(&["ps", "--server-url", url, "--session-token", token]).done();
+    home.run(&["server", "stop"]).done();
+}
+
+#[test]
+fn a_backup_of_a_database_is_refused_before_anything_is_asked() {
+    let said = Home::new().run(&["db", "backup", "copy.db", "--database-url", "postgres://127.0.0.1:1/x"]);
+    assert_eq!(said.exit, 2, "{said:?}");
+    assert!(said.stderr.contains("pg_dump"), "{}", said.stderr);
 }

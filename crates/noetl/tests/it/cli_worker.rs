@@ -78,6 +78,34 @@ fn workers_of_two_pools_in_the_background_share_a_run_and_are_listed_with_what_t
 }
 
 #[test]
+fn what_waits_in_a_pool_that_nobody_serves_says_so() {
+    let home = Home::new();
+    let server = Server::start(&home, &["--no-worker"]);
+    home.file("one.yaml", PYTHON);
+    let id = submit(&home, "one.yaml", &server.url);
+    eventually("the first step waits", || {
+        (status(&home, &id, &server.url)["unserved_pools"] == json!(["fast"])).then_some(())
+    });
+    let said = |command: &[&str]| home.run(&[command, &["--server-url", &server.url]].concat()).done().stdout;
+    let block = said(&["status", &id]);
+    assert!(block.contains("start [pending] python in pool fast, which no worker serves, "), "{block}");
+    assert!(said(&["why", &id]).contains("wait in a pool that no worker serves: fast. "));
+    let listed = said(&["workers"]);
+    assert!(listed.ends_with("POOL WITHOUT WORKER  WAITING\nfast                 1\n"), "{listed}");
+    // With a worker there it goes on, and that worker is seen to leave.
+    let arguments = ["worker", "run", "--name", "w", "--pool", "fast,slow", "--server-url", &server.url];
+    let mut worker = home.spawn(&arguments);
+    eventually("the second step runs", || home.path().join("up").exists().then_some(()));
+    assert_eq!(status(&home, &id, &server.url)["unserved_pools"], json!([]));
+    assert!(!said(&["workers"]).contains("POOL WITHOUT"));
+    terminate(&worker);
+    eventually("it is seen to drain", || said(&["workers"]).contains("w (draining)").then_some(()));
+    home.file("go", "");
+    until_completed(&home, &id, &server.url);
+    assert_eq!(worker.wait().unwrap().code(), Some(0));
+}
+
+#[test]
 fn a_worker_goes_on_with_the_next_server_and_keeps_its_session() {
     let home = Home::new();
     home.file("one.yaml", &PYTHON.replace("pool: fast", "strict: true").replace("spec: {pool: slow}, ", ""));
@@ -146,4 +174,64 @@ fn a_worker_wants_encryption_beyond_its_own_machine() {
     }
     assert_eq!(home.run(&["worker", "run", "--name", "", "--server-url", "http://localhost:1"]).exit, 2);
     assert!(!home.path().join(".noetl").join("noetl_worker_.pid").exists());
+    assert_eq!(home.run(&["worker", "run", "--pool", "", "--server-url", "http://localhost:1"]).exit, 2);
+    let said = home.run(&["worker", "stop", "--name", "nobody"]);
+    assert_eq!(said.exit, 4, "{said:?}");
+    assert!(said.stderr.contains("no worker called `nobody`"), "{}", said.stderr);
+}
+
+#[test]
+fn a_worker_whose_token_no_server_takes_says_so_and_ends() {
+    let home = Home::new();
+    home.file("tokens", "ann:a-token-of-some-length # hers\n");
+    let server = Server::start(&home, &["--no-worker", "--token-file", "tokens"]);
+    let wrong = ["--session-token", "another-token-of-length"];
+    for how in ["run", "start"] {
+        for token in [&wrong[..], &[]] {
+            let arguments: Vec<&str> =
+                ["worker", how, "--server-url", &server.url].iter().chain(token).copied().collect();
+            let said = home.run(&arguments);
+            assert_eq!(said.exit, 5, "{said:?}");
+            assert!(said.stderr.contains(&format!("{} refuses this worker: ", server.url)), "{}", said.stderr);
+        }
+    }
+    assert_eq!(home.run(&["worker", "stop"]).done().stdout, "No such worker is running in the background\n");
+}
+
+#[test]
+fn a_worker_in_the_background_gets_its_token_and_nobody_can_read_it() {
+    let home = Home::new();
+    let token = "a-token-of-some-length";
+    home.file("tokens", &format!("ann:{token} # hers\n"));
+    let server = Server::start(&home, &["--no-worker", "--token-file", "tokens"]);
+    home.run(&["context", "add", "there", "--server-url", &server.url, "--session-token", token]).done();
+    let ways = [
+        ["--session-token", token, "--server-url", &server.url],
+        ["--token-file", "tokens", "--server-url", &server.url],
+        ["--context", "there", "--python", "python3"],
+    ];
+    for way in ways {
+        let arguments: Vec<&str> = ["worker", "start", "--name", "w"].iter().chain(&way).copied().collect();
+        let said = home.run(&arguments).done().stdout;
+        let pid = said.lines().next().unwrap().rsplit(' ').next().unwrap().to_owned();
+        let line = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap();
+        assert!(!line.contains(token), "{line}");
+        eventually("the server knows the worker", || {
+            let url = ["--server-url", &server.url, "--token-file", "tokens"];
+            let listed = home.run(&[&["workers", "--json"][..], &url].concat()).done().json();
+            (listed["workers"].as_array()?.len() == 1).then_some(())
+        });
+        home.run(&["worker", "stop"]).done();
+    }
+}
+
+#[test]
+fn a_worker_names_the_socket_where_nobody_answers() {
+    let home = Home::new();
+    let mut worker = home.spawn(&["worker", "run", "--data-dir", "data"]);
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(worker.stderr.take().unwrap()));
+    let said = lines.by_ref().map_while(Result::ok).find(|line| line.contains("trying again")).unwrap();
+    assert!(said.contains("data/noetl.sock: ") && !said.contains("http://localhost"), "{said}");
+    terminate(&worker);
+    worker.wait().unwrap();
 }

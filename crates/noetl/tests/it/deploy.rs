@@ -89,9 +89,11 @@ fn the_kubernetes_manifest_parses_and_stops_its_pods_gently() {
             assert!(volumes.iter().any(|volume| volume["name"] == mount["name"]), "{name}: {mount}");
         }
         if name == "noetl-server" {
-            for probe in ["startupProbe", "readinessProbe", "livenessProbe"] {
-                // The only path that needs no token.
-                assert_eq!(container[probe]["httpGet"]["path"], "/health", "{probe}");
+            // The paths that need no token.
+            for (probe, path) in
+                [("startupProbe", "/health"), ("readinessProbe", "/ready"), ("livenessProbe", "/health")]
+            {
+                assert_eq!(container[probe]["httpGet"]["path"], path, "{probe}");
                 assert_eq!(container[probe]["httpGet"]["port"], container["ports"][0]["name"], "{probe}");
             }
         }
@@ -137,4 +139,6 @@ fn the_image_runs_a_command_that_is_understood_as_somebody_without_rights() {
     assert!(text.lines().any(|line| line == "USER 10001"));
     assert_eq!(text.matches("\nFROM ").count(), 2, "built in one stage, run in another");
     assert!(text.contains("FROM rust:1.95"));
+    // The minimal one lacks modules that python steps and health checks need.
+    assert!(text.lines().any(|line| line.contains("apt-get install") && line.contains(" python3 ")));
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use noetl::api::extract::BODY_READ_TIMEOUT;
+use noetl::client::Client;
 use noetl::server::listen::{self, HANDSHAKE_TIMEOUT, HEAD_TIMEOUT, Listener, Shared};
 use noetl::server::places::Places;
 use noetl::server::stream::WRITE_TIMEOUT;
@@ -48,8 +49,16 @@ async fn tls_is_spoken_when_there_is_a_certificate() {
     let health: Value = client.get(format!("https://{address}/health")).send().await.unwrap().json().await.unwrap();
     assert_eq!(health, json!({"status": "ok"}));
     // In the clear there is no answer, and the next handshake works all the same.
-    assert!(client.get(format!("http://{address}/health")).send().await.is_err());
+    let lost = Client::to_url(&format!("http://{address}"), None).unwrap().get(&["health"]).send().await.unwrap_err();
+    assert!(lost.why.contains("begins with https://"), "{lost}");
     assert!(client.get(format!("https://{address}/health")).send().await.is_ok());
+}
+
+#[test]
+fn a_file_without_a_key_is_said_to_hold_none() {
+    let certificate = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tls/certificate.pem");
+    let error = tls::load(&certificate, &certificate).map(|_| ()).unwrap_err();
+    assert!(error.to_string().ends_with("certificate.pem: holds no private key"), "{error}");
 }
 
 #[tokio::test]

@@ -131,9 +131,11 @@ fn a_database_is_looked_after_without_a_server() {
 #[test]
 fn a_database_that_can_not_be_used_is_said_at_once() {
     let home = Home::new();
+    let plain = format!("postgres://ann:s3cret@{}/x?sslmode=require", without_tls());
     for (url, why) in [
         ("mysql://localhost/x", "it must begin with `postgres://`"),
-        ("postgres://ann:s3cret@127.0.0.1:1/x", "refused"),
+        ("postgres://ann:s3cret@127.0.0.1:1/x", "127.0.0.1:1: error connecting to server: Connection refused"),
+        (&plain, "sslmode=disable"),
     ] {
         let said = home.run(&["server", "run", "--port", "0", "--database-url", url]);
         assert!(said.exit != 0 && said.stderr.contains(why), "{said:?}");
@@ -142,4 +144,19 @@ fn a_database_that_can_not_be_used_is_said_at_once() {
         assert!(said.exit != 0 && said.stderr.contains(why), "{said:?}");
         assert!(!said.stderr.contains("s3cret"), "{said:?}");
     }
+}
+
+/// Returns the address of a database that says of itself that it speaks no TLS, and nothing more.
+fn without_tls() -> std::net::SocketAddr {
+    use std::io::{Read as _, Write as _};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            // The request for TLS has 8 bytes; this is the answer `no`.
+            stream.read_exact(&mut [0; 8]).and_then(|()| stream.write_all(b"N")).ok();
+        }
+    });
+    address
 }

@@ -12,7 +12,7 @@ use axum::extract::Request;
 use axum::response::Response;
 use serde_json::Value;
 
-use crate::support::{Home, Server, eventually};
+use crate::support::{Canned, Home, Server, deserted, eventually};
 
 /// Where a request stands when the test looks at it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -229,4 +229,45 @@ fn a_cancel_during_the_run_stops_the_tool() {
     // The certificate is true: no process of it is left.
     assert!(!Path::new("/proc").join(pid.trim()).exists());
     assert!(stage.events(&id).iter().any(|name| name == "execution.quiesced"));
+}
+
+#[test]
+fn it_goes_on_with_whichever_server_answers() {
+    let stage = Stage::new("echo hello");
+    let port = stage.server.url.rsplit_once(':').unwrap().1.to_owned();
+    let example = Example::start(&format!("{},{}", deserted(), stage.server.url));
+    let id = stage.begin();
+    assert_eq!(stage.until_quiesced(&id)["status"], "COMPLETED");
+    let Stage { home, server } = stage;
+    assert_eq!(server.stop(), Some(0));
+    let server = Server::start_at(&home, &["--no-worker"], &port);
+    let stage = Stage { home, server };
+    let id = stage.begin();
+    assert_eq!(stage.until_quiesced(&id)["status"], "COMPLETED");
+    assert!(example.has_said("at your service"));
+}
+
+#[test]
+fn it_stops_its_tool_when_no_server_answers_any_more() {
+    let home = Home::new();
+    let running = home.path().join("running");
+    let command = format!("cd {} && echo $$ > pid && mv pid running && sleep 1000", home.path().display());
+    let call = serde_json::json!({"call": {"config": {"command": command}, "input": {}, "timeout_ms": null}, "continuation": 0});
+    let server = Canned::new(&[
+        ("POST /api/worker/hello", 200, r#"{"session_id": "9", "lease_ms": 1500, "poll_ms": 300, "protocol": 1}"#),
+        (
+            "POST /api/worker/poll",
+            200,
+            r#"{"offers": [{"execution_id": "1", "command_id": "2", "epoch": 1, "step": "a", "kind": "shell"}]}"#,
+        ),
+        ("GET /api/executions/1/cancellation-check", 200, r#"{"cancelled": false}"#),
+        ("POST /api/commands/2/claim", 200, r#"{"epoch": 1}"#),
+        ("POST /api/commands/2/advance", 200, &call.to_string()),
+    ]);
+    let example = Example::start(&server.url);
+    let pid = eventually("the tool runs", || std::fs::read_to_string(&running).ok());
+    assert!(!example.has_said("no server answers"));
+    drop(server);
+    example.until_said("no server answers, stopping 2");
+    eventually("the tool is gone", || (!Path::new("/proc").join(pid.trim()).exists()).then_some(()));
 }

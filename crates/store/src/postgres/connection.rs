@@ -139,6 +139,18 @@ impl Address {
         format!("postgres://{host}:{port}/{}", self.config.get_dbname().unwrap_or(""))
     }
 
+    /// Returns every host with its port: who is asked, in turn.
+    fn peers(&self) -> String {
+        let ports = self.config.get_ports();
+        // One port is that of all hosts.
+        let port = |at: usize| ports.get(at).or(ports.first()).copied().unwrap_or(5432);
+        let peer = |(at, host): (usize, &Host)| match host {
+            Host::Tcp(name) => format!("{name}:{}", port(at)),
+            Host::Unix(path) => format!("{}/.s.PGSQL.{}", path.display(), port(at)),
+        };
+        self.config.get_hosts().iter().enumerate().map(peer).collect::<Vec<_>>().join(", ")
+    }
+
     fn tls(&self) -> Result<Option<MakeRustlsConnect>, StoreError> {
         if self.config.get_ssl_mode() == SslMode::Disable {
             return Ok(None);
@@ -170,7 +182,11 @@ impl Address {
     ) -> Result<(Client, JoinHandle<()>), StoreError> {
         // The driver's own limit ends with the handshake of TCP; a peer that then says nothing is no better.
         let made = tokio::time::timeout(CONNECT_TIMEOUT, self.connect_patiently(hear)).await;
-        made.unwrap_or_else(|_| Err(StoreError::Unavailable("the database does not answer".into())))
+        let made = made.unwrap_or_else(|_| Err(StoreError::Unavailable("the database does not answer".into())));
+        made.map_err(|error| match error {
+            StoreError::Unavailable(why) => StoreError::Unavailable(format!("{}: {why}", self.peers())),
+            other => other,
+        })
     }
 
     async fn connect_patiently(
@@ -281,6 +297,17 @@ mod tests {
             panic!()
         };
         assert!(!why.contains("s3cret"), "{why}");
+    }
+
+    #[test]
+    fn every_host_is_named_with_its_port() {
+        for (url, peers) in [
+            ("postgres://ann:s3cret@db.example/x", "db.example:5432"),
+            ("postgres://a:5433,b:5434/x", "a:5433, b:5434"),
+            ("postgres://%2Frun%2Fpostgresql/x", "/run/postgresql/.s.PGSQL.5432"),
+        ] {
+            assert_eq!(url.parse::<Address>().unwrap().peers(), peers);
+        }
     }
 
     #[test]

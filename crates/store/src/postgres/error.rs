@@ -67,10 +67,15 @@ impl From<Error> for StoreError {
 /// What went wrong on the way, with its cause.
 pub(super) fn connection(error: &Error) -> String {
     use std::error::Error as _;
-    match error.source() {
-        Some(cause) => format!("{error}: {cause}"),
-        None => error.to_string(),
-    }
+    let Some(cause) = error.source() else { return error.to_string() };
+    let cause = cause.to_string();
+    // The driver has no kind for it.
+    let remedy = if cause.contains("does not support TLS") {
+        " (sslmode=disable in the database URL does without, if the network to it is trusted)"
+    } else {
+        ""
+    };
+    format!("{error}: {cause}{remedy}")
 }
 
 impl From<PoolError> for StoreError {

@@ -30,6 +30,9 @@ pub(crate) const QUERYABLE: &[&str] = &[
 /// Columns that can not be read: named they are refused, `*` shows NULL in their place.
 const ENCRYPTED: &[(&str, &str)] = &[("credential", "data_encrypted"), ("keychain", "data_encrypted")];
 
+/// Columns that are texts, though other tables have a document of that name.
+const TEXTS: &[(&str, &str)] = &[("command", "state")];
+
 /// Columns of documents, where a `STRICT` table can only say `TEXT`.
 const DOCUMENTS: &[&str] = &[
     "context",
@@ -106,7 +109,7 @@ impl Schema {
                 let not_null: bool = row.get(2)?;
                 let in_key = row.get::<_, i64>(3)? > 0;
                 Ok(TableColumn {
-                    ty: meaning(&column, &declared),
+                    ty: meaning(name, &column, &declared),
                     nullable: !(not_null || (in_key && declared.eq_ignore_ascii_case("INTEGER"))),
                     encrypted: is_encrypted(name, &column),
                     in_key,
@@ -128,9 +131,11 @@ impl Schema {
 }
 
 /// Returns what a column means: its declared type, or what its name says where the declaration is only a storage class.
-fn meaning(column: &str, declared: &str) -> Type {
+fn meaning(table: &str, column: &str, declared: &str) -> Type {
     let by_name = || {
-        if DOCUMENTS.contains(&column) {
+        if TEXTS.contains(&(table, column)) {
+            Some(Type::Text)
+        } else if DOCUMENTS.contains(&column) {
             Some(Type::Json)
         } else if column.ends_with("_at") || column == "at" {
             Some(Type::Timestamp { zoned: false })
@@ -163,7 +168,13 @@ mod tests {
             ("duration", "REAL", Type::Float),
         ];
         for (column, declared, expected) in table {
-            assert_eq!(meaning(column, declared), expected, "{column} {declared}");
+            assert_eq!(meaning("event", column, declared), expected, "{column} {declared}");
         }
+    }
+
+    #[test]
+    fn a_name_means_in_one_table_what_it_does_not_in_another() {
+        assert_eq!(meaning("command", "state", "TEXT"), Type::Text);
+        assert_eq!(meaning("snapshot", "state", "TEXT"), Type::Json);
     }
 }

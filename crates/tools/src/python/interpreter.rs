@@ -58,6 +58,8 @@ pub(crate) struct Interpreter {
 /// What came of one command.
 #[derive(Debug)]
 pub(super) struct Execution {
+    /// Whether the code ever began. If not, what was printed is the interpreter's own.
+    pub(super) began: bool,
     /// What the runner answered; `None` if it could not.
     pub(super) outcome: Option<Outcome>,
     /// Whether a request to end met the code while it ran.
@@ -115,15 +117,14 @@ pub(super) async fn execute(
         let Some(mut interpreter) = slot.interpreter.take() else { continue };
         slot.running.store(interpreter.pid, Ordering::Relaxed);
         let supervisor = slot.supervisor(settings)?;
-        let (started, execution) =
-            converse(&mut interpreter, supervisor, &frame, brake, log).await.map_err(Failure::Lost)?;
+        let execution = converse(&mut interpreter, supervisor, &frame, brake, log).await.map_err(Failure::Lost)?;
         match &execution.ended {
             None => slot.interpreter = Some(interpreter),
             Some(ended) => slot.part_if_spent(ended),
         }
         // Race: an idle interpreter may die just before the command reaches it. No code has run then, so a new
         // one may take it. Only a reused one: a fresh one that dies at once would do so again.
-        let died_idle = reused && !started && execution.outcome.is_none() && brake.cause().is_none();
+        let died_idle = reused && !execution.began && execution.outcome.is_none() && brake.cause().is_none();
         if !died_idle {
             return Ok(execution);
         }
@@ -165,21 +166,21 @@ async fn awaken(slot: &mut Slot, settings: &Settings) -> Result<bool, Failure> {
     Ok(false)
 }
 
-/// Sends one command and sees it to its end; returns whether its code ever began, and what came of it.
+/// Sends one command and sees it to its end.
 async fn converse(
     interpreter: &mut Interpreter,
     supervisor: &mut Supervisor,
     frame: &[u8],
     brake: &mut Brake,
     log: &dyn LogSink,
-) -> io::Result<(bool, Execution)> {
+) -> io::Result<Execution> {
     let Interpreter { control, inbox, capture, commands_run, .. } = interpreter;
     *commands_run += 1;
-    let mut started = false;
+    let mut began = false;
     let mut ended = None;
     let role = Role::Resident;
     let reply = {
-        let mut exchange = pin!(exchange(control, inbox, frame, &mut started));
+        let mut exchange = pin!(exchange(control, inbox, frame, &mut began));
         loop {
             tokio::select! {
                 reply = &mut exchange => break reply,
@@ -224,7 +225,7 @@ async fn converse(
             (None, false)
         }
     };
-    Ok((started, Execution { outcome, interrupted, ended, stdout, stderr }))
+    Ok(Execution { began, outcome, interrupted, ended, stdout, stderr })
 }
 
 /// Asks the supervisor whether the idle interpreter is all there is; if not, it ends, with the rest.

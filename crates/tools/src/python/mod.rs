@@ -37,6 +37,11 @@ use interpreter::{Execution, Outcome};
 
 /// Longest script file.
 pub(crate) const SCRIPT_BYTES_MAX: u64 = 4 << 20;
+/// Most of what an interpreter printed before it ended that its error repeats: lines, and bytes.
+const LAST_LINES_MAX: usize = 20;
+const LAST_LINES_BYTES_MAX: usize = 2 << 10;
+/// Longest piece of it in the message.
+const REASON_CHARS_MAX: usize = 200;
 
 /// Runs the code of a call.
 pub(crate) async fn run(
@@ -279,7 +284,7 @@ async fn read_script(path: &Path) -> Result<String, String> {
 }
 
 fn outcome(execution: Execution, brake: &Brake) -> ToolOutcome {
-    let Execution { outcome, interrupted, ended, stdout, stderr } = execution;
+    let Execution { began, outcome, interrupted, ended, stdout, stderr } = execution;
     let answered = !matches!(outcome, None | Some(Outcome::Started | Outcome::Interrupted));
     let made = match outcome {
         Some(Outcome::Value(value)) => match serde_json::from_str(value.get()) {
@@ -307,7 +312,9 @@ fn outcome(execution: Execution, brake: &Brake) -> ToolOutcome {
             ToolOutcome::failed(ToolError::soft(kind, code, message), Value::Null)
         }
         Some(Outcome::Started | Outcome::Interrupted) | None => {
-            ToolOutcome::failed(vanished(ended.as_ref()), Value::Null)
+            // What the code itself printed is no part of an error: it may be a secret.
+            let last_words = if began { "" } else { last_lines(&stderr) };
+            ToolOutcome::failed(vanished(ended.as_ref(), last_words), Value::Null)
         }
     };
     match (brake.cause(), &ended) {
@@ -321,10 +328,14 @@ fn outcome(execution: Execution, brake: &Brake) -> ToolOutcome {
     }
 }
 
-/// Returns the error of code that took its interpreter with it.
-fn vanished(ended: Option<&Ended>) -> ToolError {
-    let error = |message| ToolError::soft(ErrorKind::Code, "PYTHON_EXITED", message);
-    match ended.and_then(|ended| ended.exit) {
+/// Returns the error of code that took its interpreter with it, or of an interpreter that ended before any code ran,
+/// with what it said then.
+fn vanished(ended: Option<&Ended>, last_words: &str) -> ToolError {
+    let reason = last_words.lines().last().unwrap_or_default();
+    let reason: String = reason.trim().chars().take(REASON_CHARS_MAX).collect();
+    let reason = if reason.is_empty() { reason } else { format!(": {reason}") };
+    let error = |message: String| ToolError::soft(ErrorKind::Code, "PYTHON_EXITED", message + &reason);
+    let error = match ended.and_then(|ended| ended.exit) {
         Some(Exit::Status(status)) => {
             error(format!("the python process ended with status {status} before the code was done"))
                 .with("exit_code", status)
@@ -333,6 +344,18 @@ fn vanished(ended: Option<&Ended>) -> ToolError {
             error(format!("the python process was ended by signal {signal}")).with("signal", signal)
         }
         None => error("the python process gave no answer and left no status".to_owned()),
+    };
+    if last_words.is_empty() { error } else { error.with("stderr", last_words) }
+}
+
+/// Returns the end of what was printed.
+fn last_lines(printed: &str) -> &str {
+    let printed = printed.trim_end();
+    let from = printed.ceil_char_boundary(printed.len().saturating_sub(LAST_LINES_BYTES_MAX));
+    let end = &printed[from..];
+    match end.rmatch_indices('\n').nth(LAST_LINES_MAX - 1) {
+        Some((at, _)) => &end[at + 1..],
+        None => end,
     }
 }
 

@@ -509,6 +509,23 @@ async fn code_that_takes_its_interpreter_along_is_an_error_and_the_next_runs() {
 }
 
 #[tokio::test]
+async fn an_interpreter_that_can_not_begin_says_why() {
+    // Like one whose library is missing: it ends before it has read anything.
+    let bench = Bench::with(|config| "sh".clone_into(&mut config.python));
+    let error = bench.python("result = 1").await.error.unwrap();
+    let begin = "the python process ended with status 2 before the code was done: sh: ";
+    assert!(error.code == "PYTHON_EXITED" && error.message.starts_with(begin), "{error:?}");
+    assert!(error.details["stderr"].as_str().unwrap().contains("yntax error"), "{error:?}");
+}
+
+#[tokio::test]
+async fn what_code_printed_before_it_took_its_interpreter_along_is_no_part_of_the_error() {
+    let bench = Bench::new();
+    let outcome = bench.python("print('s3cret', file=sys.stderr, flush=True)\nos._exit(4)").await;
+    assert!(!json!(outcome.error).to_string().contains("s3cret"), "{:?}", outcome.error);
+}
+
+#[tokio::test]
 async fn a_forked_copy_of_the_code_does_not_answer_in_its_place() {
     let mut bench = Bench::new();
     let code = "pid = os.fork()\nif pid:\n  os.waitpid(pid, 0)\nresult = 'parent' if pid else 'child'";

@@ -1,13 +1,13 @@
 //! `GET /api/executions/{execution_id}/status`: where a run stands, without its log.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use noetl_core::control::cancel;
 use noetl_core::execution::state::Execution;
-use noetl_core::head::{CommandRow, Head, Status};
+use noetl_core::head::{CommandRow, CommandState, Head, Status};
 use noetl_core::id::{CatalogId, CommandId, ExecutionId};
 use noetl_core::playbook::CancelMode;
 use noetl_core::result::{INLINE_BYTES_MAX, json_size};
@@ -24,7 +24,7 @@ use super::{Cancellation, Summary, decisive_event, events};
 use crate::api::Api;
 use crate::api::error::{ApiError, ErrorBody};
 use crate::api::extract::{PathId, Query};
-use crate::api::time;
+use crate::api::{time, workers};
 
 /// Longest time that a request for a status hangs, in seconds.
 pub const WAIT_SECONDS_MAX: f64 = 20.0;
@@ -124,6 +124,8 @@ pub struct StatusReply {
     pub commands: Vec<LiveCommand>,
     /// There are more than are listed.
     pub commands_truncated: bool,
+    /// Pools in which commands of it wait, and that no worker serves.
+    pub unserved_pools: Vec<String>,
     /// How it was cancelled.
     pub cancellation: Option<Cancellation>,
     /// What a cancel of an ancestor does to it: nothing (`abandon`, `wait`); null: it is cancelled too.
@@ -181,6 +183,8 @@ pub struct LiveCommand {
     pub iteration: Option<u32>,
     /// Kind of tool.
     pub tool: String,
+    /// Its pool: which workers may run it.
+    pub pool: String,
     /// Whether an interrupt can end it, as its kind declares.
     pub stoppable: bool,
     /// Who holds it.
@@ -235,7 +239,20 @@ pub(in crate::api) async fn status(
         });
     };
     let now = api.store().now().await?;
-    Ok(Json(reply(&inspection, now, params.full.unwrap_or(false))))
+    let mut reply = reply(&inspection, now, params.full.unwrap_or(false));
+    reply.unserved_pools = unserved(&api, &inspection.commands).await?;
+    Ok(Json(reply))
+}
+
+/// Returns the pools in which one of `commands` waits and that no worker serves.
+async fn unserved(api: &Api, commands: &[CommandRow]) -> Result<Vec<String>, ApiError> {
+    let pending = commands.iter().filter(|row| row.state == CommandState::Pending);
+    let pools: BTreeSet<&str> = pending.map(|row| row.pool.as_ref()).collect();
+    if pools.is_empty() {
+        return Ok(Vec::new());
+    }
+    let sessions = api.store().sessions().await?;
+    Ok(pools.into_iter().filter(|pool| !workers::serves(&sessions, pool)).map(str::to_owned).collect())
 }
 
 /// A cancel's answer names the cleanup before it is there.
@@ -307,6 +324,7 @@ fn reply(inspection: &Inspection, now: Timestamp, full: bool) -> StatusReply {
         quiesced_at: head.quiesced_at.map(Timestamp::to_iso),
         commands: commands.iter().take(RUNNING_MAX).map(|row| live(row, head, now)).collect(),
         commands_truncated: commands.len() > RUNNING_MAX,
+        unserved_pools: Vec::new(),
         cancellation: summary.cancellation,
         shield: head.shield.map(|shield| shield.as_str().to_owned()),
         pause: summary.pause,
@@ -335,6 +353,7 @@ pub(super) fn live(row: &CommandRow, head: &Head, now: Timestamp) -> LiveCommand
         visit: row.visit,
         iteration: row.iteration,
         tool: row.kind.to_string(),
+        pool: row.pool.to_string(),
         stoppable: kind::stoppable(&row.kind),
         worker_id: row.holder.as_ref().map(|holder| holder.worker_id.to_string()),
         started: row.holder.as_ref().is_some_and(|holder| holder.started),

@@ -40,7 +40,9 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Said<T> {
         let mut reader = serde_json::Deserializer::from_slice(&bytes);
         serde_path_to_error::deserialize(&mut reader).map(Said).map_err(|error| {
             let field = error.path().to_string();
-            ApiError::bad_field(&field, error.into_inner())
+            let problem = error.into_inner();
+            // What is missing, or no object at all, has no path of its own.
+            if field == "." { ApiError::bad_request(problem.to_string()) } else { ApiError::bad_field(&field, problem) }
         })
     }
 }
