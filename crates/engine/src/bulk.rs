@@ -46,6 +46,19 @@ pub struct Filter {
     pub stuck: bool,
 }
 
+impl Filter {
+    /// Returns whether a condition leaves anything out that runs. A path of stars and a time of zero do not.
+    pub fn leaves_out(&self) -> bool {
+        let Filter { path, older_than_ms, idle_for_ms, parent, labels, stuck } = self;
+        path.as_ref().is_some_and(|path| path.chars().any(|c| c != '*'))
+            || older_than_ms.is_some_and(|ms| ms > 0)
+            || idle_for_ms.is_some_and(|ms| ms > 0)
+            || parent.is_some()
+            || !labels.is_empty()
+            || *stuck
+    }
+}
+
 /// Which executions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Selected {

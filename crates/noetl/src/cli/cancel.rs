@@ -100,6 +100,11 @@ fn filter(conditions: &[String]) -> Result<Option<Value>, Stop> {
             return Err(Stop::usage(format!("`{condition}` is no condition"))
                 .hint("write --filter path='etl/*', older_than=10m, idle_for=1h, parent=ID or label=NAME=VALUE; --filter all alone"));
         };
+        // An unset variable of a script; it would widen what is cancelled.
+        if value.trim().is_empty() {
+            return Err(Stop::usage(format!("`{key}` has no value"))
+                .hint("leave the condition out if it is not meant; `--filter all` takes everything that runs"));
+        }
         // An execution has many labels, and one of everything else.
         if let (LABEL, Some(Value::String(labels))) = (key, filter.get_mut(key)) {
             labels.push_str(&format!(",{value}"));

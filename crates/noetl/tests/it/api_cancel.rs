@@ -175,6 +175,21 @@ async fn many_are_listed_and_their_job_is_kept() {
 }
 
 #[tokio::test]
+async fn a_filter_that_leaves_nothing_out_cancels_only_what_is_meant_to_be_everything() {
+    let world = World::new();
+    world.register(LONG).await;
+    let id = world.start("demo/long").await;
+    let many = |body: Value| world.post("/api/executions/cancel", body);
+    for filter in [json!({"path": ""}), json!({"status": "RUNNING"}), json!({"path": "*"}), json!({"older_than": 0})] {
+        many(json!({"filter": filter})).await.refused(400);
+        many(json!({"filter": filter, "dry_run": true})).await.refused(400);
+    }
+    assert_eq!(world.get(&format!("/api/executions/{id}/status")).await.ok()["status"], "RUNNING");
+    let all = many(json!({"filter": {"status": "RUNNING"}, "all": true})).await.ok();
+    assert_eq!(all["cancelled_executions"], json!([id]));
+}
+
+#[tokio::test]
 async fn a_job_is_stopped_and_a_cascade_is_not() {
     let world = World::new();
     world.register(LONG).await;

@@ -158,6 +158,17 @@ fn many_are_cancelled_by_what_they_have_in_common() {
     let unknown = home.run(&["cancel", "--filter", "pth=test/*", "--yes"]);
     assert_eq!(unknown.exit, 2);
     assert!(unknown.stderr.contains("did you mean `path`?"), "{}", unknown.stderr);
+    // As an unset variable of a script leaves them.
+    for (condition, named) in
+        [("path=", "`path` has no value"), ("status=", "`status` has no value"), ("label= ", "`label` has no value")]
+    {
+        let refused = home.run(&["cancel", "--filter", condition, "--yes"]);
+        assert_eq!(refused.exit, 2, "{condition}");
+        assert!(refused.stderr.contains(named), "{}", refused.stderr);
+    }
+    let everything = home.run(&["cancel", "--filter", "status=RUNNING", "--yes"]);
+    assert_eq!(everything.exit, 2);
+    assert!(everything.stderr.contains("`--filter all`"), "{}", everything.stderr);
     let done = home.run(&[&by_path[..], &["--yes", "-r", "not needed"]].concat()).done();
     assert_eq!(done.stdout, format!("Cancelled 3 execution(s)\n{listed}"));
     let why = home.run(&["why", &ids[0]]).done().stdout;

@@ -42,7 +42,7 @@ pub struct BulkBody {
     /// What they have in common; all conditions hold together.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub filter: Option<BulkFilter>,
-    /// Everything that runs: an empty filter without this is refused.
+    /// Everything that runs: a filter that leaves nothing out is refused without this.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub all: Option<bool>,
     /// Also every descendant of each.
@@ -185,9 +185,8 @@ pub(in crate::api) async fn cancel(
 /// Reads whom the request means: a list, a filter, or explicitly everything.
 fn selected(body: &BulkBody) -> Result<Selected, ApiError> {
     let filter = body.filter.clone().unwrap_or_default();
-    let empty = filter == BulkFilter::default();
     if let Some(ids) = &body.ids {
-        if !empty || body.all == Some(true) {
+        if filter != BulkFilter::default() || body.all == Some(true) {
             return Err(ApiError::bad_field("ids", "give either `ids`, `filter` or `all`"));
         }
         if ids.is_empty() || ids.len() > IDS_MAX {
@@ -195,9 +194,16 @@ fn selected(body: &BulkBody) -> Result<Selected, ApiError> {
         }
         return Ok(Selected::Listed(ids.clone()));
     }
-    if empty && body.all != Some(true) {
-        let problem = "an empty filter matches everything that runs: say `all: true` if that is meant".to_owned();
-        return Err(ApiError::bad_field("filter", problem));
+    // What a script left empty by mistake must never mean everything.
+    for (field, text) in [
+        ("filter.status", &filter.status),
+        ("filter.path", &filter.path),
+        ("filter.parent", &filter.parent),
+        ("filter.label", &filter.label),
+    ] {
+        if text.as_ref().is_some_and(|text| text.trim_matches([' ', '\t', ',']).is_empty()) {
+            return Err(ApiError::bad_field(field, "must not be empty: leave it out if it is not meant"));
+        }
     }
     for status in list::statuses("filter.status", filter.status.as_deref())? {
         match status {
@@ -208,14 +214,19 @@ fn selected(body: &BulkBody) -> Result<Selected, ApiError> {
             }
         }
     }
-    Ok(Selected::Matching(Filter {
-        path: filter.path.filter(|path| !path.is_empty()),
+    let wanted = Filter {
+        path: filter.path,
         older_than_ms: length("filter.older_than", filter.older_than.as_ref())?,
         idle_for_ms: length("filter.idle_for", filter.idle_for.as_ref())?,
         parent: list::id("filter.parent", filter.parent.as_deref())?,
         labels: labels::wanted("filter.label", filter.label.as_deref())?,
         stuck: false,
-    }))
+    };
+    if !wanted.leaves_out() && body.all != Some(true) {
+        let problem = "it matches everything that runs: say `all: true` (`--filter all`) if that is meant";
+        return Err(ApiError::bad_field("filter", problem));
+    }
+    Ok(Selected::Matching(wanted))
 }
 
 impl BulkReply {
