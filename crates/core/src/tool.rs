@@ -58,6 +58,17 @@ pub struct ToolOutcome {
     pub stopped: Option<Stopped>,
 }
 
+/// What is added to the words of whatever was ended while a request of it was on its way.
+pub const REMOTE_MAY_HAVE_ACTED: &str = "; the remote may have acted";
+
+impl ToolOutcome {
+    /// Returns whether something was sent elsewhere and nobody knows what became of it.
+    pub fn remote_may_have_acted(&self) -> bool {
+        let noted = self.error.as_ref().and_then(|error| error.details.get("remote_may_have_acted"));
+        noted.and_then(Value::as_bool).unwrap_or(false)
+    }
+}
+
 /// How a tool came to its end on request. The order is the order of force.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

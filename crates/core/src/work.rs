@@ -140,6 +140,9 @@ pub enum Reported {
         /// Processes that could not be confirmed gone.
         #[serde(default)]
         pids: Vec<u32>,
+        /// What was sent elsewhere may have been acted upon: nobody knows.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        remote_may_have_acted: bool,
     },
     /// Handed back by a draining worker, not run to an end.
     Released,

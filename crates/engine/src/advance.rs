@@ -88,6 +88,7 @@ impl Engine {
             started: outcome.is_some() || continuation.is_some(),
             stopped: outcome.as_ref().and_then(|outcome| outcome.stopped),
             pids: Vec::new(),
+            remote_may_have_acted: outcome.as_ref().is_some_and(ToolOutcome::remote_may_have_acted),
         };
         // The same rule as in a worker's own slot: what has begun may end, once forward, unless it is to be stopped.
         let ended = !view.head.is_active();

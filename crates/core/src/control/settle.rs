@@ -11,7 +11,7 @@ use crate::id::{EventId, IdSource};
 use crate::playbook::Output;
 use crate::result::{Bound, LargeResult, bind};
 use crate::time::Timestamp;
-use crate::tool::Stopped;
+use crate::tool::{REMOTE_MAY_HAVE_ACTED, Stopped};
 use crate::work::{Done, Report, Reported};
 
 /// Decides a report that is late: kept as evidence, of no effect on status, ctx or results.
@@ -74,8 +74,9 @@ pub fn decide(view: &HeadView, report: &Report, worker_id: &str, now: Timestamp,
             emit(cancelled(row, "execution cancelled", &worker_id));
             AttemptEnd::Finished
         }
-        Reported::Cancelled { started, stopped, .. } => {
-            emit(cancelled(row, "execution cancelled", &worker_id));
+        Reported::Cancelled { started, stopped, remote_may_have_acted, .. } => {
+            let unknown = if *remote_may_have_acted { REMOTE_MAY_HAVE_ACTED } else { "" };
+            emit(cancelled(row, &format!("execution cancelled{unknown}"), &worker_id));
             match (stopped, started) {
                 (Some(stopped), _) => end_of(*stopped),
                 (None, true) => AttemptEnd::Finished,

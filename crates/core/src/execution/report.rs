@@ -14,7 +14,7 @@ use crate::head::CommandState;
 use crate::id::CommandId;
 use crate::playbook::Step;
 use crate::result::Bound;
-use crate::tool::{ErrorKind, ToolError, ToolOutcome};
+use crate::tool::{ErrorKind, REMOTE_MAY_HAVE_ACTED, ToolError, ToolOutcome};
 use crate::work::{Awaited, ChildOutcome, Done, Iteration, Pause, Report, Reported, Work};
 
 impl Draft {
@@ -75,9 +75,14 @@ impl Draft {
                     self.serve(run, Going { work: Arc::new(work), outcome, writes }, env)?;
                 }
             }
-            Reported::Cancelled { .. } => {
+            Reported::Cancelled { remote_may_have_acted, .. } => {
                 // Of an execution that goes on: its step was stopped, not the run.
-                self.end_body(run, failed(stopped(stop.as_ref()), Some(Arc::clone(worker_id))), env)?;
+                let mut error = stopped(stop.as_ref());
+                if *remote_may_have_acted {
+                    error.message.push_str(REMOTE_MAY_HAVE_ACTED);
+                    error = error.with("remote_may_have_acted", true);
+                }
+                self.end_body(run, failed(error, Some(Arc::clone(worker_id))), env)?;
             }
             // Needs the command's row: decided by `control::settle` under the lock.
             Reported::Released => return Ok(false),

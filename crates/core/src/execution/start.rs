@@ -259,7 +259,8 @@ impl Draft {
             Event::ExecutionCancelled(Box::new(Cancelled {
                 reason: Some(reason.clone()),
                 cancelled_by: BY_CONCURRENCY.to_owned(),
-                requested_by: start.started_by.clone(),
+                // Nobody asked for this: who wanted the start stands with its birth.
+                requested_by: None,
                 remote: None,
                 cascade: false,
                 mode,
@@ -278,7 +279,7 @@ impl Draft {
         self.out.head.cancel = Some(CancelInfo {
             reason: Some(reason),
             cancelled_by: BY_CONCURRENCY.to_owned(),
-            requested_by: start.started_by.clone(),
+            requested_by: None,
             remote: None,
             job_id: None,
             mode,

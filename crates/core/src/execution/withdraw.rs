@@ -15,6 +15,7 @@ use crate::execution::state::{Live, LiveState};
 use crate::head::CommandState;
 use crate::id::{CommandId, ExecutionId};
 use crate::playbook::StepIx;
+use crate::tool::REMOTE_MAY_HAVE_ACTED;
 use crate::work::{Report, Reported};
 
 /// Why a withdrawn command was cancelled, as its `command.cancelled` says.
@@ -106,8 +107,20 @@ impl Draft {
         worker_id: Option<Arc<str>>,
         env: &mut Env<'_>,
     ) {
-        let (epoch, step) = (live.epoch, Arc::clone(&live.step));
-        self.emit(env, Event::CommandCancelled { command_id, epoch, step, reason: WITHDRAWN.to_owned(), worker_id });
+        self.end_withdrawn_as(command_id, live, worker_id, "", env);
+    }
+
+    /// The same, with what else is to be said of it.
+    fn end_withdrawn_as(
+        &mut self,
+        command_id: CommandId,
+        live: &Live,
+        worker_id: Option<Arc<str>>,
+        unknown: &str,
+        env: &mut Env<'_>,
+    ) {
+        let (epoch, step, reason) = (live.epoch, Arc::clone(&live.step), format!("{WITHDRAWN}{unknown}"));
+        self.emit(env, Event::CommandCancelled { command_id, epoch, step, reason, worker_id });
     }
 
     /// A worker says what became of a withdrawn command. A result is kept as evidence.
@@ -159,6 +172,9 @@ impl Draft {
                     late_result: None,
                 };
                 self.emit(env, Event::CommandDone(Box::new(evidence)));
+            }
+            Reported::Cancelled { remote_may_have_acted: true, .. } => {
+                self.end_withdrawn_as(command_id, live, Some(Arc::clone(worker_id)), REMOTE_MAY_HAVE_ACTED, env);
             }
             Reported::Suspended(_) | Reported::Cancelled { .. } | Reported::Released => {
                 self.end_withdrawn(command_id, live, Some(Arc::clone(worker_id)), env);

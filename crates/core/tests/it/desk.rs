@@ -381,7 +381,14 @@ impl Desk {
                 Next::Pause(pause) => break Reported::Suspended(pause),
                 Next::Done(done) => break Reported::Done(done),
                 Next::Needs(needs) => panic!("the desk has every result: {needs:?}"),
-                Next::Stop => break Reported::Cancelled { started: true, stopped: None, pids: Vec::new() },
+                Next::Stop => {
+                    break Reported::Cancelled {
+                        started: true,
+                        stopped: None,
+                        pids: Vec::new(),
+                        remote_may_have_acted: false,
+                    };
+                }
             }
         };
         Report { execution_id: row.execution_id, command_id: row.command_id, epoch: row.epoch, outcome }

@@ -190,7 +190,11 @@ const INPUTS: &[Said] = &[
         name: "report: never started",
         needs_attempt: true,
         say: |desk, id| {
-            report(desk, id, Reported::Cancelled { started: false, stopped: None, pids: Vec::new() });
+            report(
+                desk,
+                id,
+                Reported::Cancelled { started: false, stopped: None, pids: Vec::new(), remote_may_have_acted: false },
+            );
         },
     },
     Said {
@@ -198,7 +202,11 @@ const INPUTS: &[Said] = &[
         needs_attempt: true,
         say: |desk, id| {
             let stopped = Some(Stopped::Killed);
-            report(desk, id, Reported::Cancelled { started: true, stopped, pids: Vec::new() });
+            report(
+                desk,
+                id,
+                Reported::Cancelled { started: true, stopped, pids: Vec::new(), remote_may_have_acted: false },
+            );
         },
     },
     Said { name: "report: handed back", needs_attempt: true, say: |desk, id| report(desk, id, Reported::Released) },

@@ -476,7 +476,15 @@ impl Foreman {
         let Some(command) = self.held.get_mut(&attempt) else { return };
         match &command.phase {
             Phase::Waiting(_) => {
-                self.end(attempt, Reported::Cancelled { started: false, stopped: None, pids: Vec::new() });
+                self.end(
+                    attempt,
+                    Reported::Cancelled {
+                        started: false,
+                        stopped: None,
+                        pids: Vec::new(),
+                        remote_may_have_acted: false,
+                    },
+                );
             }
             Phase::Running => {
                 steer(&command.control, Control::Stop { order: StopOrder { grace_ms }, hand_back: false });
@@ -605,7 +613,7 @@ impl Foreman {
             let outcome = if hand_back {
                 Reported::Released
             } else {
-                Reported::Cancelled { started: false, stopped: None, pids: Vec::new() }
+                Reported::Cancelled { started: false, stopped: None, pids: Vec::new(), remote_may_have_acted: false }
             };
             self.end(attempt, outcome);
         }

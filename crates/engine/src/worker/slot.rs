@@ -336,8 +336,15 @@ impl Run<'_> {
             let message = "the worker was shut down while it ran the command, which may start only once";
             return failed(ToolError::hard(ErrorKind::WorkerLost, "WORKER_DRAINED", message));
         }
-        let stopped = outcome.as_ref().and_then(|outcome| outcome.stopped);
-        Reported::Cancelled { started, stopped, pids: outcome.map(|outcome| pids(&outcome)).unwrap_or_default() }
+        let Some(outcome) = outcome else {
+            return Reported::Cancelled { started, stopped: None, pids: Vec::new(), remote_may_have_acted: false };
+        };
+        Reported::Cancelled {
+            started,
+            stopped: outcome.stopped,
+            pids: pids(&outcome),
+            remote_may_have_acted: outcome.remote_may_have_acted(),
+        }
     }
 
     fn told(&self) -> Control {
@@ -403,7 +410,7 @@ pub(super) fn skipped(assignment: &Assignment) -> Reported {
         step = %assignment.step,
         "execution has been cancelled, skipping command"
     );
-    Reported::Cancelled { started: false, stopped: None, pids: Vec::new() }
+    Reported::Cancelled { started: false, stopped: None, pids: Vec::new(), remote_may_have_acted: false }
 }
 
 fn failed(error: ToolError) -> Reported {

@@ -116,7 +116,12 @@ impl Shell {
                 if state.is_active(held.execution) {
                     state.workers[worker].held = Some(Held { runs: true, ..held });
                 } else {
-                    let outcome = Reported::Cancelled { started: false, stopped: None, pids: Vec::new() };
+                    let outcome = Reported::Cancelled {
+                        started: false,
+                        stopped: None,
+                        pids: Vec::new(),
+                        remote_may_have_acted: false,
+                    };
                     report(&mut state, worker, held, outcome);
                 }
             }
@@ -130,7 +135,12 @@ impl Shell {
             }
             Action::Stop { worker } => {
                 let Some(held) = state.workers[worker].held else { return Ok(state) };
-                let outcome = Reported::Cancelled { started: true, stopped: Some(Stopped::Stopped), pids: Vec::new() };
+                let outcome = Reported::Cancelled {
+                    started: true,
+                    stopped: Some(Stopped::Stopped),
+                    pids: Vec::new(),
+                    remote_may_have_acted: false,
+                };
                 report(&mut state, worker, held, outcome);
             }
             Action::Lose { session, execution } => {
@@ -440,7 +450,12 @@ impl Shell {
             None => Work::default(),
         };
         let Some(step) = step.and_then(|name| playbook.body(&name, work.iteration.is_some())) else {
-            return Ok(Reported::Cancelled { started: true, stopped: None, pids: Vec::new() });
+            return Ok(Reported::Cancelled {
+                started: true,
+                stopped: None,
+                pids: Vec::new(),
+                remote_may_have_acted: false,
+            });
         };
         let mut pipeline = Pipeline::new(step, Arc::new(work));
         if !state.is_active(held.execution) {
@@ -461,7 +476,14 @@ impl Shell {
                 Next::Wait { .. } => {}
                 Next::Pause(pause) => return Ok(Reported::Suspended(pause)),
                 Next::Done(done) => return Ok(Reported::Done(done)),
-                Next::Stop => return Ok(Reported::Cancelled { started: true, stopped: None, pids: Vec::new() }),
+                Next::Stop => {
+                    return Ok(Reported::Cancelled {
+                        started: true,
+                        stopped: None,
+                        pids: Vec::new(),
+                        remote_may_have_acted: false,
+                    });
+                }
                 Next::Needs(needs) => return Err(format!("a small world has no large results: {needs:?}")),
             }
         }

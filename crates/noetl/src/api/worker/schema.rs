@@ -229,7 +229,7 @@ pub(super) struct Report {
     /// Attempt: an old one changes nothing.
     epoch: u32,
     /// One of `{"started": {at}}` (it goes on), `{"done": {data, error, handled, ctx, started_at, duration_ms}}`,
-    /// `{"suspended": {wait, continuation, ctx}}`, `{"cancelled": {started, stopped, pids}}` and `"released"`.
+    /// `{"suspended": {wait, continuation, ctx}}`, `{"cancelled": {started, stopped, pids, remote_may_have_acted}}` and `"released"`.
     #[schema(value_type = Value)]
     outcome: (),
 }
