@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use noetl_core::append::{Append, CommandChange, Due, DueChange, DueKind, Guard};
-use noetl_core::event::{Event, Initialized};
+use noetl_core::event::{Event, Initialized, StopCause};
 use noetl_core::execution::Input;
 use noetl_core::execution::state::Execution;
 use noetl_core::head::{CommandRow, CommandState, Head, Status};
@@ -19,6 +19,7 @@ use serde_json::json;
 use crate::desk::Promise;
 use crate::engine::Engine;
 use crate::mailbox::Letter;
+use crate::metrics::{CancelCause, CancelResult};
 use crate::transport::Attempt;
 
 /// What an append brings about.
@@ -39,6 +40,8 @@ pub(crate) struct Landing {
     /// How the execution ended, for the parent that waits for it.
     outcome: Option<Box<ChildOutcome>>,
     children: Vec<Landing>,
+    /// What the append stops while the execution goes on, or that it was cancelled where it begins.
+    stops: Vec<Event>,
     /// The slots of the commands that are claimed here.
     pub(crate) promise: Option<Promise>,
 }
@@ -132,6 +135,7 @@ impl Landing {
             pending: false,
             outcome: None,
             children: append.children.iter().map(Landing::of_child).collect(),
+            stops: append.events.iter().map(|new| &new.event).filter(|event| is_stop(event, append)).cloned().collect(),
             promise: None,
         };
         for change in &append.due {
@@ -213,6 +217,14 @@ impl Landing {
     }
 }
 
+/// Returns whether an event is a decision to stop something that nobody else says in the log: a cancel under the lock
+/// has a line of its own, with what workers held.
+fn is_stop(event: &Event, append: &Append) -> bool {
+    let at_birth = matches!(append.guard, Guard::New(_));
+    matches!(event, Event::CommandStopping(_) | Event::LoopCompleting(_) | Event::StepCancelled(_))
+        || at_birth && matches!(event, Event::ExecutionCancelled(_))
+}
+
 /// Returns how an execution ended, as its parent is told; `None` for an event that ends nothing.
 pub(crate) fn child_outcome(execution_id: ExecutionId, event: &Event) -> Option<ChildOutcome> {
     let status = event.ends_as()?;
@@ -257,6 +269,7 @@ impl Engine {
             pending,
             outcome,
             children,
+            stops,
             promise,
         } = landing;
         self.metrics.appends.add_one();
@@ -284,6 +297,9 @@ impl Engine {
             self.metrics.cancel_quiesce_ms.note(after_ms);
             tracing::info!(execution = %execution_id, after_ms, "execution quiesced: nothing of it runs any more");
         }
+        for event in &stops {
+            self.say_stop(execution_id, event);
+        }
         for attempt in settled {
             self.desk.settled(attempt);
         }
@@ -302,6 +318,35 @@ impl Engine {
         for child in children {
             let version = child.events;
             self.landed(child, version);
+        }
+    }
+
+    /// One line for each decision that stops something.
+    fn say_stop(&self, execution: ExecutionId, event: &Event) {
+        if let Event::CommandStopping(stopping) = event {
+            let (command, step, by, reason) = (stopping.command_id, &*stopping.step, &*stopping.by, &*stopping.reason);
+            let held = stopping.held;
+            match stopping.cause {
+                StopCause::Cancelled => tracing::info!(%execution, %command, step, by, reason, held, "step is stopped"),
+                StopCause::Timeout => {
+                    tracing::info!(%execution, %command, step, by, reason, held, "step took too long and is stopped");
+                }
+            }
+        }
+        if let Event::LoopCompleting(completing) = event {
+            let (step, visit, mode, by) = (&*completing.step, completing.visit, completing.mode, &*completing.by);
+            let (reason, withdrawn) = (completing.reason.as_deref().unwrap_or_default(), completing.commands.len());
+            tracing::info!(%execution, step, visit, ?mode, by, reason, withdrawn, "loop is completed early");
+        }
+        if let Event::StepCancelled(cancelled) = event {
+            let (step, by, withdrawn) = (&*cancelled.step, &*cancelled.by, cancelled.commands.len());
+            tracing::info!(%execution, step, by, withdrawn, "step is cancelled by an arc");
+        }
+        if let Event::ExecutionCancelled(cancelled) = event {
+            let (by, reason) = (&*cancelled.cancelled_by, cancelled.reason.as_deref().unwrap_or_default());
+            let mode = cancelled.mode;
+            self.metrics.cancels.add_one(mode, CancelCause::of(by), CancelResult::Cancelled);
+            tracing::info!(%execution, by, reason, ?mode, "execution cancelled where it begins");
         }
     }
 

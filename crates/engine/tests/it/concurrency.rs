@@ -3,6 +3,8 @@
 use futures_util::future::join_all;
 use noetl_core::head::Status;
 use noetl_core::id::ExecutionId;
+use noetl_core::playbook::CancelMode;
+use noetl_engine::metrics::{CancelCause, CancelResult};
 use noetl_engine::{StartError, Started};
 use serde_json::Map;
 use tokio::time::{Duration, sleep};
@@ -95,6 +97,10 @@ async fn who_would_rather_not_start_waits_for_the_proof() {
     let polite = start(&server, "polite").await.unwrap();
     assert!(polite.cancelled && polite.commands_generated == 0);
     assert_eq!(world.names(polite.execution_id).await[1..], ["execution.cancelled", "execution.quiesced"]);
+    let cancel_info = world.head(polite.execution_id).await.cancel.unwrap();
+    assert_eq!((cancel_info.cancelled_by.as_str(), cancel_info.requested_by), ("concurrency", None));
+    let counted: Vec<_> = server.engine.metrics().cancels.each().filter(|(.., count)| *count > 0).collect();
+    assert_eq!(counted, [(CancelMode::Finish, CancelCause::Concurrency, CancelResult::Cancelled, 1)]);
     server.cancel(cancel(first)).await.unwrap();
     let held = start(&server, "strict").await.unwrap_err();
     assert!(held.to_string().contains("(ended, and still stopping)"), "{held}");
