@@ -66,8 +66,14 @@ pub struct CancelAnswer {
     pub cancelled_executions: Vec<ExecutionId>,
     /// What a request without `dry_run` would cancel now.
     pub would_cancel: Vec<ExecutionId>,
-    /// The named one was cancelled before, and what still runs is now stopped harder.
+    /// Something was cancelled before, and what still runs of it is now stopped harder.
     pub escalated: bool,
+    /// Which executions those are.
+    #[serde(default)]
+    pub escalated_executions: Vec<ExecutionId>,
+    /// What a request without `dry_run` would stop harder now.
+    #[serde(default)]
+    pub would_escalate: Vec<ExecutionId>,
     /// The request's reason.
     pub reason: Option<String>,
     /// The mode that holds for the named execution.
@@ -125,6 +131,8 @@ pub enum CancelError {
     AlreadyEnded {
         /// As it stands.
         head: Box<Head>,
+        /// What of it, and with `cascade` below it, has ended and has something running still.
+        unquiesced: Vec<ExecutionId>,
     },
     /// 503 or 507.
     #[error(transparent)]
@@ -132,10 +140,16 @@ pub enum CancelError {
 }
 
 impl CancelError {
+    /// Returns the refusal of a request that is about this execution alone.
+    pub fn of_ended(head: Box<Head>) -> Self {
+        let unquiesced = unquiesced(&head).into_iter().collect();
+        CancelError::AlreadyEnded { head, unquiesced }
+    }
+
     /// Returns the status of an execution that had ended.
     pub fn ended(&self) -> Option<Status> {
         match self {
-            CancelError::AlreadyEnded { head } => Some(head.status),
+            CancelError::AlreadyEnded { head, .. } => Some(head.status),
             CancelError::Unknown(_) | CancelError::Store(_) => None,
         }
     }
@@ -233,7 +247,15 @@ pub(crate) fn decide(
         Answer::Cancelled { append, in_flight, quiesced, mode } => {
             (wrote(What::Cancelled { mode, quiesced }, in_flight, &append), Some(*append))
         }
-        Answer::Escalated { append, in_flight } => (wrote(What::Escalated, in_flight, &append), Some(*append)),
+        Answer::Escalated { append, in_flight } => {
+            let mut harder = wrote(What::Escalated, in_flight, &append);
+            if let Some(cancel) = &mut harder.cancel {
+                // The head keeps who cancelled it and why; this decision was made by this request.
+                cancel.cancelled_by.clone_from(&request.cancelled_by);
+                cancel.reason.clone_from(&request.reason);
+            }
+            (harder, Some(*append))
+        }
         Answer::Spared(shield) => (stays(What::Spared(shield), Vec::new()), None),
         Answer::AlreadyEnded => (stays(What::AlreadyEnded, Vec::new()), None),
         // The first answer was lost on its way; this is the same one again.
@@ -261,7 +283,7 @@ impl Engine {
         let asked = Instant::now();
         let decided =
             if request.cascade { self.cancel_family(&request).await } else { self.cancel_one(&request).await };
-        if let Err(CancelError::AlreadyEnded { head }) = &decided {
+        if let Err(CancelError::AlreadyEnded { head, .. }) = &decided {
             let mode = request.mode.or(head.cancel_mode).unwrap_or(self.options.default_cancel_mode);
             let cause = CancelCause::of(&request.cancelled_by);
             self.metrics.cancels.add_one(mode, cause, CancelResult::AlreadyEnded);
@@ -296,7 +318,7 @@ impl Engine {
         let Some(decided) = hold(&seen).take() else { return Err(CancelError::Unknown(request.execution_id)) };
         self.tell_workers(&decided);
         if let Decided { what: What::AlreadyEnded, stood: Some(head), .. } = decided {
-            return Err(CancelError::AlreadyEnded { head });
+            return Err(CancelError::of_ended(head));
         }
         let mut answer = answer(request, vec![decided]);
         answer.active_descendants = self.store.active_below(request.execution_id, FAMILY_MAX as u64).await?;
@@ -343,10 +365,9 @@ impl Engine {
 
     async fn wait_all_quiesced(&self, answer: &CancelAnswer, asked: Instant, wait_ms: u64) -> Result<bool, StoreError> {
         let deadline = asked + Duration::from_millis(wait_ms);
-        let escalated = answer.escalated.then_some(&answer.execution_id);
         let waited = answer.spared.iter().filter(|spared| spared.policy == Shield::Wait);
         let waited = waited.map(|spared| &spared.execution_id);
-        for execution_id in answer.cancelled_executions.iter().chain(escalated).chain(waited) {
+        for execution_id in answer.cancelled_executions.iter().chain(&answer.escalated_executions).chain(waited) {
             let left = deadline.saturating_duration_since(Instant::now());
             let left = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
             let head = self.wait(*execution_id, WaitFor::Quiesced, left).await?;
@@ -389,6 +410,8 @@ pub(crate) fn answer(request: &CancelRequest, decided: Vec<Decided>) -> CancelAn
         cancelled_executions: Vec::new(),
         would_cancel: Vec::new(),
         escalated: false,
+        escalated_executions: Vec::new(),
+        would_escalate: Vec::new(),
         reason: request.reason.clone(),
         mode: request.mode.unwrap_or(CancelMode::Finish),
         in_flight: Vec::new(),
@@ -417,7 +440,8 @@ pub(crate) fn answer(request: &CancelRequest, decided: Vec<Decided>) -> CancelAn
             }
             What::Escalated => {
                 answer.quiesced = false;
-                answer.escalated |= named;
+                answer.escalated = true;
+                answer.escalated_executions.push(one.execution_id);
             }
             What::Spared(policy) => {
                 answer.spared.push(Spared { execution_id: one.execution_id, policy });
@@ -431,11 +455,19 @@ pub(crate) fn answer(request: &CancelRequest, decided: Vec<Decided>) -> CancelAn
         }
         answer.in_flight.extend(one.in_flight);
     }
-    let count = answer.cancelled_executions.len();
-    answer.message = if answer.escalated && count == 0 {
-        format!("Escalated to interrupt: {} command(s) still in flight", answer.in_flight.len())
-    } else {
-        format!("Cancelled {count} execution(s)")
+    if answer.escalated {
+        // Only an explicit interrupt escalates, and that holds for all.
+        answer.mode = CancelMode::Interrupt;
+    }
+    answer.message = match (answer.cancelled_executions.len(), answer.escalated_executions.len()) {
+        (count, 0) => format!("Cancelled {count} execution(s)"),
+        (0, _) => format!("Escalated to interrupt: {} command(s) still in flight", answer.in_flight.len()),
+        (count, harder) => format!("Cancelled {count} execution(s), escalated {harder} to interrupt"),
     };
     answer
+}
+
+/// Returns the execution when it has ended and something of it still runs.
+pub(crate) fn unquiesced(head: &Head) -> Option<ExecutionId> {
+    (!head.is_active() && head.quiesced_at.is_none()).then_some(head.execution_id)
 }

@@ -93,8 +93,11 @@ impl Engine {
         let deadline = Instant::now() + Duration::from_millis(self.options.cascade_answer_ms);
         let mut walk = Walk::new(&cancellation, self.options.default_cancel_mode);
         let mut decided = Vec::new();
+        let mut unquiesced = Vec::new();
         loop {
             let Stepped { decided: chunk, done, .. } = walk.step(self).await?;
+            let stood = chunk.iter().filter_map(|one| one.stood.as_deref().filter(|_| one.what == What::AlreadyEnded));
+            unquiesced.extend(stood.filter_map(cancel::unquiesced));
             decided.extend(
                 chunk
                     .into_iter()
@@ -124,7 +127,7 @@ impl Engine {
                 // Another server has walked there.
                 None => Box::new(self.store.head(request.execution_id).await?.unwrap_or(head)),
             };
-            return Err(CancelError::AlreadyEnded { head });
+            return Err(CancelError::AlreadyEnded { head, unquiesced });
         }
         let mut answer = cancel::answer(request, decided);
         answer.complete = complete;
@@ -273,6 +276,10 @@ impl Engine {
         };
         let running = descendants.iter().filter(|head| head.is_active()).map(|head| head.execution_id);
         let mut would_cancel: Vec<ExecutionId> = Vec::new();
+        let family = || std::iter::once(&head).chain(descendants.iter().filter(|_| request.cascade));
+        let harder = |head: &Head| cancel_core::escalates(head, request.mode, request.grace_ms).is_some();
+        let would_escalate: Vec<ExecutionId> =
+            family().filter(|head| harder(head)).map(|head| head.execution_id).collect();
         let mut active_descendants = 0;
         if head.is_active() {
             would_cancel.push(head.execution_id);
@@ -282,15 +289,21 @@ impl Engine {
         } else {
             active_descendants = running.count() as u64;
         }
-        if would_cancel.is_empty() {
-            return Err(CancelError::AlreadyEnded { head: Box::new(head) });
+        if would_cancel.is_empty() && would_escalate.is_empty() {
+            let unquiesced = family().filter_map(cancel::unquiesced).collect();
+            return Err(CancelError::AlreadyEnded { head: Box::new(head), unquiesced });
         }
         let mut in_flight = Vec::new();
-        let active = std::iter::once(&head).chain(descendants.iter().filter(|_| request.cascade));
-        for member in active.filter(|head| head.is_active() && head.in_flight > 0).take(IN_FLIGHT_LOOKED_AT) {
+        let touched = family().filter(|head| head.is_active() || harder(head));
+        for member in touched.filter(|head| head.in_flight > 0).take(IN_FLIGHT_LOOKED_AT) {
             let view = self.store.view(member.execution_id).await?;
             in_flight.extend(view.iter().flat_map(cancel_core::in_flight));
         }
+        let message = match (would_cancel.len(), would_escalate.len()) {
+            (count, 0) => format!("Would cancel {count} execution(s)"),
+            (0, harder) => format!("Would escalate {harder} execution(s) to interrupt"),
+            (count, harder) => format!("Would cancel {count} execution(s), escalate {harder} to interrupt"),
+        };
         let own = request.mode.or(head.cancel_mode).unwrap_or(self.options.default_cancel_mode);
         Ok(CancelAnswer {
             status: CancelStatus::DryRun,
@@ -307,8 +320,10 @@ impl Engine {
             quiesced: false,
             complete: true,
             job_id: None,
-            message: format!("Would cancel {} execution(s)", would_cancel.len()),
+            message,
             would_cancel,
+            escalated_executions: Vec::new(),
+            would_escalate,
         })
     }
 

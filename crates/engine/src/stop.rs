@@ -10,6 +10,8 @@ use noetl_core::head::{CommandRow, CommandState, Head, HeadView, StopWish};
 use noetl_core::id::{CommandId, ExecutionId};
 use noetl_core::playbook::CancelMode;
 use noetl_store::StoreError;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::engine::Engine;
 use crate::hold;
@@ -34,6 +36,8 @@ pub struct StopRequest {
     pub grace_ms: Option<u64>,
     /// The authenticated identity, else `api`, `cli`.
     pub by: String,
+    /// A repeat with the same key gets the first answer.
+    pub idempotency_key: Option<String>,
 }
 
 /// Who wants the loops of a step to end with the results there are.
@@ -51,15 +55,21 @@ pub struct CompleteRequest {
     pub grace_ms: Option<u64>,
     /// The authenticated identity, else `api`, `cli`.
     pub by: String,
+    /// A repeat with the same key gets the first answer.
+    pub idempotency_key: Option<String>,
 }
 
-/// What was stopped.
-#[derive(Debug, Clone, PartialEq, Default)]
+/// What was stopped, or runs to its end.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Stopped {
-    /// Commands that workers hold and were told to stop.
+    /// `interrupt`: what workers hold was told to stop; `finish`: it runs to its end and counts.
+    pub mode: CancelMode,
+    /// Commands that workers hold.
     pub in_flight: Vec<InFlight>,
     /// Commands that ran nowhere and are over.
     pub withdrawn: Vec<CommandId>,
+    /// Nothing of what the request is about runs or goes on.
+    pub quiesced: bool,
 }
 
 /// Why nothing was stopped.
@@ -98,6 +108,33 @@ pub enum StopError {
 impl Engine {
     /// Stops what a step has begun. Its outcome is an error of kind `cancelled` that policies and arcs may handle.
     pub async fn stop_step(&self, request: &StopRequest) -> Result<Stopped, StopError> {
+        let key = request.idempotency_key.as_ref().map(|key| format!("stop/{}/{key}", request.execution_id));
+        self.once(key.as_deref(), self.stop_step_now(request)).await
+    }
+
+    /// Ends the loops of a step with the results there are: a success, unlike a stop.
+    pub async fn complete_loop(&self, request: &CompleteRequest) -> Result<Stopped, StopError> {
+        let key = request.idempotency_key.as_ref().map(|key| format!("complete/{}/{key}", request.execution_id));
+        self.once(key.as_deref(), self.complete_loop_now(request)).await
+    }
+
+    /// Does something once for a key; its answer is kept, and given again.
+    async fn once(
+        &self,
+        key: Option<&str>,
+        work: impl Future<Output = Result<Stopped, StopError>>,
+    ) -> Result<Stopped, StopError> {
+        let Some(key) = key else { return work.await };
+        if let Some(kept) = self.store.answer(key).await? {
+            let kept = serde_json::from_value(kept);
+            return Ok(kept.map_err(|error| StoreError::Corrupt(format!("the answer kept for {key}: {error}")))?);
+        }
+        let stopped = work.await?;
+        self.store.keep_answer(key, serde_json::to_value(&stopped).unwrap_or(Value::Null)).await?;
+        Ok(stopped)
+    }
+
+    async fn stop_step_now(&self, request: &StopRequest) -> Result<Stopped, StopError> {
         let execution_id = request.execution_id;
         let Some(view) = self.store.view(execution_id).await? else { return Err(StopError::Unknown(execution_id)) };
         if !view.head.is_active() {
@@ -108,28 +145,28 @@ impl Engine {
             None => format!("cancelled by {}", request.by),
         };
         let wish = StopWish { cause: StopCause::Cancelled, reason, by: request.by.clone() };
-        let mut stopped = Stopped::default();
+        let (mut in_flight, mut withdrawn) = (Vec::new(), Vec::new());
         for row in view.commands.iter().filter(|row| wanted(row, request)) {
             self.stop_child(row, &wish).await?;
             match self.stop_command(execution_id, row.command_id, Some(wish.clone()), request.grace_ms).await? {
-                Some(Ordered::Held(held)) => stopped.in_flight.push(*held),
-                Some(Ordered::Withdrawn) => stopped.withdrawn.push(row.command_id),
+                Some(Ordered::Held(held)) => in_flight.push(*held),
+                Some(Ordered::Withdrawn) => withdrawn.push(row.command_id),
                 // It ended by itself in between.
                 None => {}
             }
         }
-        if stopped == Stopped::default() {
+        if in_flight.is_empty() && withdrawn.is_empty() {
             let step = match request.iteration {
                 Some(iteration) => format!("{}[{iteration}]", request.step),
                 None => request.step.clone(),
             };
             return Err(StopError::NotRunning { execution_id, step });
         }
-        Ok(stopped)
+        let quiesced = in_flight.is_empty();
+        Ok(Stopped { mode: CancelMode::Interrupt, in_flight, withdrawn, quiesced })
     }
 
-    /// Ends the loops of a step with the results there are: a success, unlike a stop.
-    pub async fn complete_loop(&self, request: &CompleteRequest) -> Result<Stopped, StopError> {
+    async fn complete_loop_now(&self, request: &CompleteRequest) -> Result<Stopped, StopError> {
         let execution_id = request.execution_id;
         let Some(view) = self.store.view(execution_id).await? else { return Err(StopError::Unknown(execution_id)) };
         let playbook = self.compiled(view.head.catalog_id).await?;
@@ -149,20 +186,33 @@ impl Engine {
                 true => StopError::NoLoop { execution_id, step: request.step.clone() },
             });
         }
-        let mut stopped = Stopped::default();
-        if mode == Some(CancelMode::Interrupt) {
-            // The orders are obligations already; given here they come sooner, and with the grace of the request.
-            for row in view.commands.iter().filter(|row| is_live(row) && *row.step == *request.step) {
-                match self.stop_command(execution_id, row.command_id, None, request.grace_ms).await? {
-                    Some(Ordered::Held(held)) => stopped.in_flight.push(*held),
-                    Some(Ordered::Withdrawn) => stopped.withdrawn.push(row.command_id),
-                    None if row.state == CommandState::Suspended => stopped.withdrawn.push(row.command_id),
-                    // It ended by itself in between.
-                    None => {}
+        let of_step = |row: &&CommandRow| is_live(row) && *row.step == *request.step;
+        let (mut in_flight, mut withdrawn) = (Vec::new(), Vec::new());
+        match mode.unwrap_or(CancelMode::Interrupt) {
+            CancelMode::Interrupt => {
+                // The orders are obligations already; given here they come sooner, and with the grace of the request.
+                for row in view.commands.iter().filter(of_step) {
+                    match self.stop_command(execution_id, row.command_id, None, request.grace_ms).await? {
+                        Some(Ordered::Held(held)) => in_flight.push(*held),
+                        Some(Ordered::Withdrawn) => withdrawn.push(row.command_id),
+                        None if row.state == CommandState::Suspended => withdrawn.push(row.command_id),
+                        // It ended by itself in between.
+                        None => {}
+                    }
                 }
+                let quiesced = in_flight.is_empty();
+                Ok(Stopped { mode: CancelMode::Interrupt, in_flight, withdrawn, quiesced })
+            }
+            CancelMode::Finish => {
+                // As it stands behind the decision: what has begun runs to its end and counts.
+                let Some(view) = self.store.view(execution_id).await? else {
+                    return Err(StopError::Unknown(execution_id));
+                };
+                let quiesced = !view.commands.iter().any(|row| of_step(&row));
+                in_flight.extend(cancel::in_flight(&view).into_iter().filter(|held| *held.step == *request.step));
+                Ok(Stopped { mode: CancelMode::Finish, in_flight, withdrawn, quiesced })
             }
         }
-        Ok(stopped)
     }
 
     /// The time limit of a step has passed for one of its commands.

@@ -89,6 +89,7 @@ async fn stop_step(engine: &std::sync::Arc<noetl_engine::Engine>, chance: &Chanc
             reason: None,
             grace_ms: None,
             by: "sim".to_owned(),
+            idempotency_key: None,
         };
         drop(engine.complete_loop(&request).await);
         return;
@@ -100,6 +101,7 @@ async fn stop_step(engine: &std::sync::Arc<noetl_engine::Engine>, chance: &Chanc
         reason: None,
         grace_ms: chance.per_mille(300).then(|| chance.between(0, 3_000)),
         by: BY.to_owned(),
+        idempotency_key: None,
     };
     // Ended, over, or the store was away: people try once.
     drop(engine.stop_step(&request).await);

@@ -233,18 +233,30 @@ fn timed_out(request: &Request) -> Value {
     error_value(&ToolError::hard(ErrorKind::Timeout, "EXECUTION_TIMEOUT", message))
 }
 
+/// Returns the grace with which a further request stops a cancelled execution harder; `None` when it does not.
+///
+/// | the execution | the request | it |
+/// | --- | --- | --- |
+/// | finishes what runs | `mode: interrupt` | escalates |
+/// | is interrupted | `mode: interrupt` with a shorter grace | escalates |
+/// | is interrupted | `mode: interrupt` with the same grace or a longer one | changes nothing: an interrupt is only tightened |
+/// | is cancelled and not quiesced | `finish`, or no mode | changes nothing |
+/// | has quiesced, or ended otherwise | any | changes nothing: nothing of it runs, or nobody cancelled it |
+pub fn escalates(head: &Head, mode: Option<CancelMode>, grace_ms: Option<u64>) -> Option<u64> {
+    let present = head.cancel.as_ref()?;
+    let grace_ms = grace_ms.or(head.cancel_grace_ms).unwrap_or(GRACE_MS_DEFAULT);
+    let harder =
+        mode == Some(CancelMode::Interrupt) && (present.mode == CancelMode::Finish || grace_ms < present.grace_ms);
+    (head.status == Status::Cancelled && head.quiesced_at.is_none() && harder).then_some(grace_ms)
+}
+
 /// A cancelled execution is cancelled again: who, why and when are never rewritten.
 fn again(view: &HeadView, request: &Request, now: Timestamp, ids: &mut IdSource) -> Answer {
     let Some(present) = &view.head.cancel else { return Answer::AlreadyEnded };
     if request.idempotency_key.is_some() && request.idempotency_key == present.idempotency_key {
         return Answer::Repeated { in_flight: in_flight(view) };
     }
-    let grace_ms = request.grace_ms.or(view.head.cancel_grace_ms).unwrap_or(GRACE_MS_DEFAULT);
-    let harder = request.mode == Some(CancelMode::Interrupt)
-        && (present.mode == CancelMode::Finish || grace_ms < present.grace_ms);
-    if view.head.quiesced_at.is_some() || !harder {
-        return Answer::AlreadyEnded;
-    }
+    let Some(grace_ms) = escalates(&view.head, request.mode, request.grace_ms) else { return Answer::AlreadyEnded };
     let mut append = locked(view, now);
     append.events.push(NewEvent {
         event_id: EventId(ids.next(now)),

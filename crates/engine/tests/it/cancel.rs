@@ -249,6 +249,59 @@ async fn a_child_cancelled_on_its_own_is_an_error_that_the_parent_may_handle() {
     world.check([]).await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_cascade_that_finishes_is_escalated_where_something_still_runs() {
+    let world = World::new();
+    let server = world.server();
+    world.hire(&server, "one", 2);
+    let (parent, child) = parent_and_child(&world, &server).await;
+    let first = server.cancel(family(parent)).await.unwrap();
+    assert_eq!((first.cancelled_executions.len(), first.quiesced), (2, false));
+    let again = server.cancel(family(parent)).await.unwrap_err();
+    let CancelError::AlreadyEnded { head, unquiesced } = again else { panic!("{again}") };
+    assert_eq!(
+        (head.quiesced_at.is_some(), unquiesced),
+        (true, vec![child]),
+        "the top waits for a child and runs nowhere"
+    );
+    let harder = || CancelRequest { mode: Some(CancelMode::Interrupt), grace_ms: Some(2_000), ..family(parent) };
+    let dry = server.cancel(CancelRequest { dry_run: true, ..harder() }).await.unwrap();
+    assert_eq!((dry.would_escalate, dry.would_cancel), (vec![child], vec![]));
+    assert_eq!((dry.in_flight.len(), dry.mode, dry.escalated), (1, CancelMode::Interrupt, false));
+    assert_eq!(dry.message, "Would escalate 1 execution(s) to interrupt");
+    assert_eq!(world.count(child, "execution.cancel_escalated").await, 0);
+    let answer = server.cancel(CancelRequest { wait_ms: 1_000, ..harder() }).await.unwrap();
+    assert_eq!((answer.escalated, answer.mode), (true, CancelMode::Interrupt));
+    assert_eq!((answer.escalated_executions, answer.cancelled_executions), (vec![child], vec![]));
+    assert_eq!((answer.in_flight.len(), answer.in_flight[0].execution_id), (1, child));
+    assert_eq!(answer.message, "Escalated to interrupt: 1 command(s) still in flight");
+    assert!(answer.quiesced, "it is waited for what was escalated below");
+    let over = server.cancel(harder()).await.unwrap_err();
+    assert!(matches!(over, CancelError::AlreadyEnded { unquiesced, .. } if unquiesced.is_empty()));
+    world.check([parent]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_interrupt_is_only_tightened() {
+    let world = World::new();
+    let server = world.server();
+    world.hire(&server, "one", 1);
+    server.register(&chain("chain", &[("a", "stubborn 600000")])).await;
+    let id = server.start("chain").await.execution_id;
+    world.until_started("a", 1).await;
+    let within = |grace_ms| CancelRequest { grace_ms: Some(grace_ms), ..interrupt(id) };
+    server.cancel(within(5_000)).await.unwrap();
+    for grace_ms in [5_000, 60_000] {
+        assert!(matches!(server.cancel(within(grace_ms)).await, Err(CancelError::AlreadyEnded { .. })));
+        let dry = CancelRequest { dry_run: true, ..within(grace_ms) };
+        assert!(matches!(server.cancel(dry).await, Err(CancelError::AlreadyEnded { .. })));
+    }
+    assert!(server.cancel(within(1_000)).await.unwrap().escalated);
+    server.quiesced(id).await;
+    assert_eq!(world.count(id, "execution.cancel_escalated").await, 1);
+    world.check([]).await;
+}
+
 /// Registers a family of three levels below the top, ten wide, and returns its top when all leaves wait.
 async fn hundred_and_eleven(world: &World, server: &Server) -> ExecutionId {
     let fan = |path: &str, child: &str| {

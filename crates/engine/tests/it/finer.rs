@@ -148,6 +148,7 @@ fn complete(id: ExecutionId) -> CompleteRequest {
         reason: Some("enough".into()),
         grace_ms: None,
         by: "test".into(),
+        idempotency_key: None,
     }
 }
 
@@ -169,7 +170,9 @@ async fn a_loop_is_completed_by_hand_as_a_success() {
         let began = Instant::now();
         let request = CompleteRequest { mode, ..complete(id) };
         let stopped = server.engine.complete_loop(&request).await.unwrap();
-        assert_eq!(stopped.in_flight.len(), if mode.is_none() { 3 } else { 0 });
+        // With `finish` they run to their end, and the answer says so.
+        assert_eq!((stopped.in_flight.len(), stopped.quiesced), (3, false));
+        assert_eq!(stopped.mode, mode.unwrap_or(CancelMode::Interrupt));
         assert_eq!(server.ended(id).await, Status::Completed);
         let waited = began.elapsed() >= Duration::from_millis(500);
         assert_eq!(waited, mode.is_some(), "{:?}", began.elapsed());

@@ -156,6 +156,7 @@ async fn a_step_that_is_stopped_leaves_its_shielded_child_alone() {
         reason: None,
         grace_ms: None,
         by: "test".into(),
+        idempotency_key: None,
     };
     assert_eq!(server.engine.stop_step(&stop).await.unwrap().withdrawn.len(), 1);
     assert_eq!(server.ended(id).await, Status::Completed);

@@ -17,6 +17,7 @@ fn stop(id: ExecutionId, step: &str) -> StopRequest {
         reason: Some("enough".into()),
         grace_ms: None,
         by: "test".into(),
+        idempotency_key: None,
     }
 }
 
@@ -236,6 +237,25 @@ workflow:
     assert_eq!(server.ended(id).await, Status::Completed);
     let result = world.result(&server.engine, id).await;
     assert_eq!(result, json!({"failed": 2, "kind": "cancelled", "kind2": "cancelled"}));
+    world.check([]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_with_the_same_key_gets_the_first_answer_again() {
+    let world = World::new();
+    let server = world.server();
+    world.hire(&server, "one", 1);
+    server.register(&caught("  tool: {kind: python, code: 'sleep 60000'}")).await;
+    let id = server.start("caught").await.execution_id;
+    world.until_started("slow", 1).await;
+    let keyed = StopRequest { idempotency_key: Some("once".into()), ..stop(id, "slow") };
+    let first = server.engine.stop_step(&keyed).await.unwrap();
+    assert_eq!(first.in_flight.len(), 1);
+    assert_eq!(server.ended(id).await, Status::Completed);
+    assert_eq!(server.engine.stop_step(&keyed).await.unwrap(), first);
+    let other = StopRequest { idempotency_key: Some("twice".into()), ..keyed };
+    assert!(matches!(server.engine.stop_step(&other).await, Err(StopError::AlreadyEnded { .. })));
+    assert_eq!(world.count(id, "command.stopping").await, 1);
     world.check([]).await;
 }
 

@@ -40,6 +40,12 @@ pub struct ErrorBody {
     /// When it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended_at: Option<String>,
+    /// Whether nothing of it runs any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quiesced: Option<bool>,
+    /// What of it, and with `cascade` below it, has ended and has something running still.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unquiesced_executions: Option<Vec<String>>,
     /// Who cancelled it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cancelled_by: Option<String>,

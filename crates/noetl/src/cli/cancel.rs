@@ -1,7 +1,7 @@
 //! `noetl cancel`: stops executions, alone or with everything they started.
 
 use std::io::IsTerminal as _;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt as _, stream};
 use noetl_core::id::ExecutionId;
@@ -13,6 +13,7 @@ use super::link::{Link, Mode, fresh_key};
 use super::refusal;
 use super::stop::{Exit, Stop};
 use super::target::Globals;
+use super::wait;
 use crate::client::{Answer, Client, Request};
 use crate::render::{self, clean, document, duration};
 
@@ -140,7 +141,15 @@ impl Cancel {
             return Err(Stop::usage("--yes, --max and --rate go with --filter"));
         }
         let mut link = Link::new(globals, Mode::Tend)?;
-        let client = link.client().await?;
+        let client = match link.client().await {
+            Ok(client) => client,
+            Err(stop) => {
+                for id in &self.ids {
+                    self.say_failed(id, &stop)?;
+                }
+                return Err(stop);
+            }
+        };
         let owns = link.owns();
         let mut exit = Exit::Done;
         // Several wait at the server side by side; what they say is printed in the order of the command line.
@@ -154,8 +163,13 @@ impl Cancel {
                 Err(None) => link.ask(|client| self.request(client, id).idempotency_key(&key)).await,
             };
             exit = exit.or_worse(match outcome {
-                Ok(answer) => self.show(id, &answer)?,
+                Ok(answer) => {
+                    let exit = self.show(id, &answer)?;
+                    let rest = self.wait_for_rest(&mut link, id, &answer).await?;
+                    exit.or_worse(rest)
+                }
                 Err(stop) => {
+                    self.say_failed(id, &stop)?;
                     console::complain(&stop);
                     stop.exit
                 }
@@ -215,18 +229,94 @@ impl Cancel {
             })
             .await?;
         let done = refusal::expect(&done)?;
-        self.say_matching(&done, "cancelled_executions")?;
-        let Some(job) = document::text(&done, "job_id") else { return Ok(Exit::Done) };
+        let complete = document::is(&done, "complete");
+        let Some(job) = document::text(&done, "job_id") else {
+            return self.say_matching(&done, "cancelled_executions");
+        };
         // Nobody else goes on with it while this process owns the directory; on a terminal one likes to see it.
-        let follows = link.owns() || console::live() && !self.json;
+        let follows = self.wait.is_some() || !complete && (link.owns() || console::live() && !self.json);
+        if complete || !follows {
+            self.say_matching(&done, "cancelled_executions")?;
+        }
         let mut exit = Exit::Done;
-        if self.wait.is_some() || (follows && !document::is(&done, "complete")) {
-            exit = jobs::follow(&mut link, job, self.wait, self.wait.is_some()).await?;
-        } else if !document::is(&done, "complete") {
+        if follows {
+            let followed = jobs::follow(&mut link, job, self.wait, self.wait.is_some()).await;
+            if !complete {
+                self.say_outcome(&mut link, job, &done).await?;
+            }
+            exit = followed?;
+        } else if !complete {
             console::note(&format!("see how far it has come with `noetl jobs {}`", clean(job)));
         }
         link.close().await;
         Ok(exit)
+    }
+
+    /// Says what a job has come to that was followed behind its answer: its count is that of the job, its ids are
+    /// those that the answer listed.
+    async fn say_outcome(&self, link: &mut Link, job: &str, answered: &Value) -> Result<(), Stop> {
+        let mut answer = answered.clone();
+        // What can not be looked up is said as it was answered.
+        if let Ok(shown) = link.ask(|client| client.get(&["jobs", job])).await
+            && let Some(shown) = shown.json().filter(|_| shown.is_success())
+            && let Some(count) = document::count(&shown, "cancelled")
+        {
+            let done = document::text(&shown, "done_at").is_some();
+            answer["cancelled_count"] = json!(count);
+            answer["complete"] = json!(done);
+            let so_far = if done { String::new() } else { format!(" so far; job {job} goes on") };
+            answer["message"] = json!(format!("Cancelled {count} execution(s){so_far}"));
+            let listed = document::ids(&answer, "cancelled_executions").len() as u64;
+            self.say_matching(&answer, "cancelled_executions")?;
+            if count > listed {
+                console::note(&format!("{} more, cancelled behind the answer, are not listed", count - listed));
+            }
+            return Ok(());
+        }
+        self.say_matching(&answer, "cancelled_executions").map(drop)
+    }
+
+    /// An execution that had ended is no error, but what still runs of it is waited for all the same.
+    async fn wait_for_rest(&self, link: &mut Link, id: &str, answer: &Answer) -> Result<Exit, Stop> {
+        let Some(wait) = self.wait.filter(|_| self.ignore_finished && answer.status.as_u16() == 409) else {
+            return Ok(Exit::Done);
+        };
+        let deadline = Instant::now() + wait;
+        for running in document::ids(&answer.json().unwrap_or_default(), "unquiesced_executions") {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let status = wait::until(link, &running, wait::For::Quiesced, Some(left)).await?;
+            if !document::is(&status, "quiesced") {
+                let message = format!("execution {id} had ended, but something of {} still runs", clean(&running));
+                console::complain(&Stop::new(Exit::TimedOut, message));
+                return Ok(Exit::TimedOut);
+            }
+        }
+        Ok(Exit::Done)
+    }
+
+    /// One line for each id, also for one that no server has answered for.
+    fn say_failed(&self, id: &str, stop: &Stop) -> Result<(), Stop> {
+        if !self.json {
+            return Ok(());
+        }
+        let code = match stop.exit {
+            Exit::Usage => "bad_request",
+            Exit::Unreachable => "unreachable",
+            Exit::Done
+            | Exit::Failed
+            | Exit::Unknown
+            | Exit::Forbidden
+            | Exit::TimedOut
+            | Exit::Cancelled
+            | Exit::Defect
+            | Exit::Interrupted
+            | Exit::Unread => "failed",
+        };
+        let body = json!({
+            "status": "error", "execution_id": id, "cancelled_executions": [], "message": stop.message,
+            "detail": stop.message, "error": stop.message, "code": code,
+        });
+        console::print_json(&body, true)
     }
 
     /// Shows what matched and asks. Without a terminal nobody can answer.
@@ -331,11 +421,12 @@ impl Cancel {
     fn exit_of(&self, id: &str, body: &Value) -> Exit {
         // A server that does not know of quiescence can not say it has come.
         let proven = document::is(body, "quiesced");
+        let cascade = if self.cascade { " --cascade" } else { "" };
         if self.wait.is_some() && !self.dry_run && !proven {
             console::complain(
                 &Stop::new(Exit::TimedOut, format!("execution {id} is cancelled, but something of it still runs"))
                     .hint(format!(
-                        "see what with `noetl status {id}`, or stop it with `noetl cancel {id} --interrupt`"
+                        "see what with `noetl status {id}`, or stop it with `noetl cancel {id}{cascade} --interrupt`"
                     )),
             );
             return Exit::TimedOut;
@@ -362,8 +453,10 @@ impl Cancel {
         if let Some(by) = document::text(&body, "cancelled_by") {
             let reason = document::text(&body, "reason").map(|reason| format!(": {reason}")).unwrap_or_default();
             stop = stop.hint(clean(&format!("it was cancelled by {by}{reason}")));
-            if !self.interrupt {
-                stop = stop.hint(format!("`noetl cancel {id} --interrupt` stops what may still run of it"));
+            let running = document::ids(&body, "unquiesced_executions");
+            if !self.interrupt && !running.is_empty() {
+                let cascade = if running.iter().any(|one| one != id) { " --cascade" } else { "" };
+                stop = stop.hint(format!("`noetl cancel {id}{cascade} --interrupt` stops what still runs of it"));
             }
         }
         console::complain(&stop);

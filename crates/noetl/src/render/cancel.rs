@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
-use super::{CYAN, FRAME, YELLOW, clean, clean_lines, document};
+use super::{CYAN, FRAME, YELLOW, clean, document, labelled};
 
 /// Most running commands that are listed.
 const IN_FLIGHT_SHOWN: usize = 10;
@@ -24,7 +24,7 @@ pub fn block(id: &str, reason: Option<&str>, answer: &Value) -> String {
         let _ = writeln!(out, "Message:   {}", clean(message));
     }
     if let Some(reason) = reason.filter(|reason| !reason.is_empty()) {
-        let _ = writeln!(out, "Reason:    {}", clean_lines(reason));
+        let _ = writeln!(out, "{}", labelled("Reason:    ", reason));
     }
     if cancelled.len() > 1 {
         out.push_str(&members("Cancelled executions:", &cancelled));
@@ -42,8 +42,16 @@ pub fn remarks(id: &str, answer: &Value) -> Vec<String> {
     let mut lines = Vec::new();
     let id = clean(id);
     let dry_run = document::text(answer, "status") == Some("dry_run");
+    let harder = document::ids(answer, "escalated_executions");
     if document::is(answer, "escalated") {
-        lines.push("It had been cancelled before; what still runs is now interrupted.".to_owned());
+        lines.push(match harder.iter().any(|one| *one != id) {
+            false => "It had been cancelled before; what still runs is now interrupted.".to_owned(),
+            true => format!("Cancelled before, and interrupted now: {}.", named(&harder)),
+        });
+    }
+    let would_escalate = document::ids(answer, "would_escalate");
+    if !would_escalate.is_empty() {
+        lines.push(format!("Cancelled before, and would be interrupted now: {}.", named(&would_escalate)));
     }
     let quiesced = document::is(answer, "quiesced");
     let in_flight = document::list(answer, "in_flight");
@@ -58,11 +66,10 @@ pub fn remarks(id: &str, answer: &Value) -> Vec<String> {
         if in_flight.len() > IN_FLIGHT_SHOWN {
             lines.push(format!("  … and {} more", in_flight.len() - IN_FLIGHT_SHOWN));
         }
-        if !dry_run {
-            if document::text(answer, "mode") != Some("interrupt") {
-                lines.push(hint(&format!("stop them now with `noetl cancel {id} --interrupt`")));
-            }
-            lines.push(hint(&format!("`noetl wait {id} --for quiesced` returns when nothing runs any more")));
+        // Of a step the execution goes on: what is said of a whole one is of no use.
+        let of_step = matches!(document::text(answer, "status"), Some("step_cancelled" | "loop_completed"));
+        if !dry_run && !of_step {
+            lines.extend(what_can_be_done(&id, answer, in_flight));
         }
     }
     if let Some(cleanup) = answer.get("cleanup").and_then(document::id).filter(|_| !dry_run) {
@@ -85,6 +92,40 @@ pub fn remarks(id: &str, answer: &Value) -> Vec<String> {
         lines.push(format!("The cascade goes on in the server{}.", job.unwrap_or_default()));
     }
     lines
+}
+
+/// Returns how to stop what still runs, and how to wait for it.
+fn what_can_be_done(id: &str, answer: &Value, in_flight: &[Value]) -> Vec<String> {
+    let mut runs: Vec<String> =
+        in_flight.iter().filter_map(|command| command.get("execution_id").and_then(document::id)).collect();
+    runs.sort();
+    runs.dedup();
+    // A cancel of the named one alone reaches nothing of its descendants, and it may have quiesced before them.
+    let below = runs.iter().any(|one| one != id);
+    let mut lines = Vec::new();
+    if document::text(answer, "mode") != Some("interrupt") {
+        let cascade = if below { " --cascade" } else { "" };
+        lines.push(hint(&format!("stop them now with `noetl cancel {id}{cascade} --interrupt`")));
+    }
+    if !below {
+        lines.push(hint(&format!("`noetl wait {id} --for quiesced` returns when nothing runs any more")));
+        return lines;
+    }
+    match answer.get("job_id").and_then(document::id).filter(|_| !document::is(answer, "escalated")) {
+        Some(job) => {
+            lines.push(hint(&format!("`noetl jobs {} --wait` returns when nothing runs any more", clean(&job))));
+        }
+        None => lines.push(hint(&format!("`noetl wait ID --for quiesced` waits for each of {}", named(&runs)))),
+    }
+    lines
+}
+
+/// Returns the first of some ids, and how many there are besides.
+fn named(ids: &[String]) -> String {
+    let shown: Vec<String> = ids.iter().take(IN_FLIGHT_SHOWN).map(|id| clean(id).into_owned()).collect();
+    let more = ids.len() - shown.len();
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!("{}{more}", shown.join(", "))
 }
 
 fn members(title: &str, ids: &[String]) -> String {
@@ -207,6 +248,42 @@ Cancelled executions:
             ]
         );
         assert!(remarks(ID, &json!({"status": "cancelled", "quiesced": true, "complete": true})).is_empty());
+    }
+
+    #[test]
+    fn what_runs_below_is_stopped_and_waited_for_where_it_runs() {
+        let held = |execution: &str| json!({"step": "load", "tool": "python", "worker": "w1", "execution_id": execution, "stoppable": true});
+        let mut answer = json!({
+            "status": "cancelled", "mode": "finish", "quiesced": false, "complete": true, "job_id": "77",
+            "in_flight": [held("8"), held("8"), held("9")],
+        });
+        let told = |answer: &Value| remarks(ID, answer).iter().map(|line| plain(line)).collect::<Vec<_>>();
+        let lines = told(&answer);
+        assert_eq!(lines[4], format!("hint: stop them now with `noetl cancel {ID} --cascade --interrupt`"));
+        assert_eq!(lines[5..], ["hint: `noetl jobs 77 --wait` returns when nothing runs any more"]);
+        (answer["escalated"], answer["mode"]) = (json!(true), json!("interrupt"));
+        answer["escalated_executions"] = json!(["8", "9"]);
+        let lines = told(&answer);
+        assert_eq!(lines[0], "Cancelled before, and interrupted now: 8, 9.");
+        assert_eq!(lines[5..], ["hint: `noetl wait ID --for quiesced` waits for each of 8, 9"]);
+        let dry = json!({"status": "dry_run", "would_escalate": ["8"], "quiesced": false});
+        assert_eq!(told(&dry), ["Cancelled before, and would be interrupted now: 8."]);
+    }
+
+    #[test]
+    fn a_step_that_is_stopped_leaves_an_execution_that_goes_on() {
+        let answer = json!({
+            "status": "loop_completed", "mode": "finish", "quiesced": false, "complete": true,
+            "in_flight": [{"step": "each", "tool": "shell", "worker": "w1", "execution_id": ID, "stoppable": true}],
+        });
+        let lines = remarks(ID, &answer);
+        assert_eq!(lines.len(), 2, "{lines:?}");
+    }
+
+    #[test]
+    fn a_reason_of_several_lines_can_not_look_like_another_field() {
+        let text = plain(&block(ID, Some("x\nStatus: COMPLETED"), &json!({"status": "cancelled"})));
+        assert!(text.contains("Reason:    x\n           Status: COMPLETED\n==="), "{text}");
     }
 
     #[test]

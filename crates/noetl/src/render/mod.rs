@@ -78,6 +78,12 @@ pub fn clean_lines(text: &str) -> String {
     text.lines().map(clean).collect::<Vec<_>>().join("\n")
 }
 
+/// Returns the same behind `label`, with the further lines under the first one: no text can look like another field.
+pub(crate) fn labelled(label: &str, text: &str) -> String {
+    let further = format!("\n{}", " ".repeat(label.chars().count()));
+    format!("{label}{}", clean_lines(text).replace('\n', &further))
+}
+
 /// `2026-01-20T09:08:00.123Z` without the fraction: a list is looked at, not computed with.
 pub(crate) fn seconds(iso: &str) -> String {
     match iso.split_once('.') {
@@ -108,5 +114,6 @@ mod tests {
         assert_eq!(clean("a\u{1b}[31mb\nc\t\u{7}"), "a\\u{1b}[31mb\\nc\\t\\u{7}");
         assert_eq!(clean("größer – fine"), "größer – fine");
         assert_eq!(clean_lines("one\ntwo\u{1b}"), "one\ntwo\\u{1b}");
+        assert_eq!(labelled("Reason: ", "x\nStatus: COMPLETED"), "Reason: x\n        Status: COMPLETED");
     }
 }

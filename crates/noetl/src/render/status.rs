@@ -90,7 +90,7 @@ fn paused(answer: &Value) -> String {
     let Some(pause) = answer.get("pause").filter(|pause| pause.is_object()) else { return String::new() };
     let mut out = format!("Paused:    {}\n", super::pause_line(pause));
     if let Some(reason) = document::text(pause, "reason") {
-        let _ = writeln!(out, "Reason:    {}", super::clean_lines(reason));
+        let _ = writeln!(out, "{}", super::labelled("Reason:    ", reason));
     }
     out
 }
@@ -99,7 +99,7 @@ fn cancellation(answer: &Value) -> String {
     let Some(cancel) = answer.get("cancellation").filter(|cancel| cancel.is_object()) else { return String::new() };
     let mut out = String::new();
     if let Some(reason) = document::text(cancel, "reason") {
-        let _ = writeln!(out, "Reason:    {}", super::clean_lines(reason));
+        let _ = writeln!(out, "{}", super::labelled("Reason:    ", reason));
     }
     let mut by = clean(document::text(cancel, "cancelled_by").unwrap_or("unknown")).into_owned();
     if let Some(requested_by) = document::text(cancel, "requested_by") {

@@ -78,8 +78,14 @@ pub struct CancelReply {
     /// What a request without `dry_run` would cancel now.
     #[schema(value_type = Vec<String>)]
     pub would_cancel: Vec<ExecutionId>,
-    /// The named one was cancelled before, and what still runs is now stopped harder.
+    /// Something was cancelled before, and what still runs of it is now stopped harder.
     pub escalated: bool,
+    /// Which executions those are.
+    #[schema(value_type = Vec<String>)]
+    pub escalated_executions: Vec<ExecutionId>,
+    /// What a request without `dry_run` would stop harder now.
+    #[schema(value_type = Vec<String>)]
+    pub would_escalate: Vec<ExecutionId>,
     /// The request's reason.
     pub reason: Option<String>,
     /// The mode that holds for the named execution.
@@ -165,11 +171,12 @@ impl CancelReply {
     }
 
     fn of_completion(request: CompleteRequest, stopped: Stopped) -> Self {
-        let message = format!(
-            "Completed the loop of step {} early: {} command(s) in flight are told to stop",
-            request.step,
-            stopped.in_flight.len()
-        );
+        let what = match stopped.mode {
+            CancelMode::Interrupt => "are told to stop",
+            CancelMode::Finish => "run to their end and count",
+        };
+        let (step, count) = (&request.step, stopped.in_flight.len());
+        let message = format!("Completed the loop of step {step} early: {count} command(s) in flight {what}");
         let status = "loop_completed".to_owned();
         let reason = request.reason;
         CancelReply { status, message, reason, ..CancelReply::of_step(request.execution_id, stopped) }
@@ -185,8 +192,10 @@ impl CancelReply {
             would_cancel: Vec::new(),
             escalated: false,
             reason: None,
-            mode: mode_word(CancelMode::Interrupt).to_owned(),
-            quiesced: stopped.in_flight.is_empty(),
+            escalated_executions: Vec::new(),
+            would_escalate: Vec::new(),
+            mode: mode_word(stopped.mode).to_owned(),
+            quiesced: stopped.quiesced,
             in_flight: stopped.in_flight.into_iter().map(InFlightCommand::from).collect(),
             active_descendants: 0,
             spared: Vec::new(),
@@ -211,6 +220,8 @@ impl From<CancelAnswer> for CancelReply {
             message: answer.message,
             would_cancel: answer.would_cancel,
             escalated: answer.escalated,
+            escalated_executions: answer.escalated_executions,
+            would_escalate: answer.would_escalate,
             reason: answer.reason,
             mode: mode_word(answer.mode).to_owned(),
             in_flight: answer.in_flight.into_iter().map(InFlightCommand::from).collect(),
@@ -290,14 +301,14 @@ async fn decide(
     let IdempotencyKey(key) = key.map_err(as_cancel)?;
     let Body(body) = body.map_err(as_cancel)?;
     if body.complete == Some(true) {
-        let request = of_completion(execution_id, body, caller).map_err(as_cancel)?;
+        let request = of_completion(execution_id, body, caller, key).map_err(as_cancel)?;
         return match api.engine.complete_loop(&request).await {
             Ok(stopped) => Ok(Json(CancelReply::of_completion(request, stopped))),
             Err(error) => Err(as_cancel(error.into())),
         };
     }
     if body.step.is_some() || body.iteration.is_some() {
-        let request = of_step(execution_id, body, caller).map_err(as_cancel)?;
+        let request = of_step(execution_id, body, caller, key).map_err(as_cancel)?;
         return match api.engine.stop_step(&request).await {
             Ok(stopped) => Ok(Json(CancelReply::of_stop(request, stopped))),
             Err(error) => Err(as_cancel(error.into())),
@@ -311,7 +322,12 @@ async fn decide(
 }
 
 /// Reads a request that names a step. What is said of an execution only does not go with it.
-fn of_step(execution_id: ExecutionId, body: CancelBody, caller: &Caller) -> Result<StopRequest, ApiError> {
+fn of_step(
+    execution_id: ExecutionId,
+    body: CancelBody,
+    caller: &Caller,
+    idempotency_key: Option<String>,
+) -> Result<StopRequest, ApiError> {
     only_with_execution(&body)?;
     let Some(step) = body.step.filter(|step| !step.is_empty()) else {
         return Err(ApiError::bad_field("step", "which step the iteration belongs to must be named".to_owned()));
@@ -326,11 +342,17 @@ fn of_step(execution_id: ExecutionId, body: CancelBody, caller: &Caller) -> Resu
         reason: reason(body.reason)?,
         grace_ms: milliseconds("grace_seconds", body.grace_seconds, GRACE_SECONDS_MAX)?,
         by: caller.name(),
+        idempotency_key,
     })
 }
 
 /// Reads a request that completes a loop.
-fn of_completion(execution_id: ExecutionId, body: CancelBody, caller: &Caller) -> Result<CompleteRequest, ApiError> {
+fn of_completion(
+    execution_id: ExecutionId,
+    body: CancelBody,
+    caller: &Caller,
+    idempotency_key: Option<String>,
+) -> Result<CompleteRequest, ApiError> {
     only_with_execution(&body)?;
     let Some(step) = body.step.filter(|step| !step.is_empty()) else {
         return Err(ApiError::bad_field("step", "which step's loop is to be completed must be named".to_owned()));
@@ -345,6 +367,7 @@ fn of_completion(execution_id: ExecutionId, body: CancelBody, caller: &Caller) -
         reason: reason(body.reason)?,
         grace_ms: milliseconds("grace_seconds", body.grace_seconds, GRACE_SECONDS_MAX)?,
         by: caller.name(),
+        idempotency_key,
     })
 }
 
@@ -366,6 +389,12 @@ pub(super) fn reason(reason: Option<String>) -> Result<Option<String>, ApiError>
     let reason = reason.filter(|reason| !reason.is_empty());
     if reason.as_ref().is_some_and(|reason| reason.len() > REASON_BYTES_MAX) {
         return Err(ApiError::bad_field("reason", format!("must be at most {REASON_BYTES_MAX} bytes")));
+    }
+    // Not every store keeps them, and none of them is text that a person writes.
+    let foreign = |letter: char| letter.is_control() && !matches!(letter, '\n' | '\r' | '\t');
+    if reason.as_ref().is_some_and(|reason| reason.contains(foreign)) {
+        let problem = "must not contain control characters other than new lines and tabs";
+        return Err(ApiError::bad_field("reason", problem));
     }
     Ok(reason)
 }
@@ -428,7 +457,7 @@ impl From<StopError> for ApiError {
         let message = error.to_string();
         match error {
             StopError::Unknown(execution_id) => ApiError::unknown_execution(execution_id),
-            StopError::AlreadyEnded { head } => CancelError::AlreadyEnded { head }.into(),
+            StopError::AlreadyEnded { head } => CancelError::of_ended(head).into(),
             StopError::NotRunning { .. } | StopError::NoLoop { .. } => {
                 ApiError::new(StatusCode::CONFLICT, "not_running", message)
             }
@@ -442,9 +471,11 @@ impl From<CancelError> for ApiError {
         let message = error.to_string();
         match error {
             CancelError::Unknown(execution_id) => ApiError::unknown_execution(execution_id),
-            CancelError::AlreadyEnded { head } => {
+            CancelError::AlreadyEnded { head, unquiesced } => {
                 let mut refusal = ApiError::new(StatusCode::CONFLICT, "already_ended", message);
                 refusal.body.execution_status = Some(head.status.as_str().to_owned());
+                refusal.body.quiesced = Some(head.quiesced_at.is_some());
+                refusal.body.unquiesced_executions = Some(unquiesced.iter().map(ToString::to_string).collect());
                 refusal.body.ended_at = head.ended_at.map(noetl_core::time::Timestamp::to_iso);
                 if let Some(cancel) = head.cancel {
                     refusal.body.cancelled_by = Some(cancel.cancelled_by);

@@ -166,7 +166,7 @@ impl From<PauseError> for ApiError {
     fn from(error: PauseError) -> Self {
         match error {
             PauseError::Unknown(execution_id) => ApiError::unknown_execution(execution_id),
-            PauseError::AlreadyEnded { head } => CancelError::AlreadyEnded { head }.into(),
+            PauseError::AlreadyEnded { head } => CancelError::of_ended(head).into(),
             PauseError::Store(error) => error.into(),
         }
     }
