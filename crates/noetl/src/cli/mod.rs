@@ -3,6 +3,7 @@
 pub mod background;
 pub mod bench;
 pub mod cancel;
+pub mod cancel_mode;
 pub mod catalog;
 pub mod cleanup;
 pub mod completions;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use noetl_store::StoreError;
 
 use super::background::{StopOptions, not_looked, pid_file_failed, start_failed};
+use super::cancel_mode::CancelModeArgs;
 use super::console;
 use super::link::{bad_directory, bad_node};
 use super::stop::{Exit, Stop};
@@ -88,6 +89,8 @@ pub struct ServeArgs {
 pub struct RunArgs {
     #[command(flatten)]
     serve: ServeArgs,
+    #[command(flatten)]
+    cancels: CancelModeArgs,
     /// Started in the background: nobody is at the terminal
     #[arg(long, hide = true)]
     detached: bool,
@@ -104,6 +107,8 @@ pub struct RunArgs {
 pub struct StartArgs {
     #[command(flatten)]
     serve: ServeArgs,
+    #[command(flatten)]
+    cancels: CancelModeArgs,
     /// Accepted for older scripts: the tables are made when there are none
     #[arg(long)]
     init_db: bool,
@@ -133,6 +138,7 @@ async fn run(globals: &Globals, args: RunArgs) -> Result<Exit, Stop> {
     let mut options = options(globals, &args.serve)?;
     options.pid_file.clone_from(&args.pid_file);
     options.detached = args.detached;
+    options.default_cancel_mode = args.cancels.mode();
     let ended = server::run(options, |ready| announce(&ready)).await.map_err(|error| failed(&error))?;
     Ok(match ended {
         Ended::Drained => Exit::Done,
@@ -216,7 +222,7 @@ async fn start(globals: &Globals, args: &StartArgs) -> Result<Exit, Stop> {
     let options = options(globals, &args.serve)?;
     let start = StartOptions {
         command: "server",
-        args: arguments(globals, &args.serve, &options),
+        args: args.cancels.with(arguments(globals, &args.serve, &options)),
         up: Up::Answers(options.data_dir.clone()),
         environment: environment(globals, &args.serve),
         files: Files::server(&options.data_dir).map_err(|error| bad_directory(&error))?,

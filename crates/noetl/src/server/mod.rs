@@ -15,6 +15,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use noetl_core::playbook::CancelMode;
 use noetl_store::postgres::Address;
 use reqwest::Method;
 use tokio::net::TcpListener;
@@ -53,6 +54,8 @@ pub struct ServerOptions {
     pub worker: Option<WorkerSettings>,
     /// Environment variables that templates and tools see.
     pub expose_env: Vec<String>,
+    /// How a cancel treats what runs when neither request nor playbook says.
+    pub default_cancel_mode: CancelMode,
     /// Whether credentials are shown as they are, and not masked, to whoever may ask at all.
     pub allow_secret_read: bool,
     /// Written while the server runs.
@@ -74,6 +77,7 @@ impl ServerOptions {
             tls: None,
             worker: Some(WorkerSettings::default()),
             expose_env: Vec::new(),
+            default_cancel_mode: CancelMode::Finish,
             allow_secret_read: false,
             pid_file: None,
             detached: false,
@@ -168,6 +172,7 @@ pub async fn run(options: ServerOptions, ready: impl FnOnce(Ready)) -> Result<En
     let slots = worker.as_ref().map(|worker| worker.slots.unwrap_or_else(node::default_slots));
     let node_options = NodeOptions {
         expose_env: options.expose_env,
+        default_cancel_mode: options.default_cancel_mode,
         allow_secret_read: options.allow_secret_read,
         database: options.database.clone(),
         ..NodeOptions::working(Role::Server, worker)
