@@ -20,6 +20,8 @@ use super::suggest;
 
 /// Longest time in which a request body must arrive.
 pub const BODY_READ_TIMEOUT: Duration = Duration::from_secs(30);
+/// What is wrong when it is no field: the body as a whole.
+const WHOLE_BODY: &str = "body";
 /// Characters of an unreadable body that a refusal repeats.
 const BODY_TEXT_SHOWN: usize = 80;
 
@@ -54,8 +56,8 @@ where
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
         parse_body(&read(request, state).await?).map(SecretBody).map_err(|refusal: ApiError| match refusal.body.field {
-            Some(field) => ApiError::bad_field(&field, "is not what is expected here"),
-            None => ApiError::bad_request("the body must be a JSON object"),
+            Some(field) if field != WHOLE_BODY => ApiError::bad_field(&field, "is not what is expected here"),
+            Some(_) | None => ApiError::bad_request("the body must be a JSON object"),
         })
     }
 }
@@ -86,7 +88,9 @@ pub fn parse_body<T: DeserializeOwned + PartialSchema>(bytes: &[u8]) -> Result<T
     let text: &[u8] = if text.is_empty() || text == b"null" { b"{}" } else { text };
     // Checked by hand: serde would read a list as the fields in their order.
     if text[0] != b'{' {
-        return Err(ApiError::bad_request(format!("the body must be a JSON object, not `{}`", start_of(text))));
+        let mut refusal = ApiError::bad_request(format!("the body must be a JSON object, not `{}`", start_of(text)));
+        refusal.body.field = Some(WHOLE_BODY.to_owned());
+        return Err(refusal);
     }
     let mut reader = serde_json::Deserializer::from_slice(text);
     let error = match serde_path_to_error::deserialize(&mut reader) {
@@ -106,8 +110,13 @@ pub fn parse_body<T: DeserializeOwned + PartialSchema>(bytes: &[u8]) -> Result<T
                 refusal.body.field = Some(key.clone());
                 return Err(refusal);
             }
-            let field = error.path().to_string();
             let problem = meant(plain(error.inner()));
+            let field = match twice(&problem) {
+                // The path is that of the object that has the key.
+                Some(key) if error.path().iter().len() == 0 => key.to_owned(),
+                Some(key) => format!("{}.{key}", error.path()),
+                None => error.path().to_string(),
+            };
             Err(if field == "." { ApiError::bad_request(problem) } else { ApiError::bad_field(&field, problem) })
         }
     }
@@ -124,6 +133,11 @@ fn plain(error: &serde_json::Error) -> String {
         Some(end) => text[..end].to_owned(),
         None => text,
     }
+}
+
+/// Returns the key that stands twice in an object, if that is what is wrong.
+fn twice(problem: &str) -> Option<&str> {
+    problem.strip_prefix("duplicate field `")?.strip_suffix('`')
 }
 
 /// Says which key was meant, where serde lists what it expected inside an object.

@@ -39,6 +39,27 @@ pub struct Watched {
     pub ending: Ending,
     /// The last status.
     pub status: Value,
+    /// What interrupts and the timeout have cancelled.
+    pub cancelled: Vec<String>,
+}
+
+/// What was heard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Heard {
+    /// Ctrl-C.
+    Interrupt,
+    /// SIGTERM.
+    Terminate,
+}
+
+impl Heard {
+    /// Returns why an execution is cancelled because of it.
+    fn reason(self) -> &'static str {
+        match self {
+            Heard::Interrupt => "interrupted with Ctrl-C",
+            Heard::Terminate => "noetl run was ended with SIGTERM",
+        }
+    }
 }
 
 /// Ctrl-C and SIGTERM.
@@ -57,11 +78,16 @@ impl Interrupts {
         Ok(Interrupts { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
     }
 
-    /// Waits for the next one.
+    /// Waits for the next one, whichever it is.
     pub async fn next(&mut self) {
+        self.heard().await;
+    }
+
+    /// Waits for the next one.
+    pub async fn heard(&mut self) -> Heard {
         tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => Heard::Interrupt,
+            _ = self.terminate.recv() => Heard::Terminate,
         }
     }
 }
@@ -84,7 +110,7 @@ pub struct Follow<'a> {
 /// What woke us.
 enum Woken {
     News(Value),
-    Interrupt,
+    Interrupt(Heard),
     Timeout,
 }
 
@@ -96,18 +122,19 @@ impl Follow<'_> {
         let mut after = 0;
         let mut ending = Ending::Reached;
         let mut interrupts_seen = 0_u32;
+        let mut cancelled = Vec::new();
         loop {
             let woken = {
                 let interrupted = async {
                     match self.interrupts.as_deref_mut() {
-                        Some(interrupts) => interrupts.next().await,
+                        Some(interrupts) => interrupts.heard().await,
                         None => std::future::pending().await,
                     }
                 };
                 tokio::select! {
                     // Interrupts first: a flood of events must not delay them.
                     biased;
-                    () = interrupted => Woken::Interrupt,
+                    heard = interrupted => Woken::Interrupt(heard),
                     () = sleep_until(deadline) => Woken::Timeout,
                     news = news(link, self.id, after) => Woken::News(news?),
                 }
@@ -122,7 +149,7 @@ impl Follow<'_> {
                     self.display.tick();
                     if !more && over(&body) {
                         self.display.end();
-                        return Ok(Watched { ending, status: status(link, self.id).await? });
+                        return Ok(Watched { ending, status: status(link, self.id).await?, cancelled });
                     }
                 }
                 Woken::Timeout => {
@@ -130,27 +157,27 @@ impl Follow<'_> {
                     deadline = Instant::now() + NEVER;
                     if self.interrupts.is_none() {
                         self.display.end();
-                        return Ok(Watched { ending, status: status(link, self.id).await? });
+                        return Ok(Watched { ending, status: status(link, self.id).await?, cancelled });
                     }
                     let limit = self.timeout.unwrap_or_default().as_secs_f64();
                     let reason = format!("noetl run --timeout: longer than {limit} s");
-                    self.cancel(link, &reason, None).await;
+                    cancelled.extend(self.cancel(link, &reason, None).await);
                 }
-                Woken::Interrupt => {
+                Woken::Interrupt(heard) => {
                     interrupts_seen += 1;
                     ending = Ending::Interrupted;
                     match interrupts_seen {
                         1 => {
                             self.display.say("cancelling; once more stops its tools without grace");
-                            self.cancel(link, "interrupted with Ctrl-C", None).await;
+                            cancelled.extend(self.cancel(link, heard.reason(), None).await);
                         }
                         2 => {
                             self.display.say("stopping its tools at once; once more leaves without waiting");
-                            self.cancel(link, "interrupted with Ctrl-C", Some(0)).await;
+                            cancelled.extend(self.cancel(link, heard.reason(), Some(0)).await);
                         }
                         _ => {
                             self.display.end();
-                            return Ok(Watched { ending: Ending::Left, status: Value::Null });
+                            return Ok(Watched { ending: Ending::Left, status: Value::Null, cancelled });
                         }
                     }
                 }
@@ -159,8 +186,8 @@ impl Follow<'_> {
     }
 
     /// Cancels with everything it started, and stops what runs. A refusal is shown but changes nothing: an execution
-    /// that has ended in the meantime is what was wanted.
-    async fn cancel(&self, link: &mut Link, reason: &str, grace_seconds: Option<u64>) {
+    /// that has ended in the meantime is what was wanted. Returns what was cancelled.
+    async fn cancel(&self, link: &mut Link, reason: &str, grace_seconds: Option<u64>) -> Vec<String> {
         let key = fresh_key();
         let mut body = json!({"cascade": true, "mode": "interrupt", "reason": reason});
         if let (Some(grace), Value::Object(map)) = (grace_seconds, &mut body) {
@@ -170,10 +197,13 @@ impl Follow<'_> {
             .ask(|client| client.post(&["executions", self.id, "cancel"]).body(body.clone()).idempotency_key(&key))
             .await;
         match asked {
-            Ok(answer) if answer.is_success() || answer.status.as_u16() == 409 => {}
+            Ok(answer) if answer.is_success() || answer.status.as_u16() == 409 => {
+                return document::ids(&answer.json().unwrap_or_default(), "cancelled_executions");
+            }
             Ok(answer) => console::complain(&refusal::of(&answer)),
             Err(stop) => console::complain(&stop),
         }
+        Vec::new()
     }
 }
 

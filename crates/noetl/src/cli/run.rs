@@ -13,7 +13,7 @@ use super::link::{Link, Mode, fresh_key};
 use super::plan::Plan;
 use super::stop::{Exit, Stop};
 use super::target::Globals;
-use super::wait::exit_of;
+use super::wait::{self, exit_of};
 use super::workload::WorkloadArgs;
 use super::{console, labels, reference, refusal};
 use crate::embed::Role;
@@ -21,8 +21,12 @@ use crate::render::{DIM, clean, document, duration, json as text, progress};
 use crate::server::node::{NodeOptions, WorkerSettings};
 use crate::tools::{Output, Printed};
 
+/// What the answer to a start says when a concurrency key has cancelled it (`on_conflict: cancel_new`).
+const CANCELLED_AT_BIRTH: &str = "cancelled";
 /// Most steps whose results `--json` collects.
 const RESULTS_MAX: usize = 1000;
+/// Cancelled executions whose cleanups are looked for at the end of an interrupted run.
+const CLEANUPS_MAX: usize = 1000;
 /// How long leaving the directory may take before it is worth a word.
 const LEAVE_QUIETLY: Duration = Duration::from_secs(1);
 
@@ -30,8 +34,8 @@ const LEAVE_QUIETLY: Duration = Duration::from_secs(1);
 ///
 /// REF is a file, a catalog path (also PATH@VERSION or catalog://PATH@VERSION), or a catalog id. Exit codes: 0
 /// completed, 1 failed or completed with a failed step that nothing handled, 2 usage or invalid playbook, 3 server not
-/// reachable, 7 cancelled, 130 Ctrl-C (which cancels a local run; a second one stops its tools at once, a third one
-/// leaves).
+/// reachable, 7 cancelled, 130 Ctrl-C (which cancels a local run and lets its cleanup end; a second one stops its tools
+/// at once, a third one leaves, and so does one while it cleans up).
 #[derive(Debug, clap::Args)]
 pub struct Run {
     /// What to run
@@ -169,6 +173,9 @@ impl Run {
             // The third Ctrl-C: whoever owns the directory next finds what is left and goes on from there.
             return Ok(Exit::Interrupted);
         }
+        if !tidied_up(&mut link, &watched, &mut interrupts).await? {
+            return Ok(Exit::Interrupted);
+        }
         let outcome = self.conclude(&mut link, &id, &watched).await;
         leave(&mut link, &mut interrupts).await;
         outcome
@@ -210,6 +217,16 @@ impl Run {
         }
         let started = execute(&mut link, &request).await?;
         let id = refusal::required_id(&started, "execution_id")?;
+        let at_birth = document::text(&started, "status") == Some(CANCELLED_AT_BIRTH);
+        if at_birth && !self.follow {
+            if self.json {
+                console::print_json(&started, true)?;
+            } else {
+                console::print(&format!("Execution cancelled where it began:\n{}\n", text::pretty(&started)))?;
+            }
+            console::note(&format!("another run has its concurrency key; `noetl why {id}` says which"));
+            return Ok(Exit::Cancelled);
+        }
         if !self.follow {
             if self.json {
                 console::print_json(&started, true)?;
@@ -315,6 +332,51 @@ async fn execute(link: &mut Link, request: &Value) -> Result<Value, Stop> {
         return Err(refusal::of(&answer).hint("register it first with `noetl register FILE`, or name a file"));
     }
     refusal::expect(&answer)
+}
+
+/// Lets the cleanups of what was cancelled here end, which their time limits see to; nobody else is there to run them.
+/// `false` when an interrupt comes first: then they are left to whoever owns the directory next.
+async fn tidied_up(
+    link: &mut Link,
+    watched: &follow::Watched,
+    interrupts: &mut follow::Interrupts,
+) -> Result<bool, Stop> {
+    let cleanups = cleanups(link, &watched.cancelled).await?;
+    let named = clean(&cleanups.join(", ")).into_owned();
+    if cleanups.is_empty() {
+        return Ok(true);
+    }
+    if !link.owns() {
+        console::note(&format!("execution {named} cleans up after it"));
+        return Ok(true);
+    }
+    console::note(&format!("execution {named} cleans up after it; letting that end (Ctrl-C leaves at once)"));
+    let ended = async {
+        for cleanup in &cleanups {
+            wait::until(link, cleanup, wait::For::Quiesced, None).await?;
+        }
+        Ok::<_, Stop>(())
+    };
+    tokio::select! {
+        ended = ended => ended.map(|()| true),
+        () = interrupts.next() => {
+            console::note(&format!(
+                "the cleanup has not ended: execution {named} goes on with the next server or run in this directory"
+            ));
+            Ok(false)
+        }
+    }
+}
+
+/// Returns the executions that clean up after these.
+async fn cleanups(link: &mut Link, cancelled: &[String]) -> Result<Vec<String>, Stop> {
+    let mut found = Vec::new();
+    for id in cancelled.iter().take(CLEANUPS_MAX) {
+        let answer = link.ask(|client| client.get(&["executions", id, "status"])).await?;
+        let status = refusal::expect(&answer)?;
+        found.extend(status.pointer("/cancellation/cleanup").and_then(document::id));
+    }
+    Ok(found)
 }
 
 /// Leaves the directory. Its worker may still run commands of other runs, which get a while to end.

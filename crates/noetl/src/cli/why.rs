@@ -42,13 +42,22 @@ impl Why {
             }
             chain.push(status);
         }
+        // How it was cleaned up belongs to how it ended. One that has not begun has no status yet.
+        let cleanup = chain.first().and_then(|status| status.pointer("/cancellation/cleanup"));
+        let cleanup = match cleanup.and_then(render::document::id) {
+            Some(id) => {
+                let answer = link.ask(|client| client.get(&["executions", &id, "status"])).await?;
+                answer.json().filter(|_| answer.is_success())
+            }
+            None => None,
+        };
         link.close().await;
         if self.json {
             for status in &chain {
                 console::print_json(status, true)?;
             }
         } else {
-            console::print(&render::why::story(&chain))?;
+            console::print(&render::why::story(&chain, cleanup.as_ref()))?;
         }
         Ok(Exit::Done)
     }

@@ -1,5 +1,6 @@
 //! Jobs, for people.
 
+use noetl_core::time::Timestamp;
 use serde_json::Value;
 
 use super::{clean, document, json, seconds, table};
@@ -102,6 +103,11 @@ fn what(job: &Value) -> String {
                 let one = |(name, value): (&String, &Value)| format!("{name}={}", value.as_str().unwrap_or_default());
                 format!("label={}", clean(&labels.iter().map(one).collect::<Vec<_>>().join(",")))
             }
+            // Moments stand in the row as milliseconds.
+            Value::Number(ms) if matches!(key.as_str(), "started_before" | "idle_since") => {
+                let at = ms.as_i64().map(|ms| seconds(&Timestamp(ms).to_iso()));
+                format!("{key}={}", at.unwrap_or_else(|| ms.to_string()))
+            }
             other => format!("{key}={}", clean(&json::compact(other))),
         })
         .collect();
@@ -153,6 +159,11 @@ mod tests {
         let line = text.lines().find(|line| line.contains("family of 8")).unwrap();
         assert!(line.contains(" pause ") && !line.contains("cancel"), "{text}");
         assert!(text.contains("path=etl/* label=env=prod,team=data stuck") && text.contains("5/9"), "{text}");
+        let mut aged = selection();
+        aged["selection"] = json!({"started_before": 1_768_900_080_123_i64, "idle_since": 1_768_900_080_999_i64});
+        let text_of_aged = list(&[aged]);
+        let moments = "started_before=2026-01-20T09:08:00Z idle_since=2026-01-20T09:08:00Z";
+        assert!(text_of_aged.contains(moments), "{text_of_aged}");
         assert!(text.contains("family of 7") && !text.contains("loop\u{1b}"), "{text}");
     }
 

@@ -2,10 +2,11 @@
 
 use serde_json::Value;
 
-use super::{BOLD, clean, clean_lines, document, status_colour};
+use super::{BOLD, clean, clean_lines, document, labelled, status_colour};
 
 /// Returns the story of the first of `chain`; the others are its ancestors, up to the one that was named in a cancel.
-pub fn story(chain: &[Value]) -> String {
+/// `cleanup` is the status of the execution that cleans up after it.
+pub fn story(chain: &[Value], cleanup: Option<&Value>) -> String {
     let Some(status) = chain.first() else { return String::new() };
     let word = document::status(status);
     let colour = status_colour(&word);
@@ -18,8 +19,9 @@ pub fn story(chain: &[Value]) -> String {
     if let Some(error) = document::text(status, "error") {
         lines.push(format!("It failed: {}", clean_lines(error)));
     }
+    lines.extend(failed_steps(status).map(|steps| format!("Failed without being handled: {steps}.")));
     if let Some(cancellation) = status.get("cancellation").filter(|cancellation| cancellation.is_object()) {
-        lines.extend(cancelled(status, cancellation, &id));
+        lines.extend(cancelled(status, cancellation, cleanup, &id));
     }
     if let Some(shield) = document::text(status, "shield").filter(|_| word == "RUNNING") {
         lines.push(format!(
@@ -40,7 +42,21 @@ pub fn story(chain: &[Value]) -> String {
     lines.join("\n") + "\n"
 }
 
-fn cancelled(status: &Value, cancellation: &Value, id: &str) -> Vec<String> {
+/// Returns the steps that ended badly and that nothing handled, if there are any.
+fn failed_steps(status: &Value) -> Option<String> {
+    let names: Vec<String> = document::list(status, "failed_steps")
+        .iter()
+        .filter_map(Value::as_str)
+        .map(|name| clean(name).into_owned())
+        .collect();
+    match names.len() {
+        0 => None,
+        1 => Some(format!("step {}", names.join(", "))),
+        _ => Some(format!("steps {}", names.join(", "))),
+    }
+}
+
+fn cancelled(status: &Value, cancellation: &Value, cleanup: Option<&Value>, id: &str) -> Vec<String> {
     let field = |key: &str| document::text(cancellation, key).map(|text| clean(text).into_owned());
     let mut who = format!("Cancelled by {}", field("cancelled_by").unwrap_or_else(|| "?".to_owned()));
     if let Some(requested_by) = field("requested_by") {
@@ -54,11 +70,13 @@ fn cancelled(status: &Value, cancellation: &Value, id: &str) -> Vec<String> {
     }
     let mut lines = vec![format!("{who}.")];
     lines.push(match document::text(cancellation, "reason") {
-        Some(reason) => format!("Reason: {}", clean_lines(reason)),
+        Some(reason) => labelled("Reason: ", reason),
         None => "No reason was given.".to_owned(),
     });
-    if let Some(cleanup) = cancellation.get("cleanup").and_then(document::id) {
-        lines.push(format!("Execution {} cleans up after it.", clean(&cleanup)));
+    if let Some(execution) = cancellation.get("cleanup").and_then(document::id) {
+        let stands = cleanup.map(document::status).map(|word| format!(", and is {word}")).unwrap_or_default();
+        let failed = cleanup.and_then(failed_steps).map(|steps| format!("; {steps} of it failed")).unwrap_or_default();
+        lines.push(format!("Execution {} cleans up after it{stands}{failed}.", clean(&execution)));
     }
     let named = cancellation.get("requested_execution_id").and_then(document::id);
     if let Some(named) = named.filter(|named| named != id) {
@@ -71,7 +89,7 @@ fn rest(status: &Value, word: &str) -> String {
     let running = document::count(status, "in_flight").unwrap_or(0);
     if let Some(pause) = status.get("pause").filter(|pause| pause.is_object()) {
         let reason = match document::text(pause, "reason") {
-            Some(reason) => format!("Reason: {}", clean_lines(reason)),
+            Some(reason) => labelled("Reason: ", reason),
             None => "No reason was given.".to_owned(),
         };
         let line = super::pause_line(pause);
@@ -106,7 +124,7 @@ mod tests {
     use super::*;
 
     fn plain(chain: &[Value]) -> String {
-        anstream::adapter::strip_str(&story(chain)).to_string()
+        anstream::adapter::strip_str(&story(chain, None)).to_string()
     }
 
     #[test]
@@ -131,6 +149,23 @@ The request named its ancestor 1:
 Nothing of it runs any more, since 2026-01-20T09:08:01.000Z.
 "
         );
+    }
+
+    #[test]
+    fn a_cleanup_says_what_of_it_failed() {
+        let cancelled = json!({"execution_id": "1", "path": "a", "status": "CANCELLED", "quiesced": true,
+            "cancellation": {"cancelled_by": "ann", "mode": "finish", "reason": "x\nIt is fine.", "cleanup": "2"}});
+        let cleanup = json!({"execution_id": "2", "path": "a", "status": "COMPLETED", "cleanup_of": "1",
+            "failed_steps": ["unbook"], "quiesced": true});
+        let text = anstream::adapter::strip_str(&story(std::slice::from_ref(&cancelled), Some(&cleanup))).to_string();
+        assert!(
+            text.contains("Execution 2 cleans up after it, and is COMPLETED; step unbook of it failed.\n"),
+            "{text}"
+        );
+        assert!(text.contains("Reason: x\n        It is fine.\n"), "{text}");
+        assert!(plain(&[cancelled]).contains("Execution 2 cleans up after it.\n"), "not begun");
+        let text = plain(&[cleanup]);
+        assert!(text.contains("Failed without being handled: step unbook.\n"), "{text}");
     }
 
     #[test]

@@ -303,6 +303,10 @@ async fn check(State(doors): State<Arc<Doors>>, mut request: Request, next: Next
             }
         }
         Err(refusal) => {
+            let refusal = match to_be_cancelled(request.uri().path()) {
+                Some(id) => refusal.as_cancel(id),
+                None => refusal,
+            };
             tracing::warn!(code = refusal.body.code, path = request.uri().path(), "refused at the door");
             let unauthorized = refusal.status == StatusCode::UNAUTHORIZED;
             let mut response = refusal.into_response();
@@ -312,6 +316,12 @@ async fn check(State(doors): State<Arc<Doors>>, mut request: Request, next: Next
             response
         }
     }
+}
+
+/// Returns the execution that a request is to cancel: a refused cancel has one shape, wherever it is refused.
+fn to_be_cancelled(path: &str) -> Option<&str> {
+    let (id, verb) = path.strip_prefix("/api/executions/")?.split_once('/')?;
+    (verb == "cancel" || verb == "stop").then_some(id)
 }
 
 fn token_of(headers: &HeaderMap) -> Option<&str> {
@@ -382,6 +392,15 @@ mod tests {
         let lines: Vec<_> = token_lines(text).collect();
         let expected = [(Some("bob"), "0123456789abcdef"), (Some("ab#cd"), "01234567#89abcdef"), (None, "plain#token")];
         assert_eq!(lines, expected);
+    }
+
+    #[test]
+    fn a_cancel_is_known_by_its_path() {
+        assert_eq!(to_be_cancelled("/api/executions/17/cancel"), Some("17"));
+        assert_eq!(to_be_cancelled("/api/executions/17/stop"), Some("17"));
+        for other in ["/api/executions/17/status", "/api/executions/cancel", "/api/jobs/17/stop"] {
+            assert_eq!(to_be_cancelled(other), None, "{other}");
+        }
     }
 
     #[test]

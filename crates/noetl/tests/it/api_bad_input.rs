@@ -91,6 +91,9 @@ async fn a_wrong_type_names_its_field() {
         ("/api/executions/1/cancel", json!({"grace_seconds": -1}), "grace_seconds"),
         ("/api/executions/1/cancel", json!({"wait_seconds": 1e9}), "wait_seconds"),
         ("/api/executions/1/cancel", json!({"reason": "x".repeat(4097)}), "reason"),
+        ("/api/executions/1/cancel", json!({"reason": "a\u{0}b"}), "reason"),
+        ("/api/executions/1/cancel", json!({"reason": "a\u{1b}[2J", "step": "a"}), "reason"),
+        ("/api/executions/cancel", json!({"all": true, "reason": "\u{0}"}), "reason"),
         ("/api/executions/1/cancel", json!({"step": "a", "cascade": true}), "cascade"),
         ("/api/executions/1/cancel", json!({"step": "a", "mode": "finish"}), "mode"),
         ("/api/executions/1/cancel", json!({"iteration": 1}), "step"),
@@ -131,6 +134,15 @@ async fn a_wrong_type_names_its_field() {
         let refused = world.post(path, body.clone()).await.refused(400);
         assert_eq!(refused["field"], field, "{path} {body}: {}", refused["message"]);
     }
+    for (body, field) in
+        [(r#"{"reason": "a", "reason": "b"}"#, "reason"), (r#"[{"reason": "a"}]"#, "body"), (r#""reason""#, "body")]
+    {
+        let refused = world.post_text("/api/executions/1/cancel", body).await.refused(400);
+        assert_eq!(refused["field"], field, "{body}: {}", refused["message"]);
+    }
+    let refused =
+        world.post_text("/api/executions/cancel", r#"{"filter": {"path": "a", "path": "b"}}"#).await.refused(400);
+    assert_eq!(refused["field"], "filter.path", "{}", refused["message"]);
     for (query, field) in [
         ("status=SLEEPING", "status"),
         ("page=0", "page"),

@@ -401,6 +401,188 @@ fn a_job_outlives_the_server_that_was_killed_and_another_one_finishes_it() {
     assert_eq!(home.run(&["jobs", "77"]).exit, 4);
 }
 
+/// Runs until `open` is there, below a parent that only waits for it.
+const GATED: &str = "\
+apiVersion: noetl.io/v2
+kind: Playbook
+metadata: {name: gated, path: test/gated}
+workflow:
+  - {step: start, tool: {kind: shell, command: 'until [ -e open ]; do sleep 0.05; done'}}
+";
+
+const ABOVE: &str = "\
+apiVersion: noetl.io/v2
+kind: Playbook
+metadata: {name: above, path: test/above}
+workflow:
+  - {step: down, tool: {kind: playbook, path: test/gated}}
+";
+
+#[test]
+fn what_still_runs_below_is_named_escalated_and_waited_for() {
+    let home = Home::new();
+    let _server = Server::start(&home, &[]);
+    home.file("gated.yaml", GATED);
+    home.file("above.yaml", ABOVE);
+    home.run(&["register", "gated.yaml"]).done();
+    home.run(&["register", "above.yaml"]).done();
+    let id = start(&home, "test/above", &[]);
+    let child = eventually("the child runs", || {
+        let tree = home.run(&["tree", &id, "--json"]).json();
+        let child = tree["executions"].as_array()?.get(1)?["execution_id"].as_str()?.to_owned();
+        (home.run(&["status", &child, "--json"]).json()["in_flight"].as_u64() > Some(0)).then_some(child)
+    });
+    let reason = "x\nStatus: COMPLETED";
+    let said = home.run(&["cancel", &id, "--cascade", "-r", reason]).done();
+    assert!(said.stdout.contains("Reason:    x\n           Status: COMPLETED\n"), "{}", said.stdout);
+    let harder = format!("`noetl cancel {id} --cascade --interrupt`");
+    assert!(said.stderr.contains(&format!("stop them now with {harder}\n")), "{}", said.stderr);
+    assert!(said.stderr.contains("`noetl jobs ") && !said.stderr.contains("--for quiesced"), "{}", said.stderr);
+    // The parent itself has quiesced.
+    let again = home.run(&["cancel", &id]);
+    assert_eq!(again.exit, 1);
+    assert!(!again.stderr.contains("--interrupt"), "{}", again.stderr);
+    let again = home.run(&["cancel", &id, "--cascade"]);
+    assert!(again.stderr.contains(&format!("{harder} stops what still runs of it")), "{}", again.stderr);
+    // Ended is no error, but what runs is waited for.
+    let ignoring = |wait: &str| home.run(&["cancel", &id, "--cascade", wait, "--ignore-finished"]);
+    let early = ignoring("--wait=200ms");
+    assert_eq!(early.exit, 6, "{}", early.stderr);
+    assert!(early.stderr.contains(&format!("something of {child} still runs")), "{}", early.stderr);
+    let dry = home.run(&["cancel", &id, "--cascade", "--interrupt", "--dry-run"]).done();
+    assert!(dry.stderr.contains(&format!("would be interrupted now: {child}.\n")), "{}", dry.stderr);
+    home.file("open", "");
+    ignoring("--wait").done();
+    assert_eq!(home.run(&["status", &child, "--json"]).done().json()["quiesced"], json!(true));
+}
+
+#[test]
+fn each_id_has_a_line_of_json_whatever_became_of_it() {
+    let home = Home::new();
+    let _server = Server::start(&home, &["--no-worker"]);
+    let lines = |said: &crate::support::Said| -> Vec<Value> {
+        said.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let said = home.run(&["cancel", "17", "abc", "-j"]);
+    assert_eq!(said.exit, 4);
+    let answers = lines(&said);
+    assert_eq!(answers.len(), 2, "{}", said.stdout);
+    assert_eq!((&answers[0]["execution_id"], &answers[0]["code"]), (&json!("17"), &json!("unknown_execution")));
+    assert_eq!((&answers[1]["execution_id"], &answers[1]["code"]), (&json!("abc"), &json!("bad_request")));
+    assert_eq!(answers[1]["cancelled_executions"], json!([]));
+    let nowhere = home.run(&["--server-url", &crate::support::deserted(), "cancel", "17", "18", "-j"]);
+    assert_eq!(nowhere.exit, 3);
+    let codes: Vec<Value> = lines(&nowhere).iter().map(|line| line["code"].clone()).collect();
+    assert_eq!(codes, ["unreachable", "unreachable"]);
+}
+
+#[test]
+fn a_job_that_was_waited_for_says_how_many_it_cancelled_in_the_end() {
+    let home = Home::new();
+    let _server = Server::start(&home, &["--no-worker"]);
+    home.file("sleep.yaml", SLEEP);
+    home.run(&["register", "sleep.yaml"]).done();
+    for _ in 0..12 {
+        start(&home, "test/sleep", &[]);
+    }
+    // Longer than the request hangs.
+    let slow = ["cancel", "--filter", "path=test/sleep", "--rate", "4", "--yes", "--wait"];
+    let said = home.run(&slow).done();
+    assert!(said.stdout.starts_with("Cancelled 12 execution(s)\n"), "{}", said.stdout);
+    let listed = said.stdout.lines().filter(|line| line.starts_with("  - ")).count();
+    assert!(listed < 12 && said.stderr.contains(&format!("{} more, ", 12 - listed)), "{}", said.stderr);
+}
+
+#[test]
+fn a_server_has_a_mode_of_its_own_and_says_each_decision_in_its_log() {
+    let home = Home::new();
+    let log = home.path().join("server.log");
+    let log_file = log.to_str().unwrap();
+    let server = Server::start_with(&home, &["--log-file", log_file], &[("NOETL_CANCEL_MODE", "interrupt")]);
+    home.file("loop.yaml", LONG_LOOP);
+    home.file("stubborn.yaml", STUBBORN);
+    home.file(
+        "polite.yaml",
+        &SLEEP.replace("workflow:", "executor: {spec: {concurrency: {key: k, on_conflict: cancel_new}}}\nworkflow:"),
+    );
+    for file in ["loop.yaml", "stubborn.yaml", "polite.yaml"] {
+        home.run(&["register", file]).done();
+    }
+    let marker = format!("marker=noetl-test-log-{}", std::process::id());
+    let looping = start(&home, "test/long_loop", &[&marker]);
+    in_flight(&home, &looping);
+    home.run(&["cancel", &looping, "--step", "each", "--complete", "-r", "enough"]).done();
+    let stubborn = start(&home, "test/stubborn", &[&marker]);
+    in_flight(&home, &stubborn);
+    home.run(&["cancel", &stubborn, "--step", "slow", "-r", "too slow"]).done();
+    let first = start(&home, "test/sleep", &[]);
+    in_flight(&home, &first);
+    let second = home.run(&["run", "test/sleep", "-r", "distributed"]);
+    assert_eq!(second.exit, 7, "{}", second.stderr);
+    assert!(second.stdout.contains("Execution cancelled where it began:"), "{}", second.stdout);
+    let answer = home.run(&["cancel", &first, "--wait", "--json"]).done().json();
+    assert_eq!((&answer["mode"], &answer["quiesced"]), (&json!("interrupt"), &json!(true)));
+    assert_eq!(server.stop(), Some(0));
+    let log = std::fs::read_to_string(log).unwrap();
+    for (line, word) in [
+        ("loop is completed early", "enough"),
+        ("step is stopped", "too slow"),
+        ("execution cancelled where it begins", "concurrency"),
+    ] {
+        assert!(log.lines().any(|said| said.contains(line) && said.contains(word)), "{line}: {log}");
+    }
+    let bad = home.run(&["server", "run", "--port", "0", "--cancel-mode", "gently"]);
+    assert_eq!(bad.exit, 2);
+    assert!(bad.stderr.contains("neither `finish` nor `interrupt`"), "{}", bad.stderr);
+}
+
+#[test]
+fn a_request_that_was_on_its_way_may_have_been_acted_upon() {
+    // Accepts, reads, and never answers.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    let (asked, arrivals) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let mut open = Vec::new();
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut some = [0; 16];
+            std::io::Read::read(&mut stream, &mut some).unwrap();
+            open.push(stream);
+            asked.send(()).unwrap();
+        }
+    });
+    let home = Home::new();
+    let _server = Server::start(&home, &[]);
+    let ask = |name: &str, spec: &str| {
+        home.file(
+            &format!("{name}.yaml"),
+            &format!(
+                "apiVersion: noetl.io/v2\nkind: Playbook\nmetadata: {{name: {name}, path: test/{name}}}\nworkflow:\n  \
+                 - step: ask\n    tool: {{kind: http, url: '{url}'}}\n{spec}"
+            ),
+        );
+        home.run(&["register", &format!("{name}.yaml")]).done();
+        let id = start(&home, &format!("test/{name}"), &[]);
+        arrivals.recv_timeout(std::time::Duration::from_secs(60)).expect("the request is sent");
+        id
+    };
+    let noted = |id: &str| {
+        home.run(&["wait", id, "--for", "quiesced"]).done();
+        home.run(&["events", id, "--json"]).done().stdout
+    };
+    let whole = ask("whole", "");
+    home.run(&["cancel", &whole, "--interrupt", "--wait"]).done();
+    assert!(noted(&whole).contains("execution cancelled; the remote may have acted"), "{}", noted(&whole));
+    let step = ask("step", "");
+    home.run(&["cancel", &step, "--step", "ask", "-r", "enough"]).done();
+    let limited = ask("limited", "    spec: {timeout: 1}\n");
+    for (id, kind) in [(step, "enough; the remote may have acted"), (limited, "STEP_TIMEOUT")] {
+        let events = noted(&id);
+        assert!(events.contains("\"remote_may_have_acted\":true") && events.contains(kind), "{events}");
+    }
+}
+
 /// A parent whose child is shielded; both take a while.
 const SHIELDED: &str = r#"
 apiVersion: noetl.io/v2

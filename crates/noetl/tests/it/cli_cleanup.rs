@@ -1,8 +1,11 @@
 //! What a cancel leaves to be done, on a real server with real processes.
 
-use serde_json::json;
+use std::io::{BufRead as _, Read as _};
 
-use crate::support::{Home, Server, eventually};
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use crate::support::{Home, Said, Server, eventually, signal};
 
 /// Leaves a line for everything that it does and undoes.
 const PLAYBOOK: &str = "\
@@ -41,11 +44,76 @@ fn a_cancel_is_cleaned_up_after_and_says_by_whom() {
     assert_eq!((&status(cleanup)["status"], &status(cleanup)["cleanup_of"]), (&json!("COMPLETED"), &json!(id)));
     assert_eq!(status(id)["cancellation"]["cleanup"], json!(cleanup));
     let why = home.run(&["why", id]).done().stdout;
-    assert!(why.contains(&format!("\nExecution {cleanup} cleans up after it.\n")), "{why}");
+    assert!(why.contains(&format!("\nExecution {cleanup} cleans up after it, and is COMPLETED.\n")), "{why}");
     let why = home.run(&["why", cleanup]).done().stdout;
     assert!(why.contains(&format!("\nIt cleans up after the cancelled execution {id}.\n")), "{why}");
     assert!(home.run(&["status", cleanup]).done().stdout.contains(&format!("Cleans up: after {id}\n")));
     assert_eq!(home.run(&["rerun", cleanup]).exit, 1);
     assert_eq!(home.run(&["cancel", id, "--wait-for", "cleanup"]).exit, 2, "it goes with --wait");
     assert!(home.run(&["db", "verify"]).done().stdout.ends_with(" 0 problem(s)\n"));
+}
+
+/// Undoes itself with something that waits for the file `open` and then fails softly, as a refused HTTP request does.
+const STUCK: &str = "\
+apiVersion: noetl.io/v2
+kind: Playbook
+metadata: {name: stuck, path: test/stuck}
+executor: {spec: {on_cancel: tell}}
+workflow:
+  - {step: start, tool: {kind: shell, command: 'touch begun; sleep 600'}}
+  - {step: tell, tool: {kind: shell, command: 'touch telling; until [ -e open ]; do sleep 0.05; done; exit 3'}}
+";
+
+/// Returns the only cancelled execution, and the status of what cleans up after it.
+fn cancelled_and_cleanup(home: &Home) -> (String, Value) {
+    let list = home.run(&["ps", "--json"]).done().json();
+    let cancelled = list.as_array().unwrap().iter().find(|one| one["status"] == "CANCELLED").unwrap();
+    let id = cancelled["execution_id"].as_str().unwrap().to_owned();
+    let status = home.run(&["status", &id, "--json"]).done().json();
+    let cleanup = status["cancellation"]["cleanup"].as_str().unwrap();
+    (id, home.run(&["status", cleanup, "--json"]).done().json())
+}
+
+#[test]
+fn ctrl_c_lets_the_cleanup_of_a_local_run_end() {
+    let home = Home::new();
+    home.file("stuck.yaml", STUCK);
+    let there = |name: &str| home.path().join(name).exists().then_some(());
+    let run = home.spawn(&["run", "stuck.yaml"]);
+    eventually("it runs", || there("begun"));
+    signal(&run, Signal::INT);
+    eventually("it cleans up", || there("telling"));
+    home.file("open", "");
+    let said = Said::of(run.wait_with_output().unwrap());
+    assert_eq!(said.exit, 130, "{}", said.stderr);
+    let (cancelled, cleanup) = cancelled_and_cleanup(&home);
+    let id = cleanup["execution_id"].as_str().unwrap();
+    assert!(said.stderr.contains(&format!("execution {id} cleans up after it; letting that end")), "{}", said.stderr);
+    assert_eq!(cleanup["status"], json!("COMPLETED"));
+    let why = home.run(&["why", &cancelled]).done().stdout;
+    assert!(why.contains("and is COMPLETED; step tell of it failed.\n"), "{why}");
+}
+
+#[test]
+fn a_further_ctrl_c_leaves_the_cleanup_and_names_it() {
+    let home = Home::new();
+    home.file("stuck.yaml", STUCK);
+    let there = |name: &str| home.path().join(name).exists().then_some(());
+    let mut run = home.spawn(&["run", "stuck.yaml"]);
+    let mut stderr = std::io::BufReader::new(run.stderr.take().unwrap());
+    eventually("it runs", || there("begun"));
+    signal(&run, Signal::TERM);
+    let mut said = String::new();
+    while !said.contains("letting that end") {
+        assert!(stderr.read_line(&mut said).unwrap() > 0, "{said}");
+    }
+    signal(&run, Signal::INT);
+    stderr.read_to_string(&mut said).unwrap();
+    assert_eq!(run.wait().unwrap().code(), Some(130), "{said}");
+    let (cancelled, cleanup) = cancelled_and_cleanup(&home);
+    let id = cleanup["execution_id"].as_str().unwrap();
+    assert!(said.contains(&format!("the cleanup has not ended: execution {id} goes on")), "{said}");
+    assert_eq!(cleanup["status"], json!("RUNNING"));
+    let why = home.run(&["why", &cancelled]).done().stdout;
+    assert!(why.contains("Reason: noetl run was ended with SIGTERM\n"), "{why}");
 }

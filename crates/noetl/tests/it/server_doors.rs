@@ -142,6 +142,9 @@ async fn with_tokens_only_their_bearers_come_in() {
     let refused = get(&router, &[host]).await;
     assert_eq!(refused.headers["www-authenticate"], "Bearer");
     assert_eq!(refused.refused(401)["code"], "unauthorized");
+    // A cancel that is refused has one shape, wherever that is.
+    let refused = ask(&router, Method::POST, "/api/executions/17/cancel", &[host], "").await.refused(401);
+    assert_eq!((&refused["execution_id"], &refused["cancelled_executions"]), (&json!("17"), &json!([])));
     let bearer = format!("Bearer {ALICE}");
     for wrong in ["Bearer wrong", "Bearer ", "Basic YTpi", ALICE, "bearer", &bearer[..bearer.len() - 1]] {
         get(&router, &[host, ("authorization", wrong)]).await.refused(401);
