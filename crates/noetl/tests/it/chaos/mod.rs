@@ -34,6 +34,8 @@ const HANG_MS_MAX: u64 = 1_500;
 const HANG_MS_MAX_LONG: u64 = 45_000;
 /// How long everything may take to come to its end afterwards: leases run out, pauses between tries end.
 const CALM_MAX: Duration = Duration::from_secs(120);
+/// Longest time for a look at every log: after the long form there are tens of thousands.
+const VERIFY_MAX: Duration = Duration::from_secs(1_200);
 /// Between two looks after processes that should run.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -390,7 +392,7 @@ async fn look_back(deployment: &Deployment, client: &Client, told: &Told, lines:
         }
     }
     // Every head is what its log says, and every log what it must be.
-    let patient = Client { answer_max: CALM_MAX, ..client.clone() };
+    let patient = Client { answer_max: VERIFY_MAX, ..client.clone() };
     let (status, verified) = patient.ask(0, "/api/db/verify", None, None).await;
     if status != 200 || verified["problems"] != json!([]) {
         wrong.push(format!("verify: {status} {verified}"));
