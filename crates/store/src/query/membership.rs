@@ -121,7 +121,7 @@ impl Translator<'_> {
                 let mut tests = Vec::new();
                 for element in &array.elem {
                     let element = self.expr(element)?;
-                    tests.push(operators::compare(term.clone(), op, element)?.sql);
+                    tests.push(operators::test(term.clone(), op, element, word)?.sql);
                 }
                 let joiner = if all { " AND " } else { " OR " };
                 Ok(Term::new(format!("({})", tests.join(joiner)), Type::Bool))
@@ -140,7 +140,7 @@ impl Translator<'_> {
                 let array = cast::coerce(given, &Type::Array(Box::new(element.clone())), word)?;
                 let alias = format!("#any{}", self.next_id());
                 let value = Term::new(format!("{}.\"value\"", quoted(&alias)), element);
-                let test = operators::compare(term, op, value)?.sql;
+                let test = operators::test(term, op, value, word)?.sql;
                 let from = format!("json_each({}) AS {}", array.sql, quoted(&alias));
                 // `x = ANY (NULL)` is neither true nor false, but it selects nothing either way.
                 let sql = if all {

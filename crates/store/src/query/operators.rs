@@ -67,6 +67,15 @@ impl Translator<'_> {
     }
 }
 
+/// Applies an operator to a value and one of several: it has to say yes or no.
+pub(super) fn test(left: Term, op: &BinaryOperator, right: Term, word: &str) -> Result<Term> {
+    let term = apply(left, op, right)?;
+    match term.ty {
+        Type::Bool => Ok(term),
+        _ => Err(QueryError::invalid(format!("op {word} requires an operator that yields a boolean, {op} does not"))),
+    }
+}
+
 fn apply(left: Term, op: &BinaryOperator, right: Term) -> Result<Term> {
     match op {
         BinaryOperator::And | BinaryOperator::Or => {
