@@ -185,8 +185,7 @@ impl Translator<'_> {
             for part in parts {
                 let part = self.grouped_expr(part, select)?;
                 let key = self.expr(part)?.sql;
-                // A bare number would be a column's position to SQLite.
-                if !key.bytes().all(|byte| byte.is_ascii_digit()) && !keys.contains(&key) {
+                if !order::is_taken_for_a_position(&key) && !keys.contains(&key) {
                     keys.push(key);
                 }
             }
@@ -247,8 +246,7 @@ impl Translator<'_> {
                     OrderTerm::new(term.sql, term.nullable, item)?
                 }
             };
-            // SQLite would take a constant for a column's position.
-            if !term.sql.bytes().all(|byte| byte.is_ascii_digit()) {
+            if !order::is_taken_for_a_position(&term.sql) {
                 terms.push(term);
             }
         }

@@ -48,6 +48,12 @@ impl OrderTerm {
     }
 }
 
+/// Returns whether SQLite would take a constant for the position of a column: a number, also one with a sign or in
+/// parentheses.
+pub(super) fn is_taken_for_a_position(sql: &str) -> bool {
+    sql.trim_matches(['(', ')', '-', '+', ' ']).bytes().all(|byte| byte.is_ascii_digit())
+}
+
 /// Reads the number of an output column; the answer counts from 0.
 pub(super) fn ordinal(digits: &str, columns: usize) -> Result<usize> {
     match digits.parse::<usize>() {
