@@ -148,6 +148,13 @@ pub enum Reported {
     Released,
 }
 
+impl Reported {
+    /// Returns the report of a cancelled command that has ended without a tool to be stopped.
+    pub fn cancelled(started: bool) -> Self {
+        Reported::Cancelled { started, stopped: None, pids: Vec::new(), remote_may_have_acted: false }
+    }
+}
+
 /// The end of a pipeline.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Done {

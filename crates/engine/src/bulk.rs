@@ -12,7 +12,6 @@ use noetl_core::labels::Labels;
 use noetl_core::time::Timestamp;
 use noetl_store::{Cancellation, JobQuery, ListQuery, StoreError};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use tokio::time::{Duration, Instant};
 
 use crate::cancel::{CancelRequest, What};
@@ -125,17 +124,7 @@ impl Engine {
     /// Cancels whatever is selected. With `how.dry_run` it only says what is.
     pub async fn cancel_matching(&self, request: &BulkRequest) -> Result<BulkAnswer, BulkError> {
         let key = request.how.idempotency_key.as_ref().map(|key| format!("cancel/{key}"));
-        if let Some(key) = &key
-            && let Some(kept) = self.store.answer(key).await?
-        {
-            let kept = serde_json::from_value(kept);
-            return Ok(kept.map_err(|error| StoreError::Corrupt(format!("the answer kept for {key}: {error}")))?);
-        }
-        let answer = self.cancel_selected(request).await?;
-        if let Some(key) = key.filter(|_| !request.how.dry_run) {
-            self.store.keep_answer(&key, serde_json::to_value(&answer).unwrap_or(Value::Null)).await?;
-        }
-        Ok(answer)
+        self.once(key.filter(|_| !request.how.dry_run), self.cancel_selected(request)).await
     }
 
     async fn cancel_selected(&self, request: &BulkRequest) -> Result<BulkAnswer, BulkError> {

@@ -15,7 +15,6 @@ use noetl_core::playbook::{CancelMode, Shield};
 use noetl_core::time::Timestamp;
 use noetl_store::StoreError;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use tokio::time::{Duration, Instant};
 
 use crate::cascade::FAMILY_MAX;
@@ -274,15 +273,12 @@ impl Engine {
             return self.would_cancel(&request).await;
         }
         let key = request.idempotency_key.as_ref().map(|key| format!("cancel/{}/{key}", request.execution_id));
-        if let Some(key) = &key
-            && let Some(kept) = self.store.answer(key).await?
-        {
-            let kept = serde_json::from_value(kept);
-            return Ok(kept.map_err(|error| StoreError::Corrupt(format!("the answer kept for {key}: {error}")))?);
-        }
+        self.once(key, self.cancel_now(&request)).await
+    }
+
+    async fn cancel_now(&self, request: &CancelRequest) -> Result<CancelAnswer, CancelError> {
         let asked = Instant::now();
-        let decided =
-            if request.cascade { self.cancel_family(&request).await } else { self.cancel_one(&request).await };
+        let decided = if request.cascade { self.cancel_family(request).await } else { self.cancel_one(request).await };
         if let Err(CancelError::AlreadyEnded { head, .. }) = &decided {
             let mode = request.mode.or(head.cancel_mode).unwrap_or(self.options.default_cancel_mode);
             let cause = CancelCause::of(&request.cancelled_by);
@@ -294,10 +290,6 @@ impl Engine {
         }
         if request.wait_for_cleanup && answer.quiesced {
             answer.cleaned_up = self.wait_all_cleaned_up(&answer, asked, request.wait_ms).await?;
-        }
-        if let Some(key) = &key {
-            let kept = serde_json::to_value(&answer).unwrap_or(Value::Null);
-            self.store.keep_answer(key, kept).await?;
         }
         Ok(answer)
     }

@@ -21,6 +21,7 @@ pub mod bulk;
 pub mod cancel;
 mod cascade;
 mod job;
+mod once;
 
 pub mod pause;
 pub mod stop;

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::engine::Engine;
+use crate::once;
 use crate::start::{Extra, StartError, StartRequest, Started};
 
 /// What is to be run again.
@@ -103,7 +104,7 @@ impl Engine {
         let state = if request.keep_finished { Some(self.before_the_end(&head).await?) } else { None };
         let key = request.idempotency_key.as_deref().map(|key| format!("rerun/{of}/{key}"));
         let kept = match &key {
-            Some(key) => self.store.answer(key).await?.map(|kept| read_answer(key, kept)).transpose()?,
+            Some(key) => self.store.answer(key).await?.map(|kept| once::read::<Rerunning>(key, kept)).transpose()?,
             None => None,
         };
         let mut answer = match (kept, &key) {
@@ -114,7 +115,7 @@ impl Engine {
             (None, Some(key)) => {
                 let first = self.about_to_rerun(&start.target, state.as_ref()).await?;
                 let kept = serde_json::to_value(&first).unwrap_or(Value::Null);
-                let mut kept = read_answer(key, self.store.keep_answer(key, kept).await?)?;
+                let mut kept: Rerunning = once::read(key, self.store.keep_answer(key, kept).await?)?;
                 kept.started.repeated = kept.started.execution_id != first.started.execution_id;
                 kept
             }
@@ -201,8 +202,4 @@ impl Engine {
             found.map(|found| (self.next_id(now), found)).ok_or_else(|| StoreError::Corrupt(stored.reference.clone()))
         })
     }
-}
-
-fn read_answer(key: &str, kept: Value) -> Result<Rerunning, StoreError> {
-    serde_json::from_value(kept).map_err(|error| StoreError::Corrupt(format!("the answer kept for {key}: {error}")))
 }

@@ -11,7 +11,6 @@ use noetl_core::id::{CommandId, ExecutionId};
 use noetl_core::playbook::CancelMode;
 use noetl_store::StoreError;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use crate::engine::Engine;
 use crate::hold;
@@ -109,29 +108,13 @@ impl Engine {
     /// Stops what a step has begun. Its outcome is an error of kind `cancelled` that policies and arcs may handle.
     pub async fn stop_step(&self, request: &StopRequest) -> Result<Stopped, StopError> {
         let key = request.idempotency_key.as_ref().map(|key| format!("stop/{}/{key}", request.execution_id));
-        self.once(key.as_deref(), self.stop_step_now(request)).await
+        self.once(key, self.stop_step_now(request)).await
     }
 
     /// Ends the loops of a step with the results there are: a success, unlike a stop.
     pub async fn complete_loop(&self, request: &CompleteRequest) -> Result<Stopped, StopError> {
         let key = request.idempotency_key.as_ref().map(|key| format!("complete/{}/{key}", request.execution_id));
-        self.once(key.as_deref(), self.complete_loop_now(request)).await
-    }
-
-    /// Does something once for a key; its answer is kept, and given again.
-    async fn once(
-        &self,
-        key: Option<&str>,
-        work: impl Future<Output = Result<Stopped, StopError>>,
-    ) -> Result<Stopped, StopError> {
-        let Some(key) = key else { return work.await };
-        if let Some(kept) = self.store.answer(key).await? {
-            let kept = serde_json::from_value(kept);
-            return Ok(kept.map_err(|error| StoreError::Corrupt(format!("the answer kept for {key}: {error}")))?);
-        }
-        let stopped = work.await?;
-        self.store.keep_answer(key, serde_json::to_value(&stopped).unwrap_or(Value::Null)).await?;
-        Ok(stopped)
+        self.once(key, self.complete_loop_now(request)).await
     }
 
     async fn stop_step_now(&self, request: &StopRequest) -> Result<Stopped, StopError> {

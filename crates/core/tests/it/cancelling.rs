@@ -98,8 +98,7 @@ fn a_command_held_but_not_started_is_skipped_and_says_so() {
     desk.claim(&row);
     cancel(&mut desk, id);
     let mut report = desk.work(&row);
-    report.outcome =
-        Reported::Cancelled { started: false, stopped: None, pids: Vec::new(), remote_may_have_acted: false };
+    report.outcome = Reported::cancelled(false);
     assert!(desk.control(id, |view, now, ids| settle::decide(view, &report, "desk", now, ids)));
     assert_eq!(log(&desk, id)[4..], ["execution.cancelled", "command.cancelled", "execution.quiesced"]);
     let Event::ExecutionQuiesced { commands } = &desk.members[&id].events.last().unwrap().event else {

@@ -47,8 +47,7 @@ fn report(desk: &mut Desk, row: &CommandRow) -> Result<(), Refusal> {
 
 fn stopped(desk: &mut Desk, row: &CommandRow) -> Result<(), Refusal> {
     let mut report = desk.work(row);
-    report.outcome =
-        Reported::Cancelled { started: true, stopped: None, pids: Vec::new(), remote_may_have_acted: false };
+    report.outcome = Reported::cancelled(true);
     desk.decide(row.execution_id, &[Input::Report(Box::new(report), "desk".into())]).remove(0)
 }
 

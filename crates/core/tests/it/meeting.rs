@@ -101,7 +101,7 @@ fn a_stop_and_the_end_of_its_command_whoever_is_first_in_the_log() {
     // The order comes first, and stops it: an error of the step.
     let (mut desk, id, row) = held();
     assert_eq!(want_stopped(&mut desk, &row), Some(true));
-    let stopped = Reported::Cancelled { started: true, stopped: None, pids: Vec::new(), remote_may_have_acted: false };
+    let stopped = Reported::cancelled(true);
     assert_eq!(report(&mut desk, &row, Some(stopped)), Ok(()));
     let ran = Ran { desk, id };
     assert_eq!(ran.result("start")["error"]["kind"], json!("cancelled"));

@@ -75,8 +75,7 @@ fn the_arc_that_fires_cancels_what_runs_and_the_join_behind_it_does_not_wait() {
     while desk.step() {}
     assert_eq!((desk.members[&id].head.status, desk.members[&id].head.in_flight), (Status::Running, 1));
     let mut stopped = desk.work(&slow);
-    stopped.outcome =
-        Reported::Cancelled { started: true, stopped: None, pids: Vec::new(), remote_may_have_acted: false };
+    stopped.outcome = Reported::cancelled(true);
     assert_eq!(desk.decide(id, &[Input::Report(Box::new(stopped), "desk".into())]), [Ok(())]);
     assert_eq!((desk.members[&id].head.status, desk.members[&id].head.in_flight), (Status::Completed, 0));
     assert!(!desk.calls.contains(&"behind/behind".to_owned()));
@@ -269,10 +268,7 @@ fn a_lost_worker_does_not_bring_a_withdrawn_command_back_and_the_end_names_it() 
 
 #[test]
 fn a_lost_worker_that_comes_back_before_the_next_decision_takes_nothing_with_it() {
-    for outcome in [
-        None,
-        Some(Reported::Cancelled { started: true, stopped: None, pids: Vec::new(), remote_may_have_acted: false }),
-    ] {
+    for outcome in [None, Some(Reported::cancelled(true))] {
         let (mut desk, id, slow) = fast_wins();
         let mut late = desk.work(&slow);
         late.outcome = outcome.unwrap_or(late.outcome);
@@ -297,8 +293,7 @@ fn a_command_that_was_given_up_is_ended_even_if_its_worker_says_cancelled_first(
     desk.claim(&row);
     assert!(desk.control(id, |view, now, ids| lease::lose(view, SessionId(7), now, ids)));
     let mut late = desk.work(&row);
-    late.outcome =
-        Reported::Cancelled { started: false, stopped: None, pids: Vec::new(), remote_may_have_acted: false };
+    late.outcome = Reported::cancelled(false);
     assert!(desk.control(id, |view, now, ids| settle::decide(view, &late, "desk", now, ids)));
     desk.run();
     let head = &desk.members[&id].head;

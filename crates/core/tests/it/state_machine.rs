@@ -190,11 +190,7 @@ const INPUTS: &[Said] = &[
         name: "report: never started",
         needs_attempt: true,
         say: |desk, id| {
-            report(
-                desk,
-                id,
-                Reported::Cancelled { started: false, stopped: None, pids: Vec::new(), remote_may_have_acted: false },
-            );
+            report(desk, id, Reported::cancelled(false));
         },
     },
     Said {

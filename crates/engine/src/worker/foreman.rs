@@ -476,15 +476,7 @@ impl Foreman {
         let Some(command) = self.held.get_mut(&attempt) else { return };
         match &command.phase {
             Phase::Waiting(_) => {
-                self.end(
-                    attempt,
-                    Reported::Cancelled {
-                        started: false,
-                        stopped: None,
-                        pids: Vec::new(),
-                        remote_may_have_acted: false,
-                    },
-                );
+                self.end(attempt, Reported::cancelled(false));
             }
             Phase::Running => {
                 steer(&command.control, Control::Stop { order: StopOrder { grace_ms }, hand_back: false });
@@ -610,11 +602,7 @@ impl Foreman {
             }
         }
         for attempt in unstarted {
-            let outcome = if hand_back {
-                Reported::Released
-            } else {
-                Reported::Cancelled { started: false, stopped: None, pids: Vec::new(), remote_may_have_acted: false }
-            };
+            let outcome = if hand_back { Reported::Released } else { Reported::cancelled(false) };
             self.end(attempt, outcome);
         }
     }

@@ -337,7 +337,7 @@ impl Run<'_> {
             return failed(ToolError::hard(ErrorKind::WorkerLost, "WORKER_DRAINED", message));
         }
         let Some(outcome) = outcome else {
-            return Reported::Cancelled { started, stopped: None, pids: Vec::new(), remote_may_have_acted: false };
+            return Reported::cancelled(started);
         };
         Reported::Cancelled {
             started,
@@ -410,7 +410,7 @@ pub(super) fn skipped(assignment: &Assignment) -> Reported {
         step = %assignment.step,
         "execution has been cancelled, skipping command"
     );
-    Reported::Cancelled { started: false, stopped: None, pids: Vec::new(), remote_may_have_acted: false }
+    Reported::cancelled(false)
 }
 
 fn failed(error: ToolError) -> Reported {

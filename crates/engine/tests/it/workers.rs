@@ -182,11 +182,7 @@ async fn a_shorter_grace_reaches_a_worker_that_obeys_a_longer_one() {
     server.cancel(interrupt(500)).await.unwrap();
     assert_eq!(obeys(Some(10_000)).await, [500]);
     assert_eq!(obeys(Some(500)).await, [0; 0]);
-    hand.report(
-        &given,
-        Reported::Cancelled { started: true, stopped: None, pids: Vec::new(), remote_may_have_acted: false },
-    )
-    .await;
+    hand.report(&given, Reported::cancelled(true)).await;
     server.quiesced(id).await;
     world.check([]).await;
 }

@@ -168,7 +168,7 @@ pub(super) struct Poll {
     held: Vec<Held>,
     /// How many slots are free.
     free: u32,
-    /// How long to wait for something to say, in milliseconds, at most 20,000.
+    /// How long to wait for something to say, in milliseconds, at most a fifth of the lease, or 20,000.
     wait_ms: u64,
     /// Answer offers only, for workers that claim by themselves.
     offer: bool,
