@@ -82,7 +82,8 @@ pub enum Missed {
     Once,
     /// None.
     Skip,
-    /// A run for each, one after the other.
+    /// A run for each. Unless runs may overlap, one waits for the end of the run before: missed ticks neither skip nor
+    /// displace each other.
     All,
 }
 
@@ -148,6 +149,8 @@ pub enum Due {
     SkipMissed,
     /// The run before goes on, and this one is skipped.
     SkipOverlap(ExecutionId),
+    /// The run before goes on, and this one comes after it: it was missed, and each missed tick has its run.
+    Wait,
 }
 
 impl Rhythm {
@@ -206,6 +209,7 @@ impl Schedule {
         let before = self.last_execution_id.filter(|_| running);
         match (self.missed, self.overlap, before) {
             (Missed::Skip, _, _) if missed => Due::SkipMissed,
+            (Missed::All, Overlap::Skip | Overlap::Cancel, Some(_)) if missed => Due::Wait,
             (_, Overlap::Skip, Some(before)) => Due::SkipOverlap(before),
             (_, Overlap::Cancel, before) => Due::Start { cancel: before },
             (_, Overlap::Allow, _) | (_, Overlap::Skip, None) => Due::Start { cancel: None },
@@ -357,6 +361,29 @@ mod tests {
             (Overlap::Cancel, false, Due::Start { cancel: None }),
         ] {
             assert_eq!(schedule(Missed::Once, overlap).due(tick, tick, running), due, "{overlap} {running}");
+        }
+    }
+
+    #[test]
+    fn missed_ticks_that_all_run_come_one_after_the_other() {
+        let tick = at("2026-01-20T10:00:00Z");
+        let (in_time, late) = (tick.plus_ms(MISSED_AFTER_MS), tick.plus_ms(MISSED_AFTER_MS + 1));
+        let start = Due::Start { cancel: None };
+        for (missed, overlap, now, running, due) in [
+            (Missed::All, Overlap::Skip, late, true, Due::Wait),
+            (Missed::All, Overlap::Cancel, late, true, Due::Wait),
+            (Missed::All, Overlap::Allow, late, true, start),
+            (Missed::All, Overlap::Skip, late, false, start),
+            (Missed::All, Overlap::Cancel, late, false, start),
+            // A tick in time does what `overlap` says.
+            (Missed::All, Overlap::Skip, in_time, true, Due::SkipOverlap(ExecutionId(7))),
+            (Missed::All, Overlap::Cancel, in_time, true, Due::Start { cancel: Some(ExecutionId(7)) }),
+            // One run for all of them: it is a tick like any other.
+            (Missed::Once, Overlap::Skip, late, true, Due::SkipOverlap(ExecutionId(7))),
+            (Missed::Once, Overlap::Cancel, late, true, Due::Start { cancel: Some(ExecutionId(7)) }),
+        ] {
+            let schedule = schedule(missed, overlap);
+            assert_eq!(schedule.due(tick, now, running), due, "{missed} {overlap} {running}");
         }
     }
 

@@ -43,7 +43,7 @@ pub struct RerunRequest {
 pub struct Rerunning {
     /// The new execution.
     pub started: Started,
-    /// Steps whose results it has from the one before.
+    /// Finished steps whose results it builds on; none of those that follow where it goes on, which run again.
     pub kept: Vec<Arc<str>>,
     /// Where it goes on; none when it begins from the start.
     pub begins_at: Vec<Arc<str>>,
@@ -135,7 +135,7 @@ impl Engine {
         let (started, playbook) = self.about_to_start(target).await?;
         let kept = state.map(|state| Kept::of(state, &playbook)).transpose()?.unwrap_or_default();
         let begins_at = kept.tokens.iter().map(|token| Arc::clone(&token.step)).collect();
-        Ok(Rerunning { started, kept: kept.steps.into_keys().collect(), begins_at })
+        Ok(Rerunning { started, kept: kept.built_on(&playbook), begins_at })
     }
 
     /// Starts the execution that an answer speaks of, with what `state` has finished.

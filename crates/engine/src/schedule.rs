@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 use crate::engine::Engine;
 use crate::start::{StartError, StartRequest};
 
-/// Schedules whose ticks are seen to in one look.
+/// Schedules that one look reads at once.
 const LOOK_MAX: u64 = 256;
 /// Longest reason kept in `last_status`, in characters.
 const REASON_CHARS_MAX: usize = 500;
@@ -193,11 +193,16 @@ impl Engine {
 
     /// Sees to the ticks that have come.
     async fn tick_all(&self) -> Result<(), StoreError> {
-        let (now, due) = self.store.due_schedules(LOOK_MAX).await?;
-        for schedule in due {
-            self.tick(&schedule, now).await?;
+        let mut after = None;
+        loop {
+            let (now, due) = self.store.due_schedules(after, LOOK_MAX).await?;
+            for schedule in &due {
+                self.tick(schedule, now).await?;
+            }
+            // A tick that waits for the run before stays due; it must not stand in the way of those behind it.
+            let Some(last) = due.last().filter(|_| due.len() as u64 == LOOK_MAX) else { return Ok(()) };
+            after = last.next_run_at.map(|at| (at, last.schedule_id));
         }
-        Ok(())
     }
 
     async fn tick(&self, schedule: &Schedule, now: Timestamp) -> Result<(), StoreError> {
@@ -221,6 +226,7 @@ impl Engine {
         };
         let cancel = match schedule.due(at, now, before) {
             Due::Start { cancel } => cancel,
+            Due::Wait => return Ok(()),
             Due::SkipMissed => return self.pass(schedule, tick, "skipped: no server was there in time").await,
             Due::SkipOverlap(before) => {
                 return self.pass(schedule, tick, &format!("skipped: execution {before} goes on")).await;

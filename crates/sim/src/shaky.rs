@@ -15,8 +15,8 @@ use noetl_core::schedule::{Schedule, Tick};
 use noetl_core::time::Timestamp;
 use noetl_core::turns::Turns;
 use noetl_store::{
-    Cancellation, Chunk, ChunkDecide, EventQuery, JobQuery, ListQuery, Loaded, LockedDecide, LogQuery, LogRow, Pick,
-    RunningNote, Session, SqlLimits, SqlRows, Store, StoreError, TableSize, catalog, secret,
+    Cancellation, Chunk, ChunkDecide, DuePlace, EventQuery, JobQuery, ListQuery, Loaded, LockedDecide, LogQuery,
+    LogRow, Pick, RunningNote, Session, SqlLimits, SqlRows, Store, StoreError, TableSize, catalog, secret,
 };
 use serde_json::Value;
 
@@ -235,8 +235,12 @@ impl Store for Shaky {
         self.inner.schedules().await
     }
 
-    async fn due_schedules(&self, limit: u64) -> Result<(Timestamp, Vec<Schedule>), StoreError> {
-        self.inner.due_schedules(limit).await
+    async fn due_schedules(
+        &self,
+        after: Option<DuePlace>,
+        limit: u64,
+    ) -> Result<(Timestamp, Vec<Schedule>), StoreError> {
+        self.inner.due_schedules(after, limit).await
     }
 
     async fn pass_tick(&self, tick: Tick, status: &str) -> Result<bool, StoreError> {

@@ -40,6 +40,9 @@ pub use prepared::Prepared;
 /// Where a store gets the time from.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
+/// Where a schedule stands among those whose tick has come: the tick, and which.
+pub type DuePlace = (Timestamp, ScheduleId);
+
 /// Why a store could not do its work. Refusals are verdicts, not errors.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
@@ -530,8 +533,13 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     /// Returns every schedule, by name.
     async fn schedules(&self) -> Result<Vec<Schedule>, StoreError>;
 
-    /// Returns the store's clock and schedules whose tick has come, oldest first.
-    async fn due_schedules(&self, limit: u64) -> Result<(Timestamp, Vec<Schedule>), StoreError>;
+    /// Returns the store's clock and schedules whose tick has come, oldest first; `after` is the place of the last one
+    /// of the page before.
+    async fn due_schedules(
+        &self,
+        after: Option<DuePlace>,
+        limit: u64,
+    ) -> Result<(Timestamp, Vec<Schedule>), StoreError>;
 
     /// Moves a schedule on from a tick that starts nothing, and says why; `false` when it does not wait for it.
     async fn pass_tick(&self, tick: Tick, status: &str) -> Result<bool, StoreError>;

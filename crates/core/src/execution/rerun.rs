@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::execution::state::{Ctx, Execution, StepState, Token};
 use crate::id::ExecutionId;
-use crate::playbook::Playbook;
+use crate::playbook::{Playbook, StepIx};
 use crate::result::{Bound, LargeResult, StoredRef, json_size};
 
 /// Largest part of an execution that a rerun keeps in its first event, in bytes of JSON. Results beyond 64 KiB do not
@@ -93,6 +93,20 @@ impl Kept {
             return Err(NothingKept::TooLarge { bytes });
         }
         Ok(kept)
+    }
+
+    /// Returns the finished steps whose results the rerun builds on, by name. One that only follows where it goes on
+    /// is not among them: it runs again.
+    pub fn built_on(&self, playbook: &Playbook) -> Vec<Arc<str>> {
+        let begins: Vec<_> = self.tokens.iter().filter_map(|token| playbook.find(&token.step)).collect();
+        let reaches = |from: StepIx, to: StepIx| playbook.graph.reaches[from.0][to.0];
+        let follows = |name: &str| {
+            // What is on a cycle with a beginning comes before it as well.
+            playbook.find(name).is_some_and(|step| {
+                begins.iter().any(|&begin| reaches(begin, step)) && !begins.iter().any(|&begin| reaches(step, begin))
+            })
+        };
+        self.steps.keys().filter(|name| !follows(name)).cloned().collect()
     }
 
     /// Returns the large results that are kept.

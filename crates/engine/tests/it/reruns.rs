@@ -21,6 +21,14 @@ workflow:
 - {step: d, tool: {kind: python, code: input, input: {b: '{{ ctx.b }}', a: '{{ a.step }}', slept: '{{ c.slept }}'}}}
 ";
 
+/// The second step fails, and the run goes on.
+const SURVIVED: &str = "
+workflow:
+- {step: a, tool: {kind: python, code: ok}, next: {arcs: [{step: b}]}}
+- {step: b, tool: {kind: python, code: fail}, next: {arcs: [{step: c}]}}
+- {step: c, tool: {kind: python, code: ok}}
+";
+
 fn again(execution_id: ExecutionId, keep_finished: bool, payload: &Value) -> RerunRequest {
     let payload = payload.as_object().cloned().unwrap();
     let started_by = Some("test".into());
@@ -67,6 +75,23 @@ async fn a_join_waits_for_the_branch_that_begins_anew_and_runs_once() {
     let third = rerun(&server, again(second, false, &json!({}))).await.started.execution_id;
     assert_eq!(server.ended(third).await, Status::Completed);
     assert_eq!((world.scripts.count("a"), world.scripts.count("d")), (2, 2));
+    world.check([]).await;
+}
+
+/// A run that ended well although a step failed: that step begins anew, and what follows it runs again.
+#[tokio::test(start_paused = true)]
+async fn what_follows_a_failed_step_is_not_said_to_be_kept() {
+    let world = World::new();
+    let server = world.server();
+    world.hire(&server, "one", 4);
+    server.register(&playbook("p", SURVIVED)).await;
+    let first = server.start("p").await.execution_id;
+    assert_eq!(server.ended(first).await, Status::Completed);
+    let running = rerun(&server, again(first, true, &json!({}))).await;
+    let names = |steps: &[std::sync::Arc<str>]| steps.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!((names(&running.kept), names(&running.begins_at)), (vec!["a".into()], vec!["b".into()]));
+    assert_eq!(server.ended(running.started.execution_id).await, Status::Completed);
+    assert_eq!(world.scripts.started(), ["a", "b", "c", "b", "c"]);
     world.check([]).await;
 }
 

@@ -114,6 +114,31 @@ async fn a_tick_during_the_run_before_does_what_the_schedule_says() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn missed_ticks_that_all_run_neither_skip_nor_displace_each_other() {
+    for overlap in [Overlap::Skip, Overlap::Cancel] {
+        let world = World::new();
+        let server = world.server();
+        server.register(&chain("job", &[("a", "sleep 3000")])).await;
+        add(&server, ScheduleRequest { missed: Missed::All, overlap, ..every(600) }).await;
+        server.stop().await;
+        sleep(Duration::from_secs(6_300)).await;
+        let later = world.server();
+        world.hire(&later, "one", 4);
+        // Ten runs of three seconds, one after the other, before the next tick comes.
+        sleep(Duration::from_secs(32)).await;
+        let mut heads = world.heads().await;
+        heads.sort_by_key(|head| head.started_at);
+        assert_eq!(heads.len(), 10, "{overlap}: {}", world.story().await);
+        for pair in heads.windows(2) {
+            assert_eq!(pair[0].status, Status::Completed, "{overlap}");
+            assert!(pair[0].ended_at.unwrap() <= pair[1].started_at, "{overlap}");
+        }
+        assert_eq!(the_only(&world).await.last_status.as_deref(), Some("started"), "{overlap}");
+        later.crash();
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_paused_schedule_starts_nothing_until_it_is_resumed() {
     let world = World::new();
     let server = world.server();

@@ -131,7 +131,7 @@ pub struct ExecuteReply {
     pub execution_id: ExecutionId,
     /// `started`, or `cancelled` when others have its concurrency key and the playbook wants it so.
     pub status: String,
-    /// Commands issued by the start.
+    /// Commands issued by the start; in the answer to a repeat, by now.
     pub commands_generated: u64,
     /// Catalog path.
     pub path: String,

@@ -53,7 +53,8 @@ pub struct Add {
     /// Catalog version [default: the newest at each tick]
     #[arg(short = 'V', long, value_name = "NUMBER")]
     playbook_version: Option<i64>,
-    /// Ticks that no server was there for: once (one run for all), skip, all (a run for each)
+    /// Ticks more than a minute late, because no server was there: once (one run for all), skip, all (a run for each,
+    /// one after the other unless runs may overlap)
     #[arg(long, value_name = "WORD", default_value = "once")]
     missed: String,
     /// A tick while the run before goes on: skip, allow (both run), cancel (the one before)

@@ -188,6 +188,7 @@ macro_rules! for_each_promise {
             expired_sessions_that_hold_nothing_are_no_matter,
             schedules_survive_every_field_and_share_no_name,
             a_tick_starts_once,
+            due_schedules_come_in_pages,
             ticks_start_once_however_many_race_for_them,
             a_tick_passes_once,
             a_paused_schedule_starts_nothing,

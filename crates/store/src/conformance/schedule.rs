@@ -65,9 +65,11 @@ pub async fn schedules_survive_every_field_and_share_no_name(stage: Stage) {
 pub async fn a_tick_starts_once(stage: Stage) {
     let hourly = schedule(&stage, "hourly");
     stage.store.add_schedule(hourly.clone()).await.unwrap();
-    assert!(stage.store.due_schedules(9).await.unwrap().1.is_empty());
+    assert!(stage.store.due_schedules(None, 9).await.unwrap().1.is_empty());
     stage.clock.advance_ms(HOUR_MS);
-    assert_eq!(stage.store.due_schedules(9).await.unwrap(), (stage.clock.now(), vec![hourly.clone()]));
+    assert_eq!(stage.store.due_schedules(None, 9).await.unwrap(), (stage.clock.now(), vec![hourly.clone()]));
+    let place = hourly.next_run_at.map(|at| (at, hourly.schedule_id));
+    assert!(stage.store.due_schedules(place, 9).await.unwrap().1.is_empty());
     let next = Some(stage.clock.now().plus_ms(HOUR_MS));
     let mut births = Vec::new();
     for _ in 0..3 {
@@ -83,7 +85,7 @@ pub async fn a_tick_starts_once(stage: Stage) {
     let moved = named(&stage, "hourly").await;
     assert_eq!((moved.next_run_at, moved.last_run_at), (next, hourly.next_run_at));
     assert_eq!((moved.last_execution_id, moved.last_status.as_deref()), (Some(first), Some("started")));
-    assert!(stage.store.due_schedules(9).await.unwrap().1.is_empty());
+    assert!(stage.store.due_schedules(None, 9).await.unwrap().1.is_empty());
     // Nothing is left of those that were refused.
     for birth in &births {
         let there = stage.store.head(birth.execution_id).await.unwrap().is_some();
@@ -137,6 +139,28 @@ pub async fn a_tick_passes_once(stage: Stage) {
     assert_eq!(moved.last_execution_id, None);
 }
 
+/// Page by page, by their ticks and then by their numbers, each once.
+pub async fn due_schedules_come_in_pages(stage: Stage) {
+    let mut expected = Vec::new();
+    for (name, hours) in [("a", 2), ("b", 1), ("c", 2), ("d", 1), ("e", 3)] {
+        let mut schedule = schedule(&stage, name);
+        schedule.next_run_at = Some(stage.clock.now().plus_ms(hours * HOUR_MS));
+        stage.store.add_schedule(schedule.clone()).await.unwrap();
+        expected.push((schedule.next_run_at.unwrap(), schedule.schedule_id));
+    }
+    expected.sort_unstable();
+    expected.pop();
+    stage.clock.advance_ms(2 * HOUR_MS);
+    let (mut seen, mut after) = (Vec::new(), None);
+    loop {
+        let (_, page) = stage.store.due_schedules(after, 1).await.unwrap();
+        let Some(one) = page.first() else { break };
+        after = one.next_run_at.map(|at| (at, one.schedule_id));
+        seen.extend(after);
+    }
+    assert_eq!(seen, expected);
+}
+
 /// A paused schedule waits for nothing, whoever has seen its tick already.
 pub async fn a_paused_schedule_starts_nothing(stage: Stage) {
     let hourly = schedule(&stage, "hourly");
@@ -144,7 +168,7 @@ pub async fn a_paused_schedule_starts_nothing(stage: Stage) {
     stage.clock.advance_ms(HOUR_MS);
     let seen = tick(&hourly, None);
     assert!(stage.store.set_schedule(hourly.schedule_id, None).await.unwrap());
-    assert!(stage.store.due_schedules(9).await.unwrap().1.is_empty());
+    assert!(stage.store.due_schedules(None, 9).await.unwrap().1.is_empty());
     let mut birth = stage.script().birth(None);
     birth.due.push(DueChange::Tick(seen.clone()));
     assert_eq!(stage.write(birth).await, Ok(Verdict::Refused(RefusedBy::TickTaken)));
@@ -152,7 +176,7 @@ pub async fn a_paused_schedule_starts_nothing(stage: Stage) {
     assert!(!named(&stage, "hourly").await.enabled);
     let next = stage.clock.now();
     assert!(stage.store.set_schedule(hourly.schedule_id, Some(next)).await.unwrap());
-    assert_eq!(stage.store.due_schedules(9).await.unwrap().1.len(), 1);
+    assert_eq!(stage.store.due_schedules(None, 9).await.unwrap().1.len(), 1);
     assert!(!stage.store.set_schedule(ScheduleId(77), Some(next)).await.unwrap());
 }
 

@@ -30,8 +30,9 @@ use crate::catalog::{NewResource, Resource, ResourceKey};
 use crate::landing::{self, Check, Landing, Rows};
 use crate::secret::{CredentialRow, KeychainRow, Resealed};
 use crate::{
-    Cancellation, Chunk, ChunkDecide, Clock, EventQuery, JobQuery, ListQuery, Loaded, LockedDecide, LockedView,
-    LogQuery, LogRow, Pick, RunningNote, Session, SqlLimits, SqlRows, Store, StoreError, TableSize, payload,
+    Cancellation, Chunk, ChunkDecide, Clock, DuePlace, EventQuery, JobQuery, ListQuery, Loaded, LockedDecide,
+    LockedView, LogQuery, LogRow, Pick, RunningNote, Session, SqlLimits, SqlRows, Store, StoreError, TableSize,
+    payload,
 };
 
 /// The store in memory.
@@ -440,12 +441,19 @@ impl Store for MemoryStore {
         Ok(all)
     }
 
-    async fn due_schedules(&self, limit: u64) -> Result<(Timestamp, Vec<Schedule>), StoreError> {
+    async fn due_schedules(
+        &self,
+        after: Option<DuePlace>,
+        limit: u64,
+    ) -> Result<(Timestamp, Vec<Schedule>), StoreError> {
         let now = (self.clock)();
         let tables = self.lock()?;
         let is_due = |schedule: &&Schedule| schedule.enabled && schedule.next_run_at.is_some_and(|at| at <= now);
-        let mut due: Vec<&Schedule> = tables.schedules.values().filter(is_due).collect();
-        due.sort_by_key(|schedule| (schedule.next_run_at, schedule.schedule_id));
+        let place = |schedule: &&Schedule| (schedule.next_run_at, schedule.schedule_id);
+        let after = after.map(|(at, schedule_id)| (Some(at), schedule_id));
+        let mut due: Vec<&Schedule> =
+            tables.schedules.values().filter(is_due).filter(|schedule| Some(place(schedule)) > after).collect();
+        due.sort_by_key(place);
         Ok((now, page(due.into_iter().cloned(), 0, limit)))
     }
 

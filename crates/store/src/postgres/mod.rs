@@ -61,8 +61,8 @@ use crate::catalog::{NewResource, Resource, ResourceKey};
 use crate::prepared::{Form, Prepared};
 use crate::secret::{CredentialRow, KeychainRow, Resealed};
 use crate::{
-    Cancellation, Chunk, ChunkDecide, Clock, EventQuery, JobQuery, ListQuery, Loaded, LockedDecide, LogQuery, LogRow,
-    Pick, RunningNote, Session, SqlLimits, SqlRows, Store, StoreError, TableSize,
+    Cancellation, Chunk, ChunkDecide, Clock, DuePlace, EventQuery, JobQuery, ListQuery, Loaded, LockedDecide, LogQuery,
+    LogRow, Pick, RunningNote, Session, SqlLimits, SqlRows, Store, StoreError, TableSize,
 };
 
 /// Connections that write, when the options do not say.
@@ -411,10 +411,14 @@ impl Store for Postgres {
         schedule::list(&*self.reader().await?).await
     }
 
-    async fn due_schedules(&self, limit: u64) -> Result<(Timestamp, Vec<Schedule>), StoreError> {
+    async fn due_schedules(
+        &self,
+        after: Option<DuePlace>,
+        limit: u64,
+    ) -> Result<(Timestamp, Vec<Schedule>), StoreError> {
         let client = self.reader().await?;
         let now = transaction::now(&self.inner, &client).await?;
-        Ok((now, schedule::due(&client, now, limit).await?))
+        Ok((now, schedule::due(&client, now, after, limit).await?))
     }
 
     async fn pass_tick(&self, tick: Tick, status: &str) -> Result<bool, StoreError> {

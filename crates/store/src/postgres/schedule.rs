@@ -16,7 +16,7 @@ use super::transaction::{self, all};
 use super::types::Moment;
 use super::write::{integer, json};
 use super::{Inner, rows};
-use crate::StoreError;
+use crate::{DuePlace, StoreError};
 
 /// Locks and reads in one statement: it looks at one table and by its key, so a row that it waited for is read as it
 /// is then.
@@ -97,12 +97,20 @@ pub(super) async fn list(client: &ClientWrapper) -> Result<Vec<Schedule>, StoreE
     all(&ask(client, &query, &[]).await?, rows::schedule)
 }
 
-pub(super) async fn due(client: &ClientWrapper, now: Timestamp, limit: u64) -> Result<Vec<Schedule>, StoreError> {
+pub(super) async fn due(
+    client: &ClientWrapper,
+    now: Timestamp,
+    after: Option<DuePlace>,
+    limit: u64,
+) -> Result<Vec<Schedule>, StoreError> {
     let query = format!(
-        "SELECT {} FROM noetl.schedule WHERE enabled AND next_run_at <= $1 ORDER BY next_run_at, schedule_id LIMIT $2",
+        "SELECT {} FROM noetl.schedule WHERE enabled AND next_run_at <= $1 \
+         AND ($2::timestamptz IS NULL OR (next_run_at, schedule_id) > ($2, $3)) \
+         ORDER BY next_run_at, schedule_id LIMIT $4",
         rows::SCHEDULE
     );
-    all(&ask(client, &query, &[&Moment(now), &integer(limit)]).await?, rows::schedule)
+    let (at, id) = after.map_or((None, None), |(at, schedule_id)| (Some(Moment(at)), Some(schedule_id.0)));
+    all(&ask(client, &query, &[&Moment(now), &at, &id, &integer(limit)]).await?, rows::schedule)
 }
 
 pub(super) async fn pass_tick(

@@ -55,8 +55,8 @@ use crate::prepared::{Form, Prepared};
 use crate::query::{self, QueryError, QueryLimits, QueryRows};
 use crate::secret::{CredentialRow, KeychainRow, Resealed};
 use crate::{
-    Cancellation, Chunk, ChunkDecide, Clock, EventQuery, JobQuery, ListQuery, Loaded, LockedDecide, LogQuery, LogRow,
-    Pick, RunningNote, Session, SqlLimits, SqlRows, Store, StoreError, TableSize,
+    Cancellation, Chunk, ChunkDecide, Clock, DuePlace, EventQuery, JobQuery, ListQuery, Loaded, LockedDecide, LogQuery,
+    LogRow, Pick, RunningNote, Session, SqlLimits, SqlRows, Store, StoreError, TableSize,
 };
 
 /// Readers for the engine's questions, when the options do not say.
@@ -388,9 +388,13 @@ impl Store for SqliteStore {
         self.readers.ask(schedule::all).await
     }
 
-    async fn due_schedules(&self, limit: u64) -> Result<(Timestamp, Vec<Schedule>), StoreError> {
+    async fn due_schedules(
+        &self,
+        after: Option<DuePlace>,
+        limit: u64,
+    ) -> Result<(Timestamp, Vec<Schedule>), StoreError> {
         let now = (self.clock)();
-        self.readers.ask(move |connection| Ok((now, schedule::due(connection, now, limit)?))).await
+        self.readers.ask(move |connection| Ok((now, schedule::due(connection, now, after, limit)?))).await
     }
 
     async fn pass_tick(&self, tick: Tick, status: &str) -> Result<bool, StoreError> {

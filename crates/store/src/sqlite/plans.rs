@@ -84,7 +84,7 @@ fn the_questions_of_every_step_use_an_index() {
         pending::candidates(connection, &[Arc::from("default")], &turns, 5, 10).unwrap();
         read::due(connection, now, 10).unwrap();
         read::held(connection, SessionId(1)).unwrap();
-        schedule::due(connection, now, 10).unwrap();
+        schedule::due(connection, now, None, 10).unwrap();
         schedule::waits_for(connection, noetl_core::id::ScheduleId(1)).unwrap();
         jobs::open_cancellations(connection).unwrap();
         jobs::cancellation(connection, CancellationId(1)).unwrap();

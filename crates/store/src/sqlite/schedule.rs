@@ -8,7 +8,7 @@ use rusqlite::{Connection, params};
 use super::encode::json;
 use super::tables::{Tables, integer};
 use super::{read, rows};
-use crate::StoreError;
+use crate::{DuePlace, StoreError};
 
 /// Returns the tick that a schedule waits for; `None` when it is paused, or gone.
 pub(super) fn waits_for(connection: &Connection, id: ScheduleId) -> Result<Option<Timestamp>, StoreError> {
@@ -45,13 +45,19 @@ pub(super) fn all(connection: &Connection) -> Result<Vec<Schedule>, StoreError> 
     read::all(connection, &query, [], rows::schedule)
 }
 
-pub(super) fn due(connection: &Connection, now: Timestamp, limit: u64) -> Result<Vec<Schedule>, StoreError> {
+pub(super) fn due(
+    connection: &Connection,
+    now: Timestamp,
+    after: Option<DuePlace>,
+    limit: u64,
+) -> Result<Vec<Schedule>, StoreError> {
     let query = format!(
         "SELECT {} FROM noetl.schedule WHERE enabled = 1 AND next_run_at <= ?1 \
-         ORDER BY next_run_at, schedule_id LIMIT ?2",
+         AND (?2 IS NULL OR (next_run_at, schedule_id) > (?2, ?3)) ORDER BY next_run_at, schedule_id LIMIT ?4",
         rows::SCHEDULE
     );
-    read::all(connection, &query, params![now.to_iso(), integer(limit)], rows::schedule)
+    let (at, id) = after.map_or((None, None), |(at, schedule_id)| (Some(at.to_iso()), Some(schedule_id.0)));
+    read::all(connection, &query, params![now.to_iso(), at, id, integer(limit)], rows::schedule)
 }
 
 impl Tables {

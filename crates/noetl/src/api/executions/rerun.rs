@@ -58,9 +58,9 @@ pub struct RerunReply {
     /// Catalog id.
     #[schema(value_type = String)]
     pub catalog_id: CatalogId,
-    /// Commands issued by the start.
+    /// Commands issued by the start; in the answer to a repeat, by now.
     pub commands_generated: u64,
-    /// Steps whose results it has from the one before.
+    /// Finished steps whose results it builds on; none of those that follow where it goes on, which run again.
     pub kept_steps: Vec<String>,
     /// The steps it goes on with; none when it begins from the start.
     pub begins_at: Vec<String>,
