@@ -166,7 +166,8 @@ impl Landing {
                 CommandChange::Started { .. } | CommandChange::Withdraw { .. } => {}
             }
         }
-        if landing.ended.is_some() {
+        // Whoever leaves no obligation for it has nobody who waits.
+        if landing.due.iter().any(|due| due.kind == DueKind::ChildDone) {
             let outcome = append.events.iter().find_map(|new| child_outcome(append.execution_id, &new.event));
             landing.outcome = outcome.map(Box::new);
         }

@@ -1,5 +1,6 @@
 //! Cascades and jobs: their rows, the ids they have still to visit, and the steps that visit them.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use noetl_core::append::Verdict;
@@ -149,25 +150,24 @@ impl Tables {
         Ok(chunk)
     }
 
-    /// Puts children on the front and takes off what was visited.
+    /// Puts children on the front and takes off what was visited, all of a step at once: a statement for each costs as
+    /// much as the decision.
     fn tick_off(&self, id: CancellationId, ticked: &[(Reached, bool)]) -> Result<(), StoreError> {
         // Only now, with every fence up: a child born between a look and a fence would escape. A listed one that is a
         // child too is reached as a child: stopping the job must not leave it behind.
         let mut children = self.connection.prepare_cached(
-            "INSERT INTO noetl.cancellation_front (cancellation_id, execution_id, requested_execution_id, \
-             root_execution_id) SELECT ?1, execution_id, ?3, root_execution_id FROM noetl.execution \
-             WHERE parent_execution_id = ?2 \
+            "INSERT OR FAIL INTO noetl.cancellation_front (cancellation_id, execution_id, requested_execution_id, \
+             root_execution_id) SELECT ?1, child.execution_id, visited.value, child.root_execution_id \
+             FROM json_each(?2) AS visited CROSS JOIN noetl.execution AS child \
+             WHERE child.parent_execution_id = CAST(visited.key AS INTEGER) \
              ON CONFLICT DO UPDATE SET requested_execution_id = excluded.requested_execution_id",
         )?;
-        let mut tick = self
-            .connection
-            .prepare_cached("DELETE FROM noetl.cancellation_front WHERE cancellation_id = ?1 AND execution_id = ?2")?;
-        for ((visited, through), walks_on) in ticked {
-            if *walks_on {
-                children.execute(params![id.0, visited.0, through.0])?;
-            }
-            tick.execute(params![id.0, visited.0])?;
-        }
+        children.execute(params![id.0, numbered(ticked.iter().filter(|(_, walks_on)| *walks_on))])?;
+        let mut tick = self.connection.prepare_cached(
+            "DELETE FROM noetl.cancellation_front WHERE cancellation_id = ?1 \
+             AND execution_id IN (SELECT CAST(key AS INTEGER) FROM json_each(?2))",
+        )?;
+        tick.execute(params![id.0, numbered(ticked.iter())])?;
         Ok(())
     }
 
@@ -216,6 +216,12 @@ impl Tables {
         }
         cancellation(&self.connection, id)
     }
+}
+
+/// Returns who was visited, and through whom, as a document that a statement reads row by row.
+fn numbered<'a>(ticked: impl Iterator<Item = &'a (Reached, bool)>) -> String {
+    let map: BTreeMap<i64, i64> = ticked.map(|((visited, through), _)| (visited.0, through.0)).collect();
+    json(&map)
 }
 
 /// Returns whether a step that took so long ends here.

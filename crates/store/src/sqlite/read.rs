@@ -112,7 +112,7 @@ pub(super) fn terminal_event(
 ) -> Result<Option<Recorded>, StoreError> {
     let query = format!(
         "SELECT {} FROM noetl.event WHERE execution_id = ?1 \
-         AND event_type IN ('playbook.completed', 'playbook.failed', 'execution.cancelled')",
+         AND (event_type = 'playbook.completed' OR event_type = 'playbook.failed' OR event_type = 'execution.cancelled')",
         rows::EVENT
     );
     first(connection, &query, [execution_id.0], rows::event)

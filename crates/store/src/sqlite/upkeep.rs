@@ -60,7 +60,8 @@ const CHECKS: [&str; 6] = [
     "SELECT 'execution ' || x.execution_id || ': ' || x.status || ' but its terminal event is ' || \
      coalesce(e.event_type, 'missing') FROM noetl.execution x LEFT JOIN noetl.event e \
      ON e.execution_id = x.execution_id \
-     AND e.event_type IN ('playbook.completed', 'playbook.failed', 'execution.cancelled') \
+     AND (e.event_type = 'playbook.completed' OR e.event_type = 'playbook.failed' \
+     OR e.event_type = 'execution.cancelled') \
      WHERE x.status <> CASE e.event_type WHEN 'playbook.completed' THEN 'COMPLETED' WHEN 'playbook.failed' \
      THEN 'FAILED' WHEN 'execution.cancelled' THEN 'CANCELLED' ELSE 'RUNNING' END",
     "SELECT 'execution ' || x.execution_id || ': in_flight ' || x.in_flight || ' but ' || count(c.command_id) || \

@@ -2,6 +2,7 @@
 -- JSON is text; truth values are 0 and 1. Every growing table carries the top of the family.
 --
 -- An index stands here only when a question needs it; the question stands beside it.
+-- `a OR b OR c`, and not `IN (a, b, c)`: of such a list SQLite makes a table whenever it runs a statement that checks it.
 
 -- The log. Ids rise with time, so rows are appended at the end of the table.
 CREATE TABLE noetl.event (
@@ -32,7 +33,7 @@ CREATE TABLE noetl.event (
 CREATE UNIQUE INDEX noetl.event_log ON event (execution_id, version);
 -- One terminal event per execution, whatever the program does.
 CREATE UNIQUE INDEX noetl.event_one_end ON event (execution_id)
-    WHERE event_type IN ('playbook.completed', 'playbook.failed', 'execution.cancelled');
+    WHERE event_type = 'playbook.completed' OR event_type = 'playbook.failed' OR event_type = 'execution.cancelled';
 -- One proof per execution.
 CREATE UNIQUE INDEX noetl.event_one_proof ON event (execution_id) WHERE event_type = 'execution.quiesced';
 -- The recursive query for a family over this table.
@@ -50,7 +51,7 @@ CREATE TABLE noetl.execution (
     parent_command_id   INTEGER,
     root_execution_id   INTEGER NOT NULL,
     depth               INTEGER NOT NULL,
-    status              TEXT NOT NULL CHECK (status IN ('RUNNING', 'COMPLETED', 'FAILED', 'CANCELLED')),
+    status              TEXT NOT NULL CHECK (status = 'RUNNING' OR status = 'COMPLETED' OR status = 'FAILED' OR status = 'CANCELLED'),
     version             INTEGER NOT NULL,
     decided             INTEGER NOT NULL,
     in_flight           INTEGER NOT NULL CHECK (in_flight >= 0),
@@ -107,7 +108,7 @@ CREATE TABLE noetl.command (
     command_id        INTEGER NOT NULL,
     epoch             INTEGER NOT NULL,
     root_execution_id INTEGER NOT NULL,
-    state             TEXT NOT NULL CHECK (state IN ('pending', 'paused', 'claimed', 'suspended', 'lost')),
+    state             TEXT NOT NULL CHECK (state = 'pending' OR state = 'paused' OR state = 'claimed' OR state = 'suspended' OR state = 'lost'),
     step              TEXT NOT NULL,
     visit             INTEGER NOT NULL,
     iteration         INTEGER,
@@ -245,7 +246,7 @@ CREATE TABLE noetl.log (
     iteration    INTEGER,
     task         TEXT NOT NULL,
     attempt      INTEGER NOT NULL,
-    stream       TEXT NOT NULL CHECK (stream IN ('stdout', 'stderr', 'system')),
+    stream       TEXT NOT NULL CHECK (stream = 'stdout' OR stream = 'stderr' OR stream = 'system'),
     at           TEXT NOT NULL,
     source       INTEGER NOT NULL,
     serial       INTEGER NOT NULL,
@@ -341,8 +342,8 @@ CREATE TABLE noetl.schedule (
     interval_seconds  INTEGER,
     enabled           INTEGER NOT NULL DEFAULT 1,
     timezone          TEXT NOT NULL DEFAULT 'UTC',
-    missed            TEXT NOT NULL DEFAULT 'once' CHECK (missed IN ('once', 'skip', 'all')),
-    overlap           TEXT NOT NULL DEFAULT 'skip' CHECK (overlap IN ('allow', 'skip', 'cancel')),
+    missed            TEXT NOT NULL DEFAULT 'once' CHECK (missed = 'once' OR missed = 'skip' OR missed = 'all'),
+    overlap           TEXT NOT NULL DEFAULT 'skip' CHECK (overlap = 'allow' OR overlap = 'skip' OR overlap = 'cancel'),
     next_run_at       TEXT,
     last_run_at       TEXT,
     last_status       TEXT,
