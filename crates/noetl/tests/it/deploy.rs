@@ -76,6 +76,8 @@ fn the_kubernetes_manifest_parses_and_stops_its_pods_gently() {
         let pod = &deployment["spec"]["template"]["spec"];
         assert_eq!(deployment["spec"]["selector"]["matchLabels"], deployment["spec"]["template"]["metadata"]["labels"]);
         assert_eq!(pod["securityContext"]["runAsNonRoot"], true, "{name}");
+        // Else the Service's name gives every pod a NOETL_PORT that is no port.
+        assert_eq!(pod["enableServiceLinks"], false, "{name}");
         let container = &pod["containers"][0];
         let arguments = words(&container["args"]);
         assert_understood(&arguments, name);
