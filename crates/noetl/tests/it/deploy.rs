@@ -126,6 +126,10 @@ fn the_units_start_commands_that_are_understood_and_give_them_time_to_stop() {
         let seconds = |text: &str| text.trim_end_matches('s').parse::<u64>().unwrap();
         assert!(seconds(&value("TimeoutStopSec")) >= seconds(&drain) + 20, "{unit}");
         assert_eq!(value("KillMode"), "mixed");
+        // A second start mends what is away, never what is misspelt; a limit of starts would end the first.
+        assert_eq!(value("Restart"), "on-failure");
+        assert_eq!(value("StartLimitIntervalSec"), "0");
+        assert_eq!(value("RestartPreventExitStatus"), "2");
     }
 }
 
