@@ -60,6 +60,8 @@ fn the_compose_file_parses_and_its_commands_are_understood() {
     }
     kinds.sort();
     assert_eq!(kinds, ["postgres", "server", "server", "worker", "worker"]);
+    // Two that build make two images under one name.
+    assert_eq!(services.values().filter(|service| !service["build"].is_null()).count(), 1);
     for volume in compose["volumes"].as_object().unwrap().keys() {
         assert!(services.contains_key(volume), "volume {volume} is nobody's");
     }
