@@ -182,10 +182,19 @@ fn listen_on(globals: &Globals) -> Result<(Option<String>, Option<u16>), Stop> {
     let host = globals.host.clone().or_else(|| from_environment("NOETL_HOST"));
     let port = match (globals.port, from_environment("NOETL_PORT")) {
         (Some(port), _) => Some(port),
-        (None, Some(text)) => Some(text.parse().map_err(|_| Stop::usage(format!("NOETL_PORT: `{text}` is no port")))?),
+        (None, Some(text)) => port_in_environment(&text)?,
         (None, None) => None,
     };
     Ok((host, port))
+}
+
+/// Reads NOETL_PORT. Kubernetes sets it to `tcp://ADDRESS:PORT` in every pod beside a Service named `noetl`: that is
+/// where others find the Service, and says nothing about where this server is to listen.
+fn port_in_environment(text: &str) -> Result<Option<u16>, Stop> {
+    if text.starts_with("tcp://") {
+        return Ok(None);
+    }
+    text.parse().map(Some).map_err(|_| Stop::usage(format!("NOETL_PORT: `{text}` is no port")))
 }
 
 /// Returns whom the server lets in: the token file's, else the token on the command line or in the environment.
@@ -366,3 +375,16 @@ fn failed(error: &ServerError) -> Stop {
 }
 
 const _: () = assert!(DRAIN_DEFAULT.as_secs() == 30, "the help of --drain and of --timeout says so");
+
+#[cfg(test)]
+mod tests {
+    use super::port_in_environment;
+
+    #[test]
+    fn a_port_is_a_number_and_the_address_of_a_kubernetes_service_is_none_of_ours() {
+        assert_eq!(port_in_environment("9000").unwrap(), Some(9000));
+        assert_eq!(port_in_environment("tcp://10.96.0.17:8082").unwrap(), None);
+        assert!(port_in_environment("http").is_err());
+        assert!(port_in_environment("70000").is_err());
+    }
+}

@@ -60,6 +60,8 @@ fn the_compose_file_parses_and_its_commands_are_understood() {
     }
     kinds.sort();
     assert_eq!(kinds, ["postgres", "server", "server", "worker", "worker"]);
+    // Two that build make two images under one name.
+    assert_eq!(services.values().filter(|service| !service["build"].is_null()).count(), 1);
     for volume in compose["volumes"].as_object().unwrap().keys() {
         assert!(services.contains_key(volume), "volume {volume} is nobody's");
     }
@@ -76,6 +78,8 @@ fn the_kubernetes_manifest_parses_and_stops_its_pods_gently() {
         let pod = &deployment["spec"]["template"]["spec"];
         assert_eq!(deployment["spec"]["selector"]["matchLabels"], deployment["spec"]["template"]["metadata"]["labels"]);
         assert_eq!(pod["securityContext"]["runAsNonRoot"], true, "{name}");
+        // Else the Service's name gives every pod a NOETL_PORT that is no port.
+        assert_eq!(pod["enableServiceLinks"], false, "{name}");
         let container = &pod["containers"][0];
         let arguments = words(&container["args"]);
         assert_understood(&arguments, name);
@@ -124,6 +128,10 @@ fn the_units_start_commands_that_are_understood_and_give_them_time_to_stop() {
         let seconds = |text: &str| text.trim_end_matches('s').parse::<u64>().unwrap();
         assert!(seconds(&value("TimeoutStopSec")) >= seconds(&drain) + 20, "{unit}");
         assert_eq!(value("KillMode"), "mixed");
+        // A second start mends what is away, never what is misspelt; a limit of starts would end the first.
+        assert_eq!(value("Restart"), "on-failure");
+        assert_eq!(value("StartLimitIntervalSec"), "0");
+        assert_eq!(value("RestartPreventExitStatus"), "2");
     }
 }
 
