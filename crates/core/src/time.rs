@@ -53,8 +53,41 @@ impl Timestamp {
 
     /// Reads what [`Timestamp::to_iso`] wrote, or any RFC 3339 time.
     pub fn from_iso(text: &str) -> Option<Self> {
-        text.parse::<jiff::Timestamp>().ok().map(|moment| Timestamp(moment.as_millisecond()))
+        // By hand what stands in every row; the rest, and every mistake, is the calendar's.
+        let by_hand = || by_hand(text.as_bytes().try_into().ok()?);
+        by_hand().or_else(|| text.parse::<jiff::Timestamp>().ok().map(|moment| Timestamp(moment.as_millisecond())))
     }
+}
+
+/// Reads a time of the form that [`Timestamp::to_iso`] writes; `None` when it has another one.
+fn by_hand(text: &[u8; 24]) -> Option<Timestamp> {
+    let marks = [(4, b'-'), (7, b'-'), (10, b'T'), (13, b':'), (16, b':'), (19, b'.'), (23, b'Z')];
+    if marks.iter().any(|&(at, mark)| text[at] != mark) {
+        return None;
+    }
+    let number = |from: usize, until: usize| {
+        text[from..until]
+            .iter()
+            .try_fold(0_i64, |number, digit| digit.is_ascii_digit().then(|| number * 10 + i64::from(digit - b'0')))
+    };
+    let (year, month, day) = (number(0, 4)?, number(5, 7)?, number(8, 10)?);
+    let (hour, minute, second) = (number(11, 13)?, number(14, 16)?, number(17, 19)?);
+    let days = days(year, month, day);
+    // A month or a day that there is not has another name; a leap second is left to the calendar.
+    if !(1..=12).contains(&month) || civil(days) != (year, month, day) || hour > 23 || minute > 59 || second > 59 {
+        return None;
+    }
+    let at = Timestamp(days * DAY_MS + ((hour * 60 + minute) * 60 + second) * 1_000 + number(20, 23)?);
+    BY_HAND_MS.contains(&at.0).then_some(at)
+}
+
+/// Returns how many days after 1970-01-01 a day is: [`civil`] the other way round.
+fn days(year: i64, month: i64, day: i64) -> i64 {
+    let year = year - i64::from(month <= 2);
+    let (era, year_of_era) = (year.div_euclid(400), year.rem_euclid(400));
+    let month_from_march = (month + 9) % 12;
+    let of_year = (153 * month_from_march + 2) / 5 + day - 1;
+    era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + of_year - 719_468
 }
 
 /// A day, in milliseconds.
@@ -107,6 +140,36 @@ mod tests {
         // About eleven days and a bit: every month and every kind of year comes by.
         for ms in (first..last).step_by(950_000_087).chain(edges) {
             assert_eq!(Timestamp(ms).to_iso(), by_calendar(ms));
+            assert_eq!(Timestamp::from_iso(&by_calendar(ms)), Some(Timestamp(ms)));
+        }
+    }
+
+    #[test]
+    fn a_time_is_read_as_the_calendar_reads_it() {
+        let by_calendar = |text: &str| text.parse::<jiff::Timestamp>().ok().map(|at| Timestamp(at.as_millisecond()));
+        for text in [
+            "2026-01-20T09:08:00.123Z",
+            "2024-02-29T23:59:59.999Z",
+            "2023-02-29T00:00:00.000Z",
+            "2026-00-10T00:00:00.000Z",
+            "2026-13-10T00:00:00.000Z",
+            "2026-04-31T00:00:00.000Z",
+            "2026-01-00T00:00:00.000Z",
+            "2026-01-20T24:00:00.000Z",
+            "2026-01-20T09:60:00.000Z",
+            "2016-12-31T23:59:60.000Z",
+            "1969-12-31T23:59:59.999Z",
+            "0000-01-01T00:00:00.000Z",
+            "9999-12-31T00:00:00.000Z",
+            "2026-01-20T09:08:00.12+Z",
+            "2026-01-20t09:08:00.123z",
+            "2026-01-20 09:08:00.123Z",
+            "2026-01-20T09:08:00+01:00",
+            "2026-01-20T09:08:00Z",
+            "2026-01-20",
+            "",
+        ] {
+            assert_eq!(Timestamp::from_iso(text), by_calendar(text), "{text}");
         }
     }
 

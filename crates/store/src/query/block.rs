@@ -2,7 +2,7 @@
 
 use sqlparser::ast::{
     Distinct, Expr, GroupByExpr, NamedWindowDefinition, NamedWindowExpr, OrderByExpr, Select, SelectFlavor, SelectItem,
-    SelectItemQualifiedWildcardKind, Value, WildcardAdditionalOptions,
+    SelectItemQualifiedWildcardKind, WildcardAdditionalOptions,
 };
 
 use super::error::{QueryError, Result};
@@ -195,17 +195,14 @@ impl Translator<'_> {
 
     /// Resolves what GROUP BY names by position or by output name.
     fn grouped_expr<'e>(&mut self, expr: &'e Expr, select: &'e Select) -> Result<&'e Expr> {
+        if let Some(number) = order::number(expr) {
+            let at = order::ordinal(&number, select.projection.len())?;
+            return match &select.projection[at] {
+                SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } => Ok(expr),
+                _ => Err(QueryError::unsupported("GROUP BY the position of *")),
+            };
+        }
         match expr {
-            Expr::Value(value) => match &value.value {
-                Value::Number(digits, _) => {
-                    let at = order::ordinal(digits, select.projection.len())?;
-                    match &select.projection[at] {
-                        SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } => Ok(expr),
-                        _ => Err(QueryError::unsupported("GROUP BY the position of *")),
-                    }
-                }
-                _ => Ok(expr),
-            },
             Expr::Identifier(ident) => {
                 let name = scope::fold(ident);
                 // A column of a table goes before an output column of the same name, unlike in ORDER BY.
@@ -296,11 +293,10 @@ fn star(column: &Column) -> Term {
 
 /// Finds the output column that an ORDER BY or DISTINCT ON item names by position or by name.
 fn output_at(expr: &Expr, items: &[Item]) -> Result<Option<usize>> {
+    if let Some(number) = order::number(expr) {
+        return order::ordinal(&number, items.len()).map(Some);
+    }
     match expr {
-        Expr::Value(value) => match &value.value {
-            Value::Number(digits, _) => order::ordinal(digits, items.len()).map(Some),
-            _ => Ok(None),
-        },
         Expr::Identifier(ident) => {
             let name = scope::fold(ident);
             let mut found = items.iter().enumerate().filter(|(_, item)| item.output.name == name);

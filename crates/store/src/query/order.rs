@@ -1,6 +1,6 @@
 //! ORDER BY items, with PostgreSQL's place for NULLs.
 
-use sqlparser::ast::{OrderByExpr, OrderBySort};
+use sqlparser::ast::{Expr, OrderByExpr, OrderBySort, UnaryOperator, Value};
 
 use super::error::{QueryError, Result};
 
@@ -52,6 +52,22 @@ impl OrderTerm {
 /// parentheses.
 pub(super) fn is_taken_for_a_position(sql: &str) -> bool {
     sql.trim_matches(['(', ')', '-', '+', ' ']).bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// Returns the number by which an ORDER BY or GROUP BY item names a column: one that stands there alone. A sign belongs
+/// to it, as in PostgreSQL, so `-1` names a column that there is not.
+pub(super) fn number(expr: &Expr) -> Option<String> {
+    match expr {
+        Expr::Nested(inner) => number(inner),
+        Expr::UnaryOp { op: UnaryOperator::Minus, expr } => {
+            number(expr).map(|digits| digits.strip_prefix('-').map_or_else(|| format!("-{digits}"), str::to_owned))
+        }
+        Expr::Value(value) => match &value.value {
+            Value::Number(digits, _) => Some(digits.clone()),
+            _ => None,
+        },
+        _ => None,
+    }
 }
 
 /// Reads the number of an output column; the answer counts from 0.

@@ -1212,3 +1212,18 @@ SELECT status, count(*) FROM event GROUP BY 1, status ORDER BY 2 DESC, 1 LIMIT 2
 --= ["event_id"]
 -- [1002]
 -- [1001]
+
+SELECT event_id FROM event WHERE event_type ~ ALL (ARRAY['^command', 'ed$']) ORDER BY event_id
+--= ["event_id"]
+-- [1002]
+-- [1006]
+-- [1007]
+
+SELECT event_id FROM event WHERE event_type ~ ANY (ARRAY['^command[.]f', '^execution']) ORDER BY event_id
+--= ["event_id"]
+-- [1004]
+-- [1007]
+
+SELECT status FROM event ORDER BY (1) LIMIT 1
+--= ["status"]
+-- ["CANCELLED"]

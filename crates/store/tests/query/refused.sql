@@ -60,6 +60,12 @@ SELECT DISTINCT status FROM event ORDER BY version
 SELECT status FROM event ORDER BY 2
 --! position 2 is not in the select list
 
+SELECT status FROM event ORDER BY -1
+--! position -1 is not in the select list
+
+SELECT status, count(*) FROM event GROUP BY status, -1
+--! position -1 is not in the select list
+
 SELECT 1/0
 --! division by zero
 
