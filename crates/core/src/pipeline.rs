@@ -5,6 +5,7 @@
 //! whoever can do it says how it went. A pipeline that has to wait for long, or for a child, pauses: its continuation
 //! is plain JSON, and another process goes on with it.
 
+mod engine_kinds;
 mod names;
 mod policy;
 mod relay;
@@ -14,18 +15,19 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use self::engine_kinds::{artifact, child_outcome, child_request, seconds};
 use self::names::PipelineNames;
 use self::policy::Verdict;
 use self::state::State;
 use crate::event::Write;
 use crate::expr::{ExprError, Library, Scope};
-use crate::id::{CatalogId, CommandId, ExecutionId};
-use crate::playbook::{KeychainEntry, Playbook, Shield, Step, Task};
-use crate::result::json_size;
+use crate::id::{CommandId, ExecutionId};
+use crate::playbook::{KeychainEntry, Output, Playbook, Step, Task};
+use crate::result::{Bound, INLINE_BYTES_MAX, json_size};
 use crate::secret::keychain::{self, Plan};
 use crate::time::Timestamp;
 use crate::tool::{ErrorKind, Stopped, ToolCall, ToolError, ToolOutcome};
-use crate::work::{Awaited, CONTINUATION_BYTES_MAX, ChildOutcome, ChildRequest, Done, Pause, Work};
+use crate::work::{Awaited, CONTINUATION_BYTES_MAX, Done, Pause, Work};
 
 /// Task executions of one pipeline at most.
 pub const TASK_EXECUTIONS_MAX: u64 = 1_000_000;
@@ -84,6 +86,8 @@ pub struct Pipeline {
     outcome: Option<ToolOutcome>,
     /// `ctx.` writes that have not been reported yet.
     ctx: Vec<Write>,
+    /// It is over, with this error or none; only results are missing that its own is made of.
+    ending: Option<Option<ToolError>>,
     /// Only forward, once.
     finishing: bool,
     started_at: Option<Timestamp>,
@@ -95,7 +99,16 @@ impl Pipeline {
     pub fn new(step: &Step, work: Arc<Work>) -> Self {
         let state = work.continuation.as_deref().and_then(State::from_json).unwrap_or_else(|| State::new(step));
         let outcome = work.child.as_ref().filter(|_| state.awaiting_child).map(child_outcome);
-        Pipeline { work, state, outcome, ctx: Vec::new(), finishing: false, started_at: None, stopped: None }
+        Pipeline {
+            work,
+            state,
+            outcome,
+            ctx: Vec::new(),
+            ending: None,
+            finishing: false,
+            started_at: None,
+            stopped: None,
+        }
     }
 
     /// The execution was cancelled with mode `finish`: the tasks after the running one still run, once forward.
@@ -111,6 +124,9 @@ impl Pipeline {
 
     /// Says what comes next.
     pub fn next(&mut self, place: &Place<'_>) -> Next {
+        if let Some(error) = self.ending.take() {
+            return self.done(place, error);
+        }
         loop {
             if let Some(outcome) = self.outcome.take() {
                 match self.judge(place, outcome) {
@@ -292,6 +308,9 @@ impl Pipeline {
             Err(error) => return Err((interrupted(error), Box::new(outcome))),
         };
         let failed = outcome.error.clone();
+        if let Err(error) = self.take_back(place, &judged.set) {
+            return Err((error, Box::new(outcome)));
+        }
         // What the rule set is seen by the task's own `set`; should that lack a result, all of it is judged again.
         let before = (!task.set.is_empty()).then(|| (self.state.clone(), self.ctx.len()));
         self.assign(judged.set);
@@ -301,14 +320,15 @@ impl Pipeline {
             if !task.set.is_empty() {
                 names = names.with_own(&task.label, &data, failed.as_ref());
             }
-            match policy::evaluate(&scope(place, &names), &task.set) {
+            let own = policy::evaluate(&scope(place, &names), &task.set).map_err(interrupted);
+            match own.and_then(|own| self.take_back(place, &own).map(|()| own)) {
                 Ok(own) => own,
                 Err(error) => {
                     if let Some((state, writes)) = before {
                         self.state = state;
                         self.ctx.truncate(writes);
                     }
-                    return Err((interrupted(error), Box::new(outcome)));
+                    return Err((error, Box::new(outcome)));
                 }
             }
         } else {
@@ -326,7 +346,7 @@ impl Pipeline {
                 let error = failed.unwrap_or_else(|| {
                     ToolError::soft(ErrorKind::Code, "POLICY_FAIL", format!("a rule of `{}` failed it", task.label))
                 });
-                // An error that a rule met with `do: fail` is soft: the author knows of it.
+                // An error that a rule met, with `do: fail` or with retries, is soft: the author knows of it.
                 let error = if judged.by_rule { ToolError { hard: false, ..error } } else { error };
                 Ok(Step_::End(self.done(place, Some(error))))
             }
@@ -365,6 +385,18 @@ impl Pipeline {
         self.state.executions_total += 1;
     }
 
+    /// Takes back the stored values of which `set` changes a part.
+    fn take_back(&mut self, place: &Place<'_>, set: &[policy::Assigned]) -> Result<(), Interrupted> {
+        let mut missing = false;
+        for assigned in set {
+            if let Err(reference) = self.state.take_back(assigned.target, &assigned.path, place.library) {
+                place.library.note(&reference);
+                missing = true;
+            }
+        }
+        if missing { Err(Interrupted::Needs) } else { Ok(()) }
+    }
+
     fn assign(&mut self, set: Vec<policy::Assigned>) {
         for assigned in set {
             match assigned.target {
@@ -380,21 +412,30 @@ impl Pipeline {
     fn pause(&mut self, place: &Place<'_>, wait: Awaited) -> Next {
         let continuation = self.state.to_json();
         if json_size(&continuation) > CONTINUATION_BYTES_MAX {
-            let error = ToolError::hard(
-                ErrorKind::Limit,
-                "CONTINUATION_BYTES",
-                format!(
-                    "what the pipeline remembers is larger than {CONTINUATION_BYTES_MAX} bytes (limits.continuation)"
-                ),
+            let mut message = format!(
+                "what the pipeline remembers is larger than {CONTINUATION_BYTES_MAX} bytes (limits.continuation)"
             );
-            return self.done(place, Some(error));
+            // It waits to try again: why must not be lost.
+            let failed = self.state.results.values().next_back().and_then(|result| result.error.as_deref());
+            if let Some(because) = failed.and_then(|error| error.get("message")).and_then(Value::as_str) {
+                message.push_str("; the task before had failed: ");
+                message.push_str(because);
+            }
+            return self.done(place, Some(ToolError::hard(ErrorKind::Limit, "CONTINUATION_BYTES", message)));
         }
         Next::Pause(Box::new(Pause { wait, continuation, ctx: std::mem::take(&mut self.ctx) }))
     }
 
     fn done(&mut self, place: &Place<'_>, error: Option<ToolError>) -> Next {
+        let data = match self.state.result(place.step, error.as_ref(), place.library) {
+            Ok(data) => data,
+            Err(missing) => {
+                self.ending = Some(error);
+                return Next::Needs(missing);
+            }
+        };
         Next::Done(Box::new(Done {
-            data: self.state.result(place.step, error.as_ref()),
+            data,
             error,
             handled: false,
             ctx: std::mem::take(&mut self.ctx),
@@ -415,6 +456,18 @@ impl Pipeline {
             .with_input(input)
             .with_envelope(outcome.map(|(outcome, data)| policy::envelope(outcome, data, self.state.executions)))
     }
+}
+
+/// Moves what is large in a continuation out of it, so that the log stays lean. `keep` stores a value, given what it
+/// is called.
+pub(crate) fn move_out(continuation: Value, keep: impl FnMut(&str, Value, &Output) -> Bound) -> Value {
+    if json_size(&continuation) <= INLINE_BYTES_MAX {
+        return continuation;
+    }
+    // What is no continuation of ours is kept as it is: its pipeline begins anew.
+    let Some(mut state) = State::from_json(&continuation) else { return continuation };
+    state.move_out(keep);
+    state.to_json()
 }
 
 /// How the interpreter goes on.
@@ -465,114 +518,4 @@ fn bound_data(outcome: &ToolOutcome) -> Value {
         None => outcome.data.clone(),
         Some(error) => state::failed_data(&outcome.data, error),
     }
-}
-
-/// Reads a number of seconds: a number, or a text that holds one. Nothing else limits anything.
-fn seconds(value: &Value) -> Option<u64> {
-    let seconds = match value {
-        Value::Number(number) => number.as_f64()?,
-        Value::String(text) => text.trim().parse().ok()?,
-        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => return None,
-    };
-    (seconds > 0.0).then_some((seconds * 1000.0).min(WAIT_MS_MAX as f64 * 366.0) as u64)
-}
-
-fn child_request(
-    config: &Map<String, Value>,
-    input: Map<String, Value>,
-    timeout_ms: Option<u64>,
-    shield: Option<Shield>,
-) -> Result<ChildRequest, Box<ToolError>> {
-    let refuse = |code: &str, message: &str| Err(Box::new(ToolError::hard(ErrorKind::Config, code, message)));
-    let text = |key: &str| config.get(key).and_then(Value::as_str).filter(|text| !text.is_empty());
-    let catalog_id = match config.get("catalog_id") {
-        None | Some(Value::Null) => None,
-        Some(Value::Number(number)) => number.as_i64(),
-        Some(Value::String(text)) if text.is_empty() => None,
-        Some(Value::String(text)) => match text.parse() {
-            Ok(id) => Some(id),
-            Err(_) => return refuse("PLAYBOOK_ID", &format!("`catalog_id: {text}` is no number")),
-        },
-        Some(Value::Bool(_) | Value::Array(_) | Value::Object(_)) => {
-            return refuse("PLAYBOOK_ID", "`catalog_id` must be a number");
-        }
-    };
-    let path = text("path").or_else(|| text("catalog_path")).unwrap_or_default();
-    if path.is_empty() && catalog_id.is_none() {
-        return refuse("PLAYBOOK_PATH", "a playbook task needs `path` or `catalog_id`, and here both are empty");
-    }
-    let version = match config.get("version") {
-        None | Some(Value::Null) => None,
-        Some(Value::Number(number)) => number.as_i64(),
-        Some(Value::String(text)) if text == "latest" || text.is_empty() => None,
-        Some(Value::String(text)) => match text.parse() {
-            Ok(version) => Some(version),
-            Err(_) => {
-                return refuse("PLAYBOOK_VERSION", &format!("`version: {text}` is no number"));
-            }
-        },
-        Some(Value::Bool(_) | Value::Array(_) | Value::Object(_)) => {
-            return refuse("PLAYBOOK_VERSION", "`version` must be a number");
-        }
-    };
-    let return_step = text("return_step").or_else(|| text("result_step")).map(Into::into);
-    Ok(ChildRequest {
-        path: path.into(),
-        version,
-        catalog_id: catalog_id.map(CatalogId),
-        input,
-        return_step,
-        timeout_ms,
-        shield,
-    })
-}
-
-/// Gives the whole data of a stored result, or says which one is to be loaded.
-fn artifact(config: &Map<String, Value>, input: &Map<String, Value>, library: &Library) -> Result<ToolOutcome, String> {
-    let refuse = |code: &str, message: &str| Ok(failed(ToolError::hard(ErrorKind::Config, code, message)));
-    let text = |key: &str| input.get(key).or_else(|| config.get(key)).and_then(Value::as_str);
-    match config.get("action").and_then(Value::as_str) {
-        None | Some("get" | "fetch") => {}
-        Some(_) => return refuse("ARTIFACT_ACTION", "stored results can be read with `action: get`, and nothing else"),
-    }
-    let named = ["result_ref", "ref", "uri"].iter().find_map(|key| text(key).filter(|text| !text.is_empty()));
-    let Some(reference) = named else {
-        return refuse("ARTIFACT_REF", "a stored result is named by `input.result_ref`, and here that is empty");
-    };
-    match library.get(reference) {
-        Some(data) => Ok(ToolOutcome::ok((*data).clone())),
-        None => Err(reference.to_owned()),
-    }
-}
-
-/// Returns what a child's end is to the task that waited for it.
-fn child_outcome(child: &ChildOutcome) -> ToolOutcome {
-    use crate::head::Status;
-    let id = child.execution_id.to_string();
-    // A large result of a child goes by reference: whoever looks into it loads it.
-    let mut data = match &child.result {
-        crate::result::Bound::Inline(data) => (**data).clone(),
-        crate::result::Bound::Stored(stored) => crate::result::stored_value(stored),
-    };
-    if !data.is_object() {
-        data = match data {
-            Value::Null => Value::Object(Map::new()),
-            other => serde_json::json!({ "data": other }),
-        };
-    }
-    if let Value::Object(map) = &mut data {
-        map.insert("execution_id".into(), id.clone().into());
-        map.entry("status").or_insert_with(|| child.status.as_str().into());
-    }
-    let (kind, code) = match child.status {
-        Status::Completed | Status::Running => return ToolOutcome::ok(data),
-        Status::Failed => (ErrorKind::Child, "CHILD_FAILED"),
-        Status::Cancelled => (ErrorKind::Cancelled, "CHILD_CANCELLED"),
-    };
-    let because = child.error.as_deref().and_then(|error| error.get("message")).and_then(Value::as_str);
-    let message = match because {
-        Some(because) => format!("child execution {id} is {}: {because}", child.status.as_str()),
-        None => format!("child execution {id} is {}", child.status.as_str()),
-    };
-    ToolOutcome::failed(ToolError::soft(kind, code, message).with("execution_id", id), data)
 }

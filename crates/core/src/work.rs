@@ -189,8 +189,9 @@ pub struct Pause {
     pub ctx: Vec<Write>,
 }
 
-/// Largest continuation, in bytes of JSON.
-pub const CONTINUATION_BYTES_MAX: usize = 256 * 1024;
+/// Largest continuation that a worker reports, in bytes of JSON: with the large values in it, which the server moves
+/// out, it has to fit into one append.
+pub const CONTINUATION_BYTES_MAX: usize = 60 * 1024 * 1024;
 
 /// What a pipeline waits for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
+use noetl_core::playbook::UNSUPPORTED_KINDS;
 use noetl_core::secret::TOOL_KIND;
 use noetl_core::tool::kind::{self, KindInfo};
 use noetl_core::tool::{ErrorKind, Stopped, ToolCall, ToolError, ToolOutcome};
@@ -52,7 +53,7 @@ mod failure;
 
 mod process;
 
-pub use environment::ALWAYS_EXPOSED;
+pub use environment::{ALWAYS_EXPOSED, NEEDED_TO_RUN, PROXIES};
 pub use http::{BODY_BYTES_MAX, REDIRECTS_MAX, TIMEOUT_DEFAULT_MS};
 pub use output::{LINE_BYTES_MAX, LogSink, OUTPUT_BYTES_MAX, Stream};
 pub use process::supervise_main;
@@ -218,7 +219,8 @@ impl Toolbox {
                 transfer::run(&mut slot, means, &mut brake).await
             }
             unknown => {
-                let message = format!("there is no tool `{unknown}`: this worker has {}", KINDS.join(", "));
+                let known = if UNSUPPORTED_KINDS.contains(&unknown) { "is not supported" } else { "is not known" };
+                let message = format!("the tool kind `{unknown}` {known}: this worker has {}", KINDS.join(", "));
                 ToolOutcome::failed(ToolError::hard(ErrorKind::Config, "UNKNOWN_KIND", message), Value::Null)
             }
         };

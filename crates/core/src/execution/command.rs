@@ -13,7 +13,7 @@ use crate::execution::state::Outcome;
 use crate::execution::{Env, Needs};
 use crate::head::{CommandRow, CommandState};
 use crate::id::CommandId;
-use crate::pipeline::{Next, Pipeline, Place};
+use crate::pipeline::{self, Next, Pipeline, Place};
 use crate::playbook::{Action, Body, Step, StepIx};
 use crate::result::Bound;
 use crate::tool::{ErrorKind, ToolError, ToolOutcome};
@@ -245,7 +245,10 @@ impl Draft {
         if let Some(expect) = row {
             self.change(CommandChange::Delete { command_id, epoch, expect });
         }
-        let continuation = Arc::new(continuation);
+        let name = body_name(run.step, run.iteration);
+        let continuation = Arc::new(pipeline::move_out(continuation, |what, value, output| {
+            self.bind(env, &format!("{name}/{what}"), value, output)
+        }));
         let (wait, until) = match (wait, child) {
             (Awaited::Child(request), Some((_, wait))) => {
                 let until = request.timeout_ms.map(|ms| env.now.plus_ms(ms));
@@ -421,10 +424,7 @@ impl Draft {
         if step.claims {
             return self.end_claim(run, done, env);
         }
-        let name = match run.iteration {
-            Some(index) => format!("{}[{index}]", step.name),
-            None => step.name.to_string(),
-        };
+        let name = body_name(step, run.iteration);
         // What `complete_when` will see of it: a cursor forgets the rows of a frame that has ended.
         let judged = step.looping.as_ref().is_some_and(|looping| looping.complete_when.is_some());
         let element = if judged { self.iteration(step, run.visit, run.iteration, env)? } else { None };
@@ -494,6 +494,14 @@ impl Draft {
 
 /// Largest `input` that `command.issued` shows, in bytes of JSON.
 const AUDIT_INPUT_BYTES_MAX: usize = 16 * 1024;
+
+/// Returns what the results of a body are called.
+fn body_name(step: &Step, iteration: Option<u32>) -> String {
+    match iteration {
+        Some(index) => format!("{}[{index}]", step.name),
+        None => step.name.to_string(),
+    }
+}
 
 fn kind(body: &Body) -> Arc<str> {
     body.tasks.first().map_or_else(|| "noop".into(), |task| Arc::clone(&task.kind))

@@ -177,8 +177,12 @@ impl Draft {
         let mut data = serde_json::json!({
             "results": results,
             "stats": stats(&state),
-            "status": "ok",
+            "status": if state.hard.is_some() { "error" } else { "ok" },
         });
+        // A loop that a hard error ended has failed, like every step that says so in its data.
+        if let (Some(map), Some(error)) = (data.as_object_mut(), &state.hard) {
+            map.insert("error".into(), (**error).clone());
+        }
         let left_out = left_out(&state);
         if let (Some(map), true) = (data.as_object_mut(), state.early.is_some()) {
             map.insert("completed_early".into(), true.into());

@@ -22,7 +22,9 @@ pub use self::condition::Condition;
 pub use self::engine::{FUNCTIONS, TEMPLATE_CALLS_MAX, TEMPLATE_FUEL};
 pub use self::json::{VALUE_BYTES_MAX, VALUE_DEPTH_MAX};
 pub use self::library::Library;
-pub use self::scan::{TEMPLATE_BRACKETS_MAX, TEMPLATE_OPERATORS_MAX, TEMPLATE_STATEMENTS_MAX};
+pub use self::scan::{
+    EXPRESSION_OPERATORS_MAX, TEMPLATE_BRACKETS_MAX, TEMPLATE_OPERATORS_MAX, TEMPLATE_STATEMENTS_MAX,
+};
 pub use self::template::Template;
 pub use self::value::ValueTemplate;
 use crate::result::Bound;

@@ -5,8 +5,10 @@
 
 use super::TemplateError;
 
-/// Most operators, dots, pipes and opening brackets in one template; each may nest the syntax tree once.
-pub const TEMPLATE_OPERATORS_MAX: usize = 1_000;
+/// Most operators, dots, pipes and opening brackets in one expression or statement; each may nest the syntax tree once.
+pub const EXPRESSION_OPERATORS_MAX: usize = 1_000;
+/// Most of them in one template, all its expressions together: a bound for the work, not for the nesting.
+pub const TEMPLATE_OPERATORS_MAX: usize = 100_000;
 /// Deepest brackets within one expression.
 pub const TEMPLATE_BRACKETS_MAX: usize = 40;
 /// Most statements (`{% … %}`) in one template.
@@ -46,6 +48,7 @@ pub(super) fn scan(source: &str) -> Result<Scan<'_>, TemplateError> {
             pieces.push(Piece { text: &source[at..start], start: at, expression: false });
         }
         let inside = start + 2;
+        let before = operators;
         let (end, after) = match tag {
             Tag::Comment => {
                 let end = source[inside..].find("#}").map(|end| inside + end);
@@ -64,8 +67,17 @@ pub(super) fn scan(source: &str) -> Result<Scan<'_>, TemplateError> {
             let message = format!("a template may have at most {TEMPLATE_STATEMENTS_MAX} statements");
             return Err(TemplateError { message, range: Some(start..after) });
         }
+        if operators - before > EXPRESSION_OPERATORS_MAX {
+            let message = format!(
+                "one expression may have at most {EXPRESSION_OPERATORS_MAX} operators, and this one has {}",
+                operators - before
+            );
+            return Err(TemplateError { message, range: Some(start..after) });
+        }
         if operators > TEMPLATE_OPERATORS_MAX {
-            let message = format!("a template may have at most {TEMPLATE_OPERATORS_MAX} operators");
+            let message = format!(
+                "all expressions of one text may have at most {TEMPLATE_OPERATORS_MAX} operators together: cut it in two"
+            );
             return Err(TemplateError { message, range: Some(start..after) });
         }
         if tag != Tag::Comment {
@@ -260,10 +272,22 @@ mod tests {
             (&format!("{{{{ {} }}}}", "(".repeat(100)), 3 + TEMPLATE_BRACKETS_MAX),
             (&format!("{{{{ a{} }}}}", ".b".repeat(5_000)), 0),
             (&format!("{{{{ {}a }}}}", "not ".repeat(5_000)), 0),
+            (&format!("{{{{ b }}}}{{{{ a{} }}}}", " + a".repeat(EXPRESSION_OPERATORS_MAX + 1)), 7),
             (&"{% if a %}".repeat(600), 10 * TEMPLATE_STATEMENTS_MAX),
         ] {
             let error = scan(source).unwrap_err();
             assert_eq!(error.range.map(|range| range.start), Some(start), "{}", &source[..source.len().min(40)]);
         }
+    }
+
+    #[test]
+    fn operators_are_counted_per_expression_and_only_generously_for_the_text() {
+        let column = r#"'{{ iter.row.c | default('') | string | replace("'", "''") }}', "#;
+        assert!(matches!(scan(&column.repeat(1_000)).unwrap(), Scan::Pieces(_)));
+        let error = scan(&column.repeat(20_000)).unwrap_err();
+        assert!(error.message.contains("together: cut it in two"), "{}", error.message);
+        let one = format!("{{{{ a{} }}}}", " + a".repeat(EXPRESSION_OPERATORS_MAX + 1));
+        let error = scan(&one).unwrap_err();
+        assert_eq!(error.message, "one expression may have at most 1000 operators, and this one has 1001");
     }
 }

@@ -623,7 +623,7 @@ fn a_value_can_not_grow_deeper_than_its_limit() {
 #[test]
 fn the_largest_templates_allowed_fit_the_stack() {
     let names = Known::data(json!({"n": 1}));
-    let many = TEMPLATE_OPERATORS_MAX - 10;
+    let many = EXPRESSION_OPERATORS_MAX - 10;
     for template in [
         format!("{{{{ n{} }}}}", " + n".repeat(many)),
         format!("{{{{ n{} }}}}", " ~ n".repeat(many)),

@@ -12,7 +12,7 @@ use crate::execution::evolve::write;
 use crate::execution::state::Ctx;
 use crate::expr::{Binding, ExprError, Library, Names, ResultBinding};
 use crate::playbook::{KeychainEntry, Step};
-use crate::result::Bound;
+use crate::result::{Bound, StoredRef};
 use crate::secret::keychain::Reference;
 use crate::tool::ToolError;
 use crate::work::{Named, Work};
@@ -104,7 +104,7 @@ impl<'a> PipelineNames<'a> {
         }
         for (label, result) in &self.state.results {
             if wanted(label) {
-                flat.insert(label.to_string(), (*result.data).clone());
+                flat.insert(label.to_string(), data_of(&result.bound, library, &mut missing));
             }
         }
         for (name, value) in self.ctx().iter() {
@@ -115,6 +115,11 @@ impl<'a> PipelineNames<'a> {
         for (name, value) in &self.state.locals {
             if wanted(name) {
                 flat.insert(name.clone(), value.clone());
+            }
+        }
+        for (name, stored) in &self.state.stored_locals {
+            if wanted(name) {
+                flat.insert(name.clone(), data_of(&Bound::Stored(Arc::clone(stored)), library, &mut missing));
             }
         }
         if missing.is_empty() {
@@ -144,7 +149,7 @@ impl<'a> PipelineNames<'a> {
     fn task(&self, label: &str) -> Option<Binding> {
         let result = self.state.results.get(label)?;
         Some(Binding::Result(ResultBinding {
-            bound: Bound::Inline(Arc::clone(&result.data)),
+            bound: result.bound.clone(),
             status: Some(if result.error.is_some() { "error" } else { "ok" }),
             error: result.error.clone(),
             labels: None,
@@ -184,6 +189,9 @@ impl<'a> PipelineNames<'a> {
         }
         for (name, value) in &self.state.iter {
             bind(name, value.clone());
+        }
+        for (name, kept) in &self.state.stored_iter {
+            group.insert(Arc::from(name.as_str()), stored(kept));
         }
         Binding::Group(Arc::new(group))
     }
@@ -228,6 +236,9 @@ impl Names for PipelineNames<'_> {
         if let Some(value) = self.state.locals.get(name) {
             return Some(Binding::Data(Arc::new(value.clone())));
         }
+        if let Some(kept) = self.state.stored_locals.get(name) {
+            return Some(stored(kept));
+        }
         if let Some(value) = self.input.and_then(|input| input.get(name)) {
             return Some(Binding::Data(Arc::new(value.clone())));
         }
@@ -256,7 +267,11 @@ fn whole(named: &Named, library: &Library, missing: &mut Vec<String>) -> Value {
     if let Some(group) = &named.group {
         return group.iter().map(|(name, named)| (name.to_string(), whole(named, library, missing))).collect();
     }
-    match &named.bound {
+    data_of(&named.bound, library, missing)
+}
+
+fn data_of(bound: &Bound, library: &Library, missing: &mut Vec<String>) -> Value {
+    match bound {
         Bound::Inline(data) => (**data).clone(),
         Bound::Stored(stored) => library.get(&stored.reference).map_or_else(
             || {
@@ -266,6 +281,11 @@ fn whole(named: &Named, library: &Library, missing: &mut Vec<String>) -> Value {
             |data| (*data).clone(),
         ),
     }
+}
+
+/// Returns what a name is bound to whose value was moved out of the log.
+fn stored(kept: &Arc<StoredRef>) -> Binding {
+    Binding::Result(ResultBinding::ok(Bound::Stored(Arc::clone(kept))))
 }
 
 /// Returns what a name that the command brought along is bound to.

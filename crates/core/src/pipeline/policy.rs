@@ -25,7 +25,7 @@ pub(super) enum Verdict {
 pub(super) struct Judged {
     pub(super) verdict: Verdict,
     pub(super) set: Vec<Assigned>,
-    /// A rule said `do: fail`; else nothing matched, or retries are used up.
+    /// A rule chose it: `do: fail`, or retries that are used up; else nothing matched.
     pub(super) by_rule: bool,
 }
 
@@ -60,7 +60,7 @@ pub(super) fn judge(
             Action::Jump(target) => (Verdict::Jump(*target), true),
             Action::Retry(retry) => match next_delay(scope, retry, executions)? {
                 Some(delay_ms) => (Verdict::Retry { delay_ms }, true),
-                None => (Verdict::Fail, false),
+                None => (Verdict::Fail, true),
             },
         };
         return Ok(Judged { verdict, set, by_rule });

@@ -37,6 +37,6 @@ impl Pipeline {
     /// Goes on with what was handed over; `None` when it is nothing of the kind.
     pub fn take_over(work: Arc<Work>, handed_over: &Value) -> Option<Self> {
         let Baton { state, ctx, started_at, stopped } = Baton::deserialize(handed_over).ok()?;
-        Some(Pipeline { work, state, outcome: None, ctx, finishing: false, started_at, stopped })
+        Some(Pipeline { work, state, outcome: None, ctx, ending: None, finishing: false, started_at, stopped })
     }
 }

@@ -25,7 +25,8 @@ pub use self::codes::CODES;
 pub use self::document::STEPS_MAX;
 pub use self::model::*;
 pub use self::reader::DIAGNOSTICS_MAX;
-pub use self::task::{ENGINE_KINDS, TASKS_MAX, TOOL_KINDS};
+pub(crate) use self::reader::parse_duration;
+pub use self::task::{ENGINE_KINDS, TASKS_MAX, TOOL_KINDS, UNSUPPORTED_KINDS};
 pub use self::tree::{SOURCE_BYTES_MAX, SOURCE_DEPTH_MAX, SOURCE_NODES_MAX};
 use crate::diag::{Diagnostic, Severity};
 

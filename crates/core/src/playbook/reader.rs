@@ -366,7 +366,7 @@ fn find_word(text: &str, word: &str) -> Option<usize> {
     })
 }
 
-fn parse_duration(text: &str) -> Option<u64> {
+pub(crate) fn parse_duration(text: &str) -> Option<u64> {
     let text = text.trim();
     let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
     let unit = match text[digits.len()..].trim() {

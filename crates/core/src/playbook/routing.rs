@@ -133,19 +133,19 @@ pub(super) fn next(reader: &mut Reader<'_>, outline: &mut Outline<'_>, node: &No
 }
 
 fn router(reader: &mut Reader<'_>, outline: &mut Outline<'_>, node: &Node) -> Next {
-    reader.unknown_keys(node, "`next`", &["spec", "arcs"]);
-    let mut inclusive = false;
+    reader.unknown_keys(node, "`next`", &["spec", "arcs", "mode"]);
     if let Some(spec) = node.get("spec").filter(|spec| !spec.is_null()) {
         reader.unknown_keys(spec, "`next.spec`", &["mode", "on_no_match", "policy"]);
-        if let Some(mode) = spec.get("mode") {
-            inclusive =
-                reader.word(mode, "`next.spec.mode`", &[("exclusive", false), ("inclusive", true)]).unwrap_or(false);
-        }
         if let Some(word) = spec.get("on_no_match") {
             // Nothing running and nothing pending completes a run either way.
             reader.word(word, "`next.spec.on_no_match`", &[("complete", ()), ("quiet", ())]);
         }
     }
+    // Beside `arcs` as well, as that of a loop.
+    let mode = node.get("spec").and_then(|spec| spec.get("mode")).or_else(|| node.get("mode"));
+    let inclusive = mode
+        .and_then(|mode| reader.word(mode, "`next.spec.mode`", &[("exclusive", false), ("inclusive", true)]))
+        .unwrap_or(false);
     let arcs = match node.get("arcs").map(|list| (list, &list.yaml)) {
         Some((_, Yaml::List(items))) => arcs(reader, outline, items),
         Some((_, Yaml::Null)) => Vec::new(),
@@ -255,12 +255,41 @@ fn region(reader: &mut Reader<'_>, outline: &Outline<'_>, node: &Node) -> Vec<St
     region
 }
 
-/// Returns whether a condition speaks of failure, so that its author expects one.
+/// Returns whether a condition asks for a failure, so that its author expects one.
 ///
-/// It may only seem so (`output.status != 'error'`): such a condition does not hold after a failure, so nothing is
-/// caught by it.
+/// Who rules failures out (`!= 'error'`, `.error is not defined`) does not: such a condition may speak of another
+/// step and hold, and would send a hard error on the way of success.
 fn names_a_failure(condition: &Condition) -> bool {
     let text = condition.source();
     let speaks_of = ["call.error", "step.failed", ".error", "'error'", "\"error\""];
-    condition.roots().any(|name| name == "error") || speaks_of.iter().any(|words| text.contains(words))
+    let asks = |words: &str| text.match_indices(words).any(|(at, _)| asks_for(text, at, at + words.len()));
+    condition.roots().any(|name| name == "error") || speaks_of.into_iter().any(asks)
+}
+
+/// Returns whether `text` asks for the failure that it names between `from` and `to`, and does not rule it out.
+fn asks_for(text: &str, from: usize, to: usize) -> bool {
+    let in_word = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
+    let ends_here = |rest: &str, word: &str| rest.strip_suffix(word).is_some_and(|rest| !rest.ends_with(in_word));
+    let after = &text[to..];
+    if text[from..].starts_with('.') {
+        // `call.error` is looked at as the name of an event. Else: a field of another name (`.errors`), or one that
+        // must not be there.
+        let in_event = ["'call", "\"call"].iter().any(|words| text[..from].ends_with(words));
+        let path = text[..from].trim_end_matches(|letter| in_word(letter) || matches!(letter, '.' | '[' | ']'));
+        let absent = ["is not defined", "is undefined", "is none", "== none"];
+        let negated = ends_here(path.trim_end(), "not");
+        return !in_event
+            && !after.starts_with(in_word)
+            && !negated
+            && !absent.iter().any(|words| after.trim_start().starts_with(words));
+    }
+    // The names of events are looked for inside their quotes.
+    let before = text[..from].trim_end_matches(['\'', '"']).trim_end();
+    let after = after.trim_start_matches(['\'', '"']).trim_start();
+    let listed = before.rfind(['[', '(']).filter(|open| !before[*open..].contains([']', ')']));
+    let ruled_out = listed.is_some_and(|open| {
+        let ahead = before[..open].trim_end();
+        ends_here(ahead, "in") && ends_here(ahead[..ahead.len() - 2].trim_end(), "not")
+    });
+    !before.ends_with("!=") && !after.starts_with("!=") && !ruled_out
 }

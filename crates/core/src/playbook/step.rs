@@ -216,7 +216,8 @@ fn looping(reader: &mut Reader<'_>, outline: &mut Outline<'_>, node: &Node) -> O
         reader.wrong_kind(node, "`loop`", "a mapping with `in` and `iterator`");
         return None;
     }
-    reader.unknown_keys(node, "`loop`", &["in", "collection", "cursor", "iterator", "element", "spec", "mode"]);
+    let known = ["in", "collection", "cursor", "iterator", "element", "spec", "mode", "max_in_flight"];
+    reader.unknown_keys(node, "`loop`", &known);
     let iterator = iterator(reader, node);
     outline.defined.extend(iterator.as_deref().map(str::to_owned));
     let spec = node.get("spec").filter(|spec| !spec.is_null());
@@ -246,6 +247,7 @@ fn looping(reader: &mut Reader<'_>, outline: &mut Outline<'_>, node: &Node) -> O
     });
     let max_in_flight = spec
         .and_then(|spec| spec.get("max_in_flight"))
+        .or_else(|| node.get("max_in_flight"))
         .and_then(|node| policy::number(reader, node, "`max_in_flight`", 1.0));
     let complete_when = spec.and_then(|spec| spec.get("complete_when")).filter(|node| !node.is_null());
     if complete_when.is_some() {

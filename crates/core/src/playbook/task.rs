@@ -8,7 +8,7 @@ use super::codes;
 use super::mentions::mentions;
 use super::model::{Body, Output, Shield, Task};
 use super::policy::{self, Place};
-use super::reader::{Reader, Unreadable};
+use super::reader::{Reader, Unreadable, parse_duration};
 use super::routing::{Bare, Outline, assignments, listed};
 use super::suggest::nearest;
 use super::tree::{Key, Node, Yaml};
@@ -37,8 +37,9 @@ pub const ENGINE_KINDS: &[&str] = &["artifact", "noop", "playbook", "result_fetc
 /// Most tasks of one pipeline.
 pub const TASKS_MAX: usize = 500;
 
-/// Kinds of the language that we do not run, and refuse.
-const REFUSED_KINDS: &[&str] = &[
+/// Kinds of the language that we do not run. Playbooks in the field have them, often on branches that are seldom
+/// taken: such a playbook is registered with a warning, and the step fails when it is reached.
+pub const UNSUPPORTED_KINDS: &[&str] = &[
     "agent",
     "container",
     "ducklake",
@@ -46,16 +47,15 @@ const REFUSED_KINDS: &[&str] = &[
     "gcs",
     "iterator",
     "mcp",
+    "nats",
     "playbooks",
     "provider",
     "rhai",
     "script",
+    "snowflake",
     "subscription",
     "task_sequence",
 ];
-
-/// Kinds that we do not run, but which playbooks in the field have on branches that are seldom taken.
-const TOLERATED_KINDS: &[&str] = &["nats", "snowflake"];
 
 /// Keys of a tool that mean the same for every kind.
 const COMMON_KEYS: &[&str] = &[
@@ -208,7 +208,7 @@ fn kind(reader: &mut Reader<'_>, node: &Node) -> Option<String> {
     if TOOL_KINDS.contains(&&*kind) {
         return Some(kind);
     }
-    if TOLERATED_KINDS.contains(&&*kind) {
+    if UNSUPPORTED_KINDS.contains(&&*kind) {
         let message = format!("tools of kind `{kind}` are not supported: the step fails when it is reached");
         reader.warn(
             codes::UNSUPPORTED_TOOL_KIND,
@@ -217,16 +217,6 @@ fn kind(reader: &mut Reader<'_>, node: &Node) -> Option<String> {
             format!("supported are: {}", TOOL_KINDS.join(", ")),
         );
         return Some(kind);
-    }
-    if REFUSED_KINDS.contains(&&*kind) {
-        let message = format!("tools of kind `{kind}` are not supported");
-        reader.error(
-            codes::UNSUPPORTED_TOOL_KIND,
-            written.span,
-            message,
-            format!("supported are: {}", TOOL_KINDS.join(", ")),
-        );
-        return None;
     }
     let hint = match nearest(&kind, TOOL_KINDS.iter().copied()) {
         Some(meant) => format!("did you mean `{meant}`?"),
@@ -363,7 +353,15 @@ fn input(
 
 fn timeout(reader: &mut Reader<'_>, fields: &Fields<'_>) -> Option<ValueTemplate> {
     let node = ["timeout", "timeout_seconds", "timeout_s"].iter().find_map(|key| fields.get(key))?;
-    policy::number(reader, node, "`timeout`", 0.0)
+    // As in the `spec` of a step: `30s`.
+    let written = match &node.yaml {
+        Yaml::Text(text) if text.trim().parse::<f64>().is_err() => parse_duration(text),
+        Yaml::Null | Yaml::Bool(_) | Yaml::Number(_) | Yaml::Text(_) | Yaml::List(_) | Yaml::Map(_) => None,
+    };
+    match written {
+        Some(ms) => Some(ValueTemplate::literal(serde_json::json!(ms as f64 / 1_000.0))),
+        None => policy::number(reader, node, "`timeout`", 0.0),
+    }
 }
 
 fn from_workbook(

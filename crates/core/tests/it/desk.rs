@@ -36,7 +36,8 @@ pub(crate) struct Desk {
     pub(crate) members: BTreeMap<ExecutionId, Seat>,
     books: Books,
     playbooks: BTreeMap<CatalogId, Arc<Playbook>>,
-    library: Arc<Library>,
+    /// Large results, as the table holds them: decisions and workers say which of them they need.
+    results: BTreeMap<String, Arc<Value>>,
     tool: Tool,
     /// Every tool call, as `step/label`.
     pub(crate) calls: Vec<String>,
@@ -97,7 +98,7 @@ impl Desk {
             members: BTreeMap::new(),
             books: Books::default(),
             playbooks: BTreeMap::new(),
-            library: Arc::new(Library::empty()),
+            results: BTreeMap::new(),
             tool: Box::new(tool),
             calls: Vec::new(),
             ends: BTreeMap::new(),
@@ -154,7 +155,7 @@ impl Desk {
             playbook: &playbook,
             now: self.now,
             ids: &mut self.ids,
-            library: &self.library,
+            library: &Arc::new(Library::empty()),
             books: &self.books,
             environment: &environment,
             hands: &mut Vec::new(),
@@ -362,13 +363,14 @@ impl Desk {
         let work: Work = serde_json::from_value((*row.work).clone()).expect("work");
         let step = playbook.body(&row.step, work.iteration.is_some()).expect("a step");
         let mut pipeline = Pipeline::new(step, Arc::new(work));
+        let library = Arc::new(Library::empty());
         let outcome = loop {
             let place = Place {
                 playbook: &playbook,
                 step,
                 execution_id: row.execution_id,
                 command_id: row.command_id,
-                library: &self.library,
+                library: &library,
                 now: self.now,
                 on_worker: true,
             };
@@ -380,7 +382,7 @@ impl Desk {
                 Next::Wait { ms } => self.now = self.now.plus_ms(ms),
                 Next::Pause(pause) => break Reported::Suspended(pause),
                 Next::Done(done) => break Reported::Done(done),
-                Next::Needs(needs) => panic!("the desk has every result: {needs:?}"),
+                Next::Needs(needs) => needs.iter().for_each(|reference| self.load(&library, reference)),
                 Next::Stop => {
                     break Reported::Cancelled {
                         started: true,
@@ -402,7 +404,17 @@ impl Desk {
 
     /// Decides inputs on one draft and lands it. Stale and late inputs change nothing.
     pub(crate) fn decide(&mut self, id: ExecutionId, inputs: &[Input]) -> Vec<Result<(), Refusal>> {
+        self.decide_with(id, inputs, &BTreeMap::new())
+    }
+
+    fn decide_with(
+        &mut self,
+        id: ExecutionId,
+        inputs: &[Input],
+        loaded: &BTreeMap<String, Arc<Value>>,
+    ) -> Vec<Result<(), Refusal>> {
         self.look_at_keys([]);
+        let library = Arc::new(Library::with(loaded.clone()));
         let seat = &self.members[&id];
         let playbook = Arc::clone(&self.playbooks[&seat.head.catalog_id]);
         let environment = Arc::new(json!({}));
@@ -414,7 +426,7 @@ impl Desk {
                     playbook: &playbook,
                     now: self.now,
                     ids: &mut self.ids,
-                    library: &self.library,
+                    library: &library,
                     books: &self.books,
                     environment: &environment,
                     hands: &mut Vec::new(),
@@ -423,7 +435,7 @@ impl Desk {
             })
             .collect();
         for answer in &answers {
-            if let Err(Refusal::Needs(Needs { playbooks, keys, origins, .. })) = answer {
+            if let Err(Refusal::Needs(Needs { playbooks, keys, origins, results, .. })) = answer {
                 for origin in origins {
                     let state = self.members.get(origin).map(|seat| Arc::new(seat.execution.clone()));
                     self.books.origins.insert(*origin, state);
@@ -432,7 +444,12 @@ impl Desk {
                 for key in playbooks {
                     self.books.known.insert(key.clone(), None);
                 }
-                return self.decide(id, inputs);
+                let mut loaded = loaded.clone();
+                for reference in results {
+                    let data = self.results.get(reference).expect("a result that was stored");
+                    loaded.insert(reference.clone(), Arc::clone(data));
+                }
+                return self.decide_with(id, inputs, &loaded);
             }
         }
         if !draft.is_empty() {
@@ -534,9 +551,16 @@ impl Desk {
                 }
             }
         }
+        for large in append.results {
+            self.results.insert(large.reference, large.data);
+        }
         for child in append.children {
             self.land(child);
         }
+    }
+
+    fn load(&self, library: &Library, reference: &str) {
+        library.insert(reference, Arc::clone(self.results.get(reference).expect("a result that was stored")));
     }
 
     fn child_outcome(&self, child: ExecutionId) -> ChildOutcome {
@@ -584,7 +608,7 @@ impl Ran {
         match self.seat().execution.steps.get(step).and_then(|state| state.result.as_ref()) {
             Some(Bound::Inline(data)) => (**data).clone(),
             Some(Bound::Stored(stored)) => {
-                (*self.desk.library.get(&stored.reference).expect("a stored result")).clone()
+                (**self.desk.results.get(&stored.reference).expect("a stored result")).clone()
             }
             None => Value::Null,
         }

@@ -66,6 +66,44 @@ fn an_arc_that_names_failures_catches_a_hard_error() {
 }
 
 #[test]
+fn an_arc_that_rules_failures_out_catches_none() {
+    for when in [
+        "{{ bad.status != 'error' }}",
+        "{{ 'error' != output.status }}",
+        // Of another step, these hold.
+        "{{ start.status != 'error' }}",
+        "{{ start.status not in ['error', 'failed'] }}",
+        "{{ start.status not in ('x', \\\"error\\\") }}",
+        "{{ start.error is not defined }}",
+        "{{ not start.error }}",
+        "{{ output.errors is not defined }}",
+        "{{ event.name != 'call.error' or true }}",
+    ] {
+        let playbook = format!(
+            "
+            workflow:
+              - {{step: start, tool: {{kind: noop}}, next: bad}}
+              - {{step: bad, tool: {{kind: python, code: x}}, next: {{arcs: [{{step: end, when: \"{when}\"}}]}}}}
+              - {{step: end, tool: {{kind: noop}}}}
+            "
+        );
+        let ran = run_with(&playbook, json!({}), fails(true));
+        assert_eq!((ran.status(), ran.entered()), (Status::Failed, vec!["start".into(), "bad".into()]), "{when}");
+    }
+    for when in ["{{ bad.status in ['ok', 'error'] }}", "{{ not (bad.status == 'ok') and bad.error.message }}"] {
+        let playbook = format!(
+            "
+            workflow:
+              - {{step: bad, tool: {{kind: python, code: x}}, next: {{arcs: [{{step: end, when: \"{when}\"}}]}}}}
+              - {{step: end, tool: {{kind: noop}}}}
+            "
+        );
+        let ran = run_with(&playbook, json!({}), fails(true));
+        assert_eq!((ran.status(), ran.entered().len()), (Status::Completed, 2), "{when}");
+    }
+}
+
+#[test]
 fn strict_makes_every_unhandled_error_fail_the_run() {
     let playbook = format!("executor: {{spec: {{strict: true}}}}\n{}", PLAIN.replace("\n    ", "\n"));
     assert_eq!(run_with(&playbook, json!({}), fails(false)).status(), Status::Failed);

@@ -70,27 +70,29 @@ fn a_sequential_iteration_sees_the_ctx_writes_of_the_one_before() {
 
 #[test]
 fn a_parallel_loop_never_has_more_in_flight_than_it_may() {
-    let mut desk = Desk::new(
-        &["
-        workflow:
-          - step: start
-            loop: {in: 10, iterator: i, spec: {mode: parallel, max_in_flight: 3}}
-            tool: {kind: python, code: x, input: {i: '{{ i }}'}}
-        "],
-        echo,
-    );
-    let id = desk.start(0, json!({}));
-    let mut most = 0;
-    loop {
-        let live = desk.members[&id].commands.len();
-        most = most.max(live);
-        if !desk.step() {
-            break;
+    for written in ["spec: {mode: parallel, max_in_flight: 3}", "mode: parallel, max_in_flight: 3"] {
+        let playbook = format!(
+            "
+            workflow:
+              - step: start
+                loop: {{in: 10, iterator: i, {written}}}
+                tool: {{kind: python, code: x, input: {{i: '{{{{ i }}}}'}}}}
+            "
+        );
+        let mut desk = Desk::new(&[&playbook], echo);
+        let id = desk.start(0, json!({}));
+        let mut most = 0;
+        loop {
+            let live = desk.members[&id].commands.len();
+            most = most.max(live);
+            if !desk.step() {
+                break;
+            }
         }
+        assert_eq!(most, 3, "{written}");
+        assert_eq!(desk.members[&id].head.status, Status::Completed);
+        desk.check();
     }
-    assert_eq!(most, 3);
-    assert_eq!(desk.members[&id].head.status, Status::Completed);
-    desk.check();
 }
 
 #[test]

@@ -3,11 +3,13 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
+use noetl_core::event::row::{columns, wire_name};
 use noetl_core::head::Status;
+use noetl_core::result::INLINE_BYTES_MAX;
 use noetl_core::tool::{ErrorKind, ToolCall, ToolError, ToolOutcome};
 use serde_json::{Value, json};
 
-use crate::desk::run_with;
+use crate::desk::{Desk, Ran, run_with};
 
 fn echo(call: &ToolCall) -> ToolOutcome {
     ToolOutcome::ok(json!(call.input))
@@ -253,4 +255,115 @@ fn a_mixed_pipeline_starts_on_the_server_and_goes_on_with_a_worker() {
     assert_eq!(child["n"], json!(40));
     assert_eq!(child["status"], json!("COMPLETED"));
     assert_eq!(child["execution_id"], ran.result("start")["after"]["id"]);
+}
+
+/// A page of `bytes` as the `http` tool gives it: the body twice.
+fn page(bytes: usize) -> Value {
+    let body = json!({"text": "x".repeat(bytes), "next": "p2"});
+    json!({"status_code": 200, "headers": {}, "data": body, "body": body})
+}
+
+/// No event of the run holds more than what a result in the log may take, and a little.
+fn assert_lean(ran: &Ran) {
+    for recorded in &ran.seat().events {
+        let columns = columns::<Value>(&recorded.event);
+        let bytes = json!([columns.context, columns.result, columns.meta]).to_string().len();
+        assert!(bytes < 2 * INLINE_BYTES_MAX, "{} of {bytes} bytes", wire_name(&recorded.event));
+    }
+}
+
+#[test]
+fn a_pipeline_that_waits_remembers_results_of_any_size_and_the_log_stays_lean() {
+    let tries = Rc::new(Cell::new(0));
+    let counted = Rc::clone(&tries);
+    let ran = run_with(
+        "
+        workflow:
+          - step: start
+            tool:
+              - name: page
+                kind: http
+                url: u
+                set: {kept: '{{ output.data }}', iter.mine: '{{ output.data }}'}
+              - name: flaky
+                kind: python
+                code: x
+                set: {kept.more: 1, iter.mine.more: 2}
+                spec: {policy: {rules: [{when: \"{{ output.status == 'error' }}\", then: {do: retry, attempts: 4, delay: 60}}]}}
+              - name: use
+                kind: python
+                code: 'page, kept'
+                input:
+                  whole: '{{ page.data.text | length }}'
+                  next: '{{ page.next }}'
+                  kept: '{{ kept }}'
+                  mine: '{{ iter.mine.more }} {{ iter.mine.text | length }}'
+        ",
+        json!({}),
+        move |call| match &*call.label {
+            "page" => ToolOutcome::ok(page(400_000)),
+            "flaky" => {
+                counted.set(counted.get() + 1);
+                if counted.get() < 4 { boom() } else { ToolOutcome::ok(json!({"tries": 4})) }
+            }
+            _ => ToolOutcome::ok(json!({
+                "whole": call.input["whole"],
+                "next": call.input["next"],
+                "kept": [call.input["kept"]["more"], call.input["kept"]["text"].as_str().unwrap().len()],
+                "mine": call.input["mine"],
+                "context": call.context["page"]["body"]["text"].as_str().unwrap().len(),
+            })),
+        },
+    );
+    assert_eq!((ran.status(), tries.get()), (Status::Completed, 4));
+    let result = ran.result("start");
+    assert_eq!(
+        result["use"],
+        json!({"whole": 400_000, "next": "p2", "kept": [1, 400_000], "mine": "2 400000", "context": 400_000})
+    );
+    assert_eq!(result["page"], page(400_000), "the step's result has all of it");
+    assert_eq!(result["flaky"], json!({"tries": 4}));
+    assert_lean(&ran);
+}
+
+#[test]
+fn a_pipeline_with_large_results_waits_for_a_child_and_an_error_stays_what_it_was() {
+    let parent = "
+        workflow:
+          - step: start
+            tool:
+              - {name: page, kind: http, url: u}
+              - {name: kid, kind: playbook, path: test/p1}
+              - {name: again, kind: playbook, path: test/p1, input: {n: '{{ kid.blob | length }}'}}
+              - name: bad
+                kind: python
+                code: x
+                input: {n: '{{ kid.blob | length }}', m: '{{ again.blob | length }}', p: '{{ page.text | length }}'}
+                spec: {policy: {rules: [{when: '{{ _attempt < 2 }}', then: {do: retry, delay: 60}}, {else: {do: ACTION}}]}}
+              - {name: last, kind: python, code: x, input: {why: '{{ bad.error.message }}'}}
+        ";
+    let child = "
+        workflow:
+          - {step: only, tool: {kind: python, code: x}}
+        ";
+    for (action, reached) in [("continue", true), ("fail", false)] {
+        let mut desk = Desk::new(&[&parent.replace("ACTION", action), child], |call| match &*call.label {
+            "page" => ToolOutcome::ok(page(130_000)),
+            "only" => ToolOutcome::ok(json!({"blob": "y".repeat(300_000)})),
+            "bad" => {
+                assert_eq!(Value::Object(call.input.clone()), json!({"n": 300_000, "m": 300_000, "p": 130_000}));
+                boom()
+            }
+            _ => echo(call),
+        });
+        let id = desk.start(0, json!({}));
+        desk.run();
+        let ran = Ran { desk, id };
+        let result = ran.result("start");
+        assert_eq!((ran.status(), ran.failed_steps().is_empty()), (Status::Completed, reached), "{action}");
+        assert_eq!(result["bad"]["error"]["message"], json!("boom"), "{action}");
+        assert_eq!(result["last"]["why"], if reached { json!("boom") } else { json!(null) }, "{action}");
+        assert_eq!(result["kid"]["blob"].as_str().map(str::len), Some(300_000), "{action}");
+        assert_lean(&ran);
+    }
 }

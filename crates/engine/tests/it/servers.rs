@@ -342,3 +342,39 @@ async fn a_stopped_server_leaves_everything_in_the_tables() {
     assert_eq!(world.result(&server.engine, id).await, json!(1));
     assert!(world.store.due(10).await.unwrap().1.is_empty());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_pipeline_with_large_results_waits_and_another_server_goes_on_with_it() {
+    let world = World::new();
+    let one = world.server();
+    let worker = world.hire(&one, "at one", 1);
+    let text = "y".repeat(300_000);
+    one.register(&chain("child", &[("kid", &format!("return {{\"blob\": \"{text}\"}}"))])).await;
+    let parent = "
+workflow:
+- step: start
+  tool:
+  - {name: page, kind: python, code: 'return {\"blob\": \"BLOB\"}', set: {kept: '{{ output }}'}}
+  - {name: kid, kind: playbook, path: child}
+  - name: again
+    kind: python
+    code: flaky 1
+    input: {n: '{{ kept.blob | length }}'}
+    spec: {policy: {rules: [{when: \"{{ output.status == 'error' }}\", then: {do: retry, delay: 60}}]}}
+  - {name: use, kind: python, code: input, input: {page: '{{ page.blob | length }}', kid: '{{ kid.blob | length }}'}}
+";
+    one.register(&playbook("parent", &parent.replace("BLOB", &text))).await;
+    let id = one.start("parent").await.execution_id;
+    // In the retry's wait, with what two tasks gave.
+    world.until("it waits to try again", async || world.scripts.count("start") == 2).await;
+    sleep(Duration::from_secs(5)).await;
+    worker.kill();
+    one.crash();
+    let two = world.server();
+    world.hire(&two, "at two", 1);
+    assert_eq!(two.ended(id).await, Status::Completed, "{}", world.story().await);
+    let result = world.result(&two.engine, id).await;
+    assert_eq!(result["use"], json!({"page": 300_000, "kid": 300_000}));
+    assert_eq!(result["page"]["blob"].as_str().map(str::len), Some(300_000));
+    world.check([]).await;
+}

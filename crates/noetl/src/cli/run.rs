@@ -79,8 +79,8 @@ pub struct Run {
     /// Commands that a local run executes at once [default: twice the processors, at least 4]
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub worker_slots: Option<u32>,
-    /// Environment variable that templates and tools of a local run may see, beside PATH, HOME, LANG, TZ and TMPDIR
-    /// (repeatable)
+    /// Environment variable that templates and tools of a local run may see, beside PATH, HOME and others that
+    /// programs need to run (repeatable)
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub expose_env: Vec<String>,
     /// Folder with the secrets of the provider `file` for a local run, one per file

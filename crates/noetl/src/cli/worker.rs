@@ -61,7 +61,7 @@ pub struct WorkArgs {
     /// The python interpreter of python steps
     #[arg(long, value_name = "PROGRAM", default_value = "python3")]
     python: String,
-    /// Environment variable that tools may see, beside PATH, HOME, LANG, TZ and TMPDIR (repeatable)
+    /// Environment variable that tools may see, beside PATH, HOME and others that programs need to run (repeatable)
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     expose_env: Vec<String>,
     /// Folder with the secrets of the provider `file`, one per file

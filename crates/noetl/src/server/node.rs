@@ -122,7 +122,7 @@ pub struct NodeOptions {
     pub worker: Option<WorkerSettings>,
     /// Whether it goes on with what waits in the store. A visit only answers what it is asked.
     pub drive: bool,
-    /// Environment variables that templates and tools see, beside PATH, HOME, LANG, TZ and TMPDIR.
+    /// Environment variables that templates and tools see, beside those that all of them see.
     pub expose_env: Vec<String>,
     /// How a cancel treats what runs when neither request nor playbook says.
     pub default_cancel_mode: CancelMode,
@@ -325,7 +325,7 @@ fn random_node() -> u16 {
     u16::from_le_bytes(bytes) & 0x3ff
 }
 
-/// Returns what templates see under `env`: as little as tools see.
+/// Returns what templates see under `env`: of what tools see, what a playbook may have a use for.
 pub fn environment(exposed: &[String]) -> Value {
     let names = ALWAYS_EXPOSED.iter().copied().chain(exposed.iter().map(String::as_str));
     let variables: BTreeMap<&str, String> =

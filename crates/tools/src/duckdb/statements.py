@@ -1,6 +1,6 @@
 # Runs statements on a DuckDB database. The worker sends them as `request`; what this returns is not a playbook's to
 # see: `answers`, one per statement that worked, and `error`, what stopped them.
-import datetime, decimal, json, math, os, uuid
+import datetime, decimal, json, math, os, signal, threading, uuid
 
 
 def plain(value, is_json=False):
@@ -70,6 +70,42 @@ def run(connection, statement, params, budget):
     return answer
 
 
+class Stoppable:
+    """Interrupts what runs on a connection once a SIGTERM comes.
+
+    The handler of python itself comes after the statement, and not every statement looks up in between: a thread has
+    to do it, which hears of signals by the wakeup file.
+    """
+
+    AGAIN_SECONDS = 0.05  # what begins just now does not hear the first call
+
+    def __init__(self, connection):
+        self.connection = connection
+        self.over = threading.Event()
+
+    def __enter__(self):
+        self.ear, self.wakeup = os.pipe()
+        os.set_blocking(self.wakeup, False)
+        self.before = signal.set_wakeup_fd(self.wakeup, warn_on_full_buffer=False)
+        self.thread = threading.Thread(target=self.listen, daemon=True)
+        self.thread.start()
+
+    def listen(self):
+        while True:
+            heard = os.read(self.ear, 64)
+            if not heard:
+                return
+            while signal.SIGTERM in heard and not self.over.wait(self.AGAIN_SECONDS):
+                self.connection.interrupt()
+
+    def __exit__(self, *_):
+        self.over.set()
+        signal.set_wakeup_fd(self.before)
+        os.close(self.wakeup)
+        self.thread.join()
+        os.close(self.ear)
+
+
 def main(request):
     try:
         import duckdb
@@ -80,8 +116,9 @@ def main(request):
     try:
         connection = duckdb.connect(request["database"])
         try:
-            for statement in request["statements"]:
-                answers.append(run(connection, statement, request["params"], budget))
+            with Stoppable(connection):
+                for statement in request["statements"]:
+                    answers.append(run(connection, statement, request["params"], budget))
         finally:
             connection.close()
     except TooLarge:

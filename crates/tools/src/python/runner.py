@@ -11,6 +11,7 @@ SIGTERM is the polite stop. While code runs it becomes a KeyboardInterrupt, so t
 it, and only wakes us: a signal that comes just before a long system call is otherwise not acted on before its end.
 """
 
+import _locale
 import _thread
 import ast
 import builtins
@@ -26,9 +27,11 @@ import linecache
 import os
 import signal
 import sys
+import time
 import traceback
 import types
 import uuid
+import warnings
 
 RESULT_BYTES_MAX = 64 << 20  # the worker refuses more
 MESSAGE_CHARS_MAX = 8192
@@ -38,6 +41,7 @@ LEAKED_FILES_MAX = 64  # files that commands may leave open, together
 MODULE = "noetl_step"
 READY_MADE = ("input_data", "args", "context", "variables", "execution_id", "step")
 NO_RETURN = object()
+getpid, exit_at_once = os.getpid, os._exit  # what we need before the code's own are put back
 
 
 # --- Code -------------------------------------------------------------------------------------------------------
@@ -358,7 +362,7 @@ class Interruption:
 
     def handle(self, *_):
         if not self.busy:
-            os._exit(0)
+            exit_at_once(0)
         self.came = True
         if self.in_code:
             self.hit_code = True
@@ -372,7 +376,7 @@ def run(command):
     """Runs a command; returns the JSON of its outcome."""
     module = types.ModuleType(MODULE)
     sys.modules[MODULE] = module  # dataclasses and pickle look for it there
-    pid = os.getpid()
+    pid = getpid()
     try:
         try:
             interruption.in_code = True
@@ -381,10 +385,10 @@ def run(command):
             outcome = b'"printed"' if value is NO_RETURN else b'{"value":' + result_json(value) + b"}"
         finally:
             interruption.in_code = False
-            if os.getpid() != pid:
+            if getpid() != pid:
                 # The code forked and this is the child: it must not answer in its parent's name.
                 flush()
-                os._exit(exit_status(sys.exc_info()[1]))
+                exit_at_once(exit_status(sys.exc_info()[1]))
     except NotJson as error:
         return refused("RESULT_NOT_JSON", str(error))
     except OverflowError as error:
@@ -448,9 +452,39 @@ def flush():
             pass  # closed by the code: the check of the files finds it
 
 
+class Names:
+    """What a module or class is to offer between commands.
+
+    Only what we use ourselves or hand to code ready-made: to look at every module would cost more than most commands.
+    """
+
+    # What modules keep for themselves (`uuid._node`) may change.
+    STATE = (type(None), int, float, str, bytes, tuple, list, dict, set)
+
+    def __init__(self, owner):
+        self.owner = owner
+        self.names = dict(vars(owner))
+
+    def restore(self):
+        if vars(self.owner) == self.names:
+            return
+        for name, value in self.names.items():
+            if vars(self.owner).get(name) is not value and not isinstance(value, self.STATE):
+                setattr(self.owner, name, value)
+        if isinstance(self.owner, type):
+            for name in [name for name in vars(self.owner) if name not in self.names]:
+                delattr(self.owner, name)
+        self.names = dict(vars(self.owner))
+
+
 class Baseline:
     """How the interpreter is to be between commands."""
 
+    OWNERS = (
+        *(contextvars, datetime, decimal, gc, importlib, json, json.decoder, json.encoder, linecache, os, os.path),
+        *(signal, time, traceback, types, uuid, warnings, json.JSONDecoder, json.JSONEncoder),
+    )
+    ENVIRON = os.environ
     SIGNALS = [number for number in signal.valid_signals() if number not in (signal.SIGKILL, signal.SIGSTOP)]
 
     def __init__(self, files):
@@ -463,6 +497,10 @@ class Baseline:
         self.builtins = dict(vars(builtins))
         self.recursion_limit = sys.getrecursionlimit()
         self.umask = self.current_umask()
+        self.owners = [Names(owner) for owner in self.OWNERS]
+        self.warnings = list(warnings.filters)
+        self.zone = self.current_zone()
+        self.locale = _locale.setlocale(_locale.LC_ALL)
 
     @staticmethod
     def identity(file):
@@ -479,6 +517,10 @@ class Baseline:
         os.umask(mask)
         return mask
 
+    @staticmethod
+    def current_zone():
+        return time.tzname, time.timezone, time.altzone
+
     def signal_handlers(self):
         return [signal.getsignal(number) for number in self.SIGNALS]
 
@@ -488,21 +530,28 @@ class Baseline:
         sys.settrace(None)
         sys.setprofile(None)
         sys.setrecursionlimit(self.recursion_limit)
-        os.umask(self.umask)
+        # First what everything below is done with.
         names = vars(builtins)
         if names != self.builtins:
             names.clear()
             names.update(self.builtins)
+        for owner in self.owners:
+            owner.restore()
+        os.environ = self.ENVIRON  # another mapping may be equal to it, and is not the environment
+        os.umask(self.umask)
         if dict(os.environ) != self.environ:
             os.environ.clear()
             os.environ.update(self.environ)
+            time.tzset()
+        elif self.current_zone() != self.zone:
+            time.tzset()
         os.chdir(self.directory)
-        if "random" in sys.modules:
-            sys.modules["random"].seed()
-        if "logging" in sys.modules:
-            root = sys.modules["logging"].getLogger()
-            del root.handlers[:], root.filters[:]
-            root.setLevel("WARNING")
+        if _locale.setlocale(_locale.LC_ALL) != self.locale:
+            _locale.setlocale(_locale.LC_ALL, self.locale)
+        self.restore_loaded()
+        if warnings.filters != self.warnings:
+            warnings.resetwarnings()
+            warnings.filters[:] = self.warnings
         if sys.path != self.path:
             return "sys.path was changed"  # and what was imported by it could be another's module
         if self.signal_handlers() != self.handlers:
@@ -516,6 +565,25 @@ class Baseline:
         if self.count_files() > self.file_count + LEAKED_FILES_MAX:
             return "files were left open"
         return None
+
+    @staticmethod
+    def restore_loaded():
+        """Undoes what code set in modules that we do not load ourselves."""
+        if "random" in sys.modules:
+            sys.modules["random"].seed()
+        if "logging" in sys.modules:
+            logging = sys.modules["logging"]
+            logging.captureWarnings(False)
+            if logging.root.manager.disable:
+                logging.disable(logging.NOTSET)
+            del logging.root.handlers[:], logging.root.filters[:]
+            logging.root.setLevel("WARNING")
+        if "socket" in sys.modules:
+            sys.modules["socket"].setdefaulttimeout(None)
+        if "asyncio.events" in sys.modules:
+            # `asyncio.run` leaves the main thread without a loop, and `get_event_loop` would say so.
+            events = sys.modules["asyncio.events"]
+            getattr(events, "_set_event_loop_policy", events.set_event_loop_policy)(None)
 
     def why_dirty(self):
         try:
@@ -550,7 +618,7 @@ def serve(reader):
     while True:
         head = reader.read(4)
         if len(head) < 4:
-            os._exit(0)  # the worker is done with us
+            exit_at_once(0)  # the worker is done with us
         body = reader.read(int.from_bytes(head, "big"))
         interruption.busy = True
         send(control, b'{"outcome":"started"}')
@@ -567,7 +635,7 @@ def serve(reader):
         # In this order: a SIGTERM before the first line is seen by the second, one after it ends us itself.
         interruption.busy = False
         if interruption.came:
-            os._exit(0)
+            exit_at_once(0)
 
 
 serve(control)

@@ -1,7 +1,7 @@
 //! What a shell command gets, and what it gives.
 
 use noetl_core::tool::{ErrorKind, ToolCall};
-use noetl_tools::{OUTPUT_BYTES_MAX, Stream};
+use noetl_tools::{ALWAYS_EXPOSED, NEEDED_TO_RUN, OUTPUT_BYTES_MAX, PROXIES, Stream};
 use serde_json::json;
 
 use crate::support::{Bench, Lines, call, map, shell};
@@ -54,11 +54,13 @@ async fn inputs_are_variables_and_nothing_else_of_the_worker_is() {
     let stdout = outcome.data["stdout"].as_str().unwrap();
     let (values, names) = stdout.split_once('\n').unwrap();
     assert_eq!(values, "a b/2/é");
-    let allowed = ["PATH", "HOME", "LANG", "TZ", "TMPDIR", "CARGO_PKG_NAME", "NOETL_TREE"];
+    let allowed = ["CARGO_PKG_NAME", "NOETL_TREE"];
+    let every_tool = [&ALWAYS_EXPOSED[..], &NEEDED_TO_RUN, &PROXIES].concat();
     // The shell itself adds some.
     let shells = ["PWD", "OLDPWD", "SHLVL", "_"];
     for name in names.lines().filter(|name| !["name", "count", "own"].contains(name)) {
-        assert!(allowed.contains(&name) || shells.contains(&name), "{name}");
+        let upper = name.to_uppercase();
+        assert!(allowed.contains(&name) || shells.contains(&name) || every_tool.contains(&upper.as_str()), "{name}");
     }
     assert!(names.contains("CARGO_PKG_NAME"));
 }
@@ -147,7 +149,11 @@ async fn what_cannot_be_started_is_a_hard_error() {
     let error = bench.run(call("kubernetes", json!({}))).await.error.unwrap();
     assert_eq!((error.kind, error.hard), (ErrorKind::Config, true));
     let known: Vec<&str> = noetl_tools::kinds().map(|info| info.kind).collect();
-    assert_eq!(error.message, format!("there is no tool `kubernetes`: this worker has {}", known.join(", ")));
+    assert_eq!(error.message, format!("the tool kind `kubernetes` is not known: this worker has {}", known.join(", ")));
+
+    let error = bench.run(call("container", json!({}))).await.error.unwrap();
+    assert_eq!((error.code.as_str(), error.hard), ("UNKNOWN_KIND", true));
+    assert!(error.message.starts_with("the tool kind `container` is not supported: "), "{}", error.message);
 
     let long = "x".repeat(200_000);
     let error = bench.run(call("shell", json!({"command": long}))).await.error.unwrap();

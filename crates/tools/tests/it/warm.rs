@@ -80,6 +80,43 @@ async fn nothing_of_one_command_is_seen_by_the_next() {
 }
 
 #[tokio::test]
+async fn what_code_sets_in_the_interpreter_and_its_modules_is_gone_with_it() {
+    let bench = Bench::new();
+    let look = "import asyncio, locale, logging, random, socket, time, uuid, warnings\n\
+                loop = asyncio.get_event_loop() if sys.version_info < (3, 14) else asyncio.new_event_loop()\nloop.close()\n\
+                warnings.warn('only a warning', DeprecationWarning)\n\
+                class Stranger: pass\n\
+                try: json.dumps(Stranger())\nexcept TypeError: unknown = True\nelse: unknown = False\n\
+                result = [logging.root.isEnabledFor(logging.ERROR), socket.getdefaulttimeout(), list(time.tzname), \
+                locale.setlocale(locale.LC_ALL), json.dumps([1]), json.loads('[1]'), unknown, os.getcwd(), \
+                isinstance(os.environ, dict), time.time() > 1, uuid.uuid4() != uuid.uuid4(), os.path.join('a', 'b'), \
+                warnings.showwarning.__module__, os.getpid()]";
+    let before = bench.python(look).await;
+    assert_eq!(before.error, None);
+    for code in [
+        "import asyncio\nasync def main(): return 1",
+        "import asyncio\nasync def f(): return 1\nresult = asyncio.run(f())",
+        "import asyncio\nasyncio.set_event_loop_policy(type('P', (asyncio.DefaultEventLoopPolicy,), {'get_event_loop': None})())",
+        "import warnings\nwarnings.filterwarnings('error')",
+        "import warnings\nwarnings.simplefilter('error')",
+        "import logging\nlogging.disable(logging.CRITICAL)\nlogging.captureWarnings(True)",
+        "import socket\nsocket.setdefaulttimeout(0.01)",
+        "import time\nos.environ['TZ'] = 'Asia/Tokyo'\ntime.tzset()",
+        "import time\nold = dict(os.environ)\nos.environ['TZ'] = 'Asia/Tokyo'\ntime.tzset()\nos.environ.clear()\nos.environ.update(old)",
+        "os.environ = dict(os.environ)",
+        "json.dumps = json.loads = None",
+        "json.encoder.c_make_encoder = None\njson.JSONEncoder.default = lambda self, value: str(value)",
+        "json.JSONEncoder.more = 1\nos.getcwd = os.getpid = os.path.join = lambda *_: 'elsewhere'\nos.fstat = os.write = os.listdir = None",
+        "import time, uuid\ntime.time = uuid.uuid4 = lambda: 0",
+    ] {
+        let outcome = bench.python(code).await;
+        assert_eq!(outcome.error, None, "{code}");
+        let after = bench.python(look).await;
+        assert_eq!((after.error, after.data), (None, before.data.clone()), "{code}");
+    }
+}
+
+#[tokio::test]
 async fn an_interpreter_that_dies_while_idle_is_not_noticed() {
     let bench = Bench::new();
     let first = bench.python("result = os.getpid()").await.data;

@@ -299,6 +299,10 @@ fn a_hard_error_in_an_iteration_fails_the_run_after_the_loop_unless_an_arc_catch
     for (arcs, status) in [
         ("[{step: end}]", Status::Failed),
         ("[{step: end, when: \"{{ event.name == 'call.error' }}\"}]", Status::Completed),
+        ("[{step: end, when: \"{{ output.status == 'error' }}\"}]", Status::Completed),
+        ("[{step: end, when: \"{{ start.error.code == 'PG_42601' }}\"}]", Status::Completed),
+        ("[{step: end, when: \"{{ start.status != 'error' }}\"}]", Status::Failed),
+        ("[{step: end, when: \"{{ output.stats.failed > 100 }}\"}]", Status::Failed),
     ] {
         let ran = run_with(
             &format!(
@@ -317,6 +321,8 @@ fn a_hard_error_in_an_iteration_fails_the_run_after_the_loop_unless_an_arc_catch
         assert_eq!(ran.status(), status, "{arcs}");
         assert_eq!(ran.desk.calls.len(), 3, "the others run all the same");
         assert!(ran.log().contains(&"loop.done"));
+        let data = ran.result("start");
+        assert_eq!((&data["status"], &data["error"]["message"]), (&json!("error"), &json!("syntax")));
     }
 }
 
@@ -411,7 +417,7 @@ fn soft_and_hard_errors_end_as_the_table_says() {
         (true, "", ", when: \"{{ output.status == 'error' }}\"", Status::Completed, true),
         (true, "spec: {policy: {rules: [{else: {then: {do: continue}}}]}}, ", "", Status::Completed, true),
         (true, "spec: {policy: {rules: [{else: {then: {do: fail}}}]}}, ", "", Status::Completed, true),
-        (true, "spec: {policy: {rules: [{else: {then: {do: retry, attempts: 2}}}]}}, ", "", Status::Failed, false),
+        (true, "spec: {policy: {rules: [{else: {then: {do: retry, attempts: 2}}}]}}, ", "", Status::Completed, true),
         (false, "spec: {policy: {rules: [{else: {then: {do: retry, attempts: 2}}}]}}, ", "", Status::Completed, true),
     ] {
         let ran = run_with(
@@ -565,5 +571,53 @@ fn a_child_may_be_named_by_its_id_in_the_catalog_alone() {
             Ok(n) => assert_eq!(ran.result("start")["n"], n, "{name}"),
             Err(code) => assert_eq!(ran.seat().head.error.as_ref().unwrap()["code"], json!(code), "{name}"),
         }
+    }
+}
+
+#[test]
+fn the_mode_of_a_router_may_stand_beside_its_arcs() {
+    for (next, entered) in [
+        ("{mode: inclusive, arcs: [{step: a}, {step: b}]}", 3),
+        ("{mode: exclusive, arcs: [{step: a}, {step: b}]}", 2),
+        ("{mode: inclusive, spec: {mode: exclusive}, arcs: [{step: a}, {step: b}]}", 2),
+    ] {
+        let ran = ran(&format!(
+            "
+            workflow:
+              - {{step: start, tool: {{kind: noop}}, next: {next}}}
+              - {{step: a, tool: {{kind: noop}}}}
+              - {{step: b, tool: {{kind: noop}}}}
+            "
+        ));
+        assert_eq!(ran.entered().len(), entered, "{next}");
+    }
+}
+
+#[test]
+fn a_child_is_named_by_its_path_in_every_spelling() {
+    let child = "
+        workflow:
+          - {step: only, tool: {kind: python, code: x, input: {said: 1}}}
+    ";
+    for (path, status) in [
+        ("path: test/p1", Status::Completed),
+        ("path: \"test/p1\\n\"", Status::Completed),
+        ("path: '{{ \"test\" }}/p1 '", Status::Completed),
+        ("path: catalog://test/p1", Status::Completed),
+        ("path: catalog://test/p1@latest", Status::Completed),
+        ("path: catalog://test/p1@9", Status::Failed),
+        ("path: catalog://test/p1@soon", Status::Failed),
+        ("path: catalog://test/p1@latest, version: 9", Status::Failed),
+    ] {
+        let parent = format!(
+            "
+            workflow:
+              - {{step: start, tool: {{kind: playbook, {path}}}}}
+            "
+        );
+        let mut desk = Desk::new(&[&parent, child], echo);
+        let id = desk.start(0, json!({}));
+        desk.run();
+        assert_eq!(desk.members[&id].head.status, status, "{path}");
     }
 }

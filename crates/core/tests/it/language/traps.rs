@@ -148,9 +148,14 @@ fn trap_12_an_alias_may_be_called_like_a_workload_key() {
 
 #[test]
 fn trap_13_a_tool_has_the_time_that_it_asks_for_and_no_limit_otherwise() {
-    for (timeout, expected) in
-        [("", json!(null)), ("timeout: 210, ", json!(210_000)), ("timeout_seconds: '2.5', ", json!(2500))]
-    {
+    for (timeout, expected) in [
+        ("", json!(null)),
+        ("timeout: 210, ", json!(210_000)),
+        ("timeout_seconds: '2.5', ", json!(2500)),
+        ("timeout: 30s, ", json!(30_000)),
+        ("timeout: 250ms, ", json!(250)),
+        ("timeout: '{{ \"5\" ~ \"m\" }}', ", json!(300_000)),
+    ] {
         let ran = run_with(
             &format!(
                 "
