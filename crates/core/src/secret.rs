@@ -41,56 +41,73 @@ impl fmt::Debug for Credential {
 }
 
 /// Fields of a credential that say where and as whom, which is no secret. Everything else is one.
+#[rustfmt::skip]
 const PLAIN_FIELDS: &[&str] = &[
-    "account",
-    "audience",
-    "auth_url",
-    "base_url",
-    "bucket",
-    "client_email",
-    "database",
-    "dbname",
-    "endpoint",
-    "grant_type",
-    "header",
-    "header_name",
-    "host",
-    "in",
-    "location",
-    "login",
-    "name",
-    "port",
-    "project_id",
-    "region",
-    "role",
-    "schema",
-    "scope",
-    "scopes",
-    "sslmode",
-    "timeout",
-    "token_type",
-    "token_uri",
-    "token_url",
-    "type",
-    "url",
-    "user",
-    "username",
-    "warehouse",
+    "account", "account_id", "algorithm", "api_base", "api_host", "api_url", "api_version", "audience", "auth_uri",
+    "auth_url", "authority", "base_uri", "base_url", "bucket", "catalog", "client_email", "client_id", "database",
+    "database_name", "db", "db_name", "dbname", "domain", "driver", "email", "endpoint", "environment", "grant_type",
+    "group_id", "header", "header_name", "host", "hostname", "in", "issuer", "kind", "location", "login", "method",
+    "name", "namespace", "org", "organization", "path", "port", "project", "project_id", "protocol", "provider",
+    "realm", "redirect_uri", "redirect_url", "region", "role", "schema", "scheme", "scope", "scopes", "server",
+    "sslmode", "table", "tenant", "tenant_id", "timeout", "token_endpoint", "token_type", "token_uri", "token_url",
+    "topic", "type", "uri", "url", "user", "user_name", "username", "version", "warehouse", "workspace", "zone",
 ];
 
 /// What may stand before the name of a field: `db_host`, `sf_user`, …
-const FIELD_PREFIXES: &[&str] = &["db_", "pg_", "postgres_", "sf_", "nats_", "aws_", "s3_"];
+const FIELD_PREFIXES: &[&str] = &[
+    "db_",
+    "pg_",
+    "postgres_",
+    "mysql_",
+    "redis_",
+    "sf_",
+    "snowflake_",
+    "nats_",
+    "kafka_",
+    "smtp_",
+    "aws_",
+    "s3_",
+    "gcs_",
+];
+
+/// Words in the name of a field, not on the list above, that say that its value is secret even if it is an address.
+#[rustfmt::skip]
+const SECRET_WORDS: &[&str] = &[
+    "auth", "cert", "credential", "hook", "key", "pass", "private", "pwd", "sas", "secret", "signed", "token",
+];
+
+/// Letters and digits in a row that make a part of an address a secret by itself, as in that of a web hook.
+const ADDRESS_RANDOM_MIN: usize = 20;
 
 /// Returns whether the value of a credential's field is for its users alone.
 ///
-/// A field that is not known to be harmless is secret, and so is an address that names a user.
+/// A field that is not known to be harmless is secret; but a mere web address is not, whatever its field is called. An
+/// address that names a user, has a query or looks as if a part of it were random is never harmless.
 pub fn is_secret(field: &str, value: &Value) -> bool {
     let field = field.to_ascii_lowercase();
     let bare = FIELD_PREFIXES.iter().find_map(|prefix| field.strip_prefix(prefix)).unwrap_or(&field);
-    if !PLAIN_FIELDS.contains(&bare) {
-        return true;
+    let known = PLAIN_FIELDS.contains(&bare) || PLAIN_FIELDS.contains(&&*field);
+    let address = value.as_str().and_then(|text| text.trim().split_once("://"));
+    match address {
+        Some((_, rest)) if !is_mere_address(rest) => true,
+        Some((scheme, _)) if !known => {
+            let of_the_web = ["http", "https"].iter().any(|web| scheme.eq_ignore_ascii_case(web));
+            !of_the_web || SECRET_WORDS.iter().any(|word| field.contains(word))
+        }
+        Some(_) | None => !known,
     }
-    value.as_str().is_some_and(|text| text.split_once("://").is_some_and(|(_, rest)| rest.contains('@')))
+}
+
+/// Returns whether what stands behind `scheme://` says where, and nothing else.
+fn is_mere_address(rest: &str) -> bool {
+    let random = |run: &str| {
+        run.len() >= ADDRESS_RANDOM_MIN
+            && run.bytes().any(|byte| byte.is_ascii_digit())
+            && run.bytes().any(|byte| byte.is_ascii_alphabetic())
+    };
+    let path = rest.split_once('/').map_or("", |(_, path)| path);
+    !rest.contains(['@', '?', '#', ' ', '\n'])
+        && !path.split(|letter: char| !letter.is_ascii_alphanumeric()).any(random)
 }
 
 /// Returns data of a credential as it may be shown: every secret value is [`MASKED`].
@@ -131,6 +148,37 @@ mod tests {
             "headers": {"x-api-key": MASKED, "host": "h"}, "scopes": ["a", "b"], "keys": [MASKED, MASKED],
         });
         assert_eq!(Value::Object(shown(data.as_object().unwrap())), expected);
+    }
+
+    #[test]
+    fn a_mere_web_address_is_no_secret_and_one_with_more_in_it_is() {
+        for (field, value, secret) in [
+            ("api_base", "http://127.0.0.1:5577", false),
+            ("api_base", "v1", false),
+            ("callback", "https://example.com/a/b-2", false),
+            ("anything", "HTTPS://example.com", false),
+            ("tenant_address", "https://example.com/8c7a3f0e-12ab-4cde-9f00-0123456789ab/v2.0", false),
+            ("token_url", "https://example.com/token", false),
+            ("db_url", "postgres://db:5432/shop", false),
+            ("anything", "postgres://db:5432/shop", true),
+            ("callback", "https://example.com/a?sig=abc", true),
+            ("callback", "https://example.com/#access_token=abc", true),
+            ("url", "https://example.com/a?api_key=abc", true),
+            ("url", "https://me:swordfish@example.com", true),
+            ("url", "https://hooks.example.com/services/T024BE91L/XyZ0123456789abcdefXyZ", true),
+            ("slack_webhook", "https://example.com/hook", true),
+            ("signed_address", "https://example.com/a", true),
+            ("api_token", "https://example.com", true),
+            ("text", "see https://example.com/a b", true),
+            ("client_secret", "s", true),
+            ("auth", "s", true),
+            ("private_key_path", "/etc/key", true),
+            ("unheard_of", "s", true),
+            ("token_type", "Bearer", false),
+            ("client_id", "shop", false),
+        ] {
+            assert_eq!(is_secret(field, &json!(value)), secret, "{field}: {value}");
+        }
     }
 
     #[test]

@@ -16,8 +16,16 @@ pub struct Condition(Kind);
 
 #[derive(Debug, Clone)]
 enum Kind {
-    Always { holds: bool, source: Arc<str> },
+    Always {
+        holds: bool,
+        source: Arc<str>,
+    },
     Template(Template),
+    /// Text that looks like a template and is none: it has no answer.
+    Unreadable {
+        source: Arc<str>,
+        message: Arc<str>,
+    },
 }
 
 impl Condition {
@@ -39,18 +47,42 @@ impl Condition {
         Template::compile_raw(expression).map(Condition::of)
     }
 
+    /// Returns a condition that has no answer, because `source` is no template; `hint` says what to write instead.
+    pub fn unreadable(source: &str, error: &TemplateError, hint: &str) -> Self {
+        let message = Arc::from(error.when_reached(source, hint));
+        Condition(Kind::Unreadable { source: Arc::from(source), message })
+    }
+
+    /// Returns the condition, which stands there in its playbook.
+    #[must_use]
+    pub fn placed(self, line: u32, column: u32) -> Self {
+        match self.0 {
+            Kind::Template(template) => Condition(Kind::Template(template.placed(line, column))),
+            kind @ (Kind::Always { .. } | Kind::Unreadable { .. }) => Condition(kind),
+        }
+    }
+
+    /// Returns whether it is text with templates in it, which is hardly ever false.
+    pub fn is_text_around_templates(&self) -> bool {
+        match &self.0 {
+            Kind::Template(template) => template.has_text_around(),
+            Kind::Always { .. } | Kind::Unreadable { .. } => false,
+        }
+    }
+
     /// Returns whether the condition is true in `scope`.
     pub fn holds(&self, scope: &Scope<'_>) -> Result<bool, ExprError> {
         match &self.0 {
             Kind::Always { holds, .. } => Ok(*holds),
             Kind::Template(template) => template.holds(scope),
+            Kind::Unreadable { message, .. } => Err(ExprError::Failed { message: message.to_string() }),
         }
     }
 
     /// Returns the condition as written.
     pub fn source(&self) -> &str {
         match &self.0 {
-            Kind::Always { source, .. } => source,
+            Kind::Always { source, .. } | Kind::Unreadable { source, .. } => source,
             Kind::Template(template) => template.source(),
         }
     }
@@ -58,7 +90,7 @@ impl Condition {
     /// Returns the names that the condition reads.
     pub fn roots(&self) -> impl Iterator<Item = &str> {
         let template = match &self.0 {
-            Kind::Always { .. } => None,
+            Kind::Always { .. } | Kind::Unreadable { .. } => None,
             Kind::Template(template) => Some(template),
         };
         template.into_iter().flat_map(Template::roots)
@@ -68,7 +100,7 @@ impl Condition {
     pub fn as_constant(&self) -> Option<bool> {
         match self.0 {
             Kind::Always { holds, .. } => Some(holds),
-            Kind::Template(_) => None,
+            Kind::Template(_) | Kind::Unreadable { .. } => None,
         }
     }
 

@@ -3,19 +3,20 @@
 //! Differences from minijinja, each because playbooks in the field count on it: undefined chains; `default` also
 //! replaces null; `int` and `float` give 0 for what is no number; `length` of nothing is 0; `replace` takes anything;
 //! `tojson` is compact and escapes nothing for HTML; null prints as nothing. True, False and what is inside a printed
-//! list or map print as Python prints them. Texts and maps have the methods of Python's that change nothing.
+//! list or map print as Python prints them. Texts, lists and maps have the methods of Python's that change nothing.
 
 #![expect(clippy::needless_pass_by_value, reason = "the engine hands arguments over by value")]
 
-use std::borrow::Cow;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Kwargs, Rest, ValueKind, from_args};
+use minijinja::value::{Rest, ValueKind, ValueOrKwargs};
 use minijinja::{Environment, Error, ErrorKind, Expression, Output, State, UndefinedBehavior, Value};
 
+use super::filter::{self, afford, arguments, is_nothing, text, wrong};
 use super::path::Called;
-use super::{TemplateError, json, method};
+use super::view::View;
+use super::{Binding, Library, TemplateError, json, method};
 
 /// Most work one template may do, in the engine's unit: one instruction, or 64 bytes made.
 pub const TEMPLATE_FUEL: u64 = 2_000_000;
@@ -23,7 +24,27 @@ pub const TEMPLATE_FUEL: u64 = 2_000_000;
 pub const TEMPLATE_CALLS_MAX: usize = 60;
 
 /// Names of functions that every template may call.
-pub const FUNCTIONS: &[&str] = &["now", "token", "range", "dict", "namespace"];
+pub const FUNCTIONS: &[&str] = &["now", "token", "range", "dict", "namespace", "cycler", "joiner"];
+
+/// Names of filters that every template may use.
+#[rustfmt::skip]
+pub const FILTERS: &[&str] = &[
+    "abs", "attr", "b64decode", "b64encode", "batch", "bool", "capitalize", "center", "chain", "combine", "count", "d",
+    "default", "dictsort", "e", "escape", "filesizeformat", "first", "float", "forceescape", "format", "from_json",
+    "fromjson", "groupby", "hash", "indent", "int", "items", "join", "last", "length", "lines", "list", "lower", "map",
+    "max", "md5", "min", "pprint", "regex_findall", "regex_replace", "regex_search", "reject", "rejectattr", "replace",
+    "reverse", "round", "safe", "select", "selectattr", "sha1", "sha256", "slice", "sort", "split", "string",
+    "striptags", "sum", "title", "to_json", "tojson", "trim", "truncate", "unique", "upper", "urlencode", "wordcount",
+    "wordwrap", "xmlattr", "zip",
+];
+
+/// Names of tests that every template may use.
+#[rustfmt::skip]
+pub const TESTS: &[&str] = &[
+    "boolean", "defined", "divisibleby", "endingwith", "eq", "equalto", "escaped", "even", "false", "filter", "float",
+    "ge", "greaterthan", "gt", "in", "integer", "iterable", "le", "lessthan", "lower", "lt", "mapping", "ne", "none",
+    "number", "odd", "safe", "sameas", "sequence", "startingwith", "string", "test", "true", "undefined", "upper",
+];
 
 /// The engine; templates are compiled against it once and share it.
 pub(super) static ENGINE: LazyLock<Environment<'static>> = LazyLock::new(|| {
@@ -49,10 +70,14 @@ pub(super) static ENGINE: LazyLock<Environment<'static>> = LazyLock::new(|| {
     engine.add_filter("count", length);
     engine.add_filter("replace", replace);
     engine.add_filter("tojson", tojson);
+    engine.add_filter("to_json", tojson);
+    engine.add_filter("fromjson", from_json);
+    engine.add_filter("from_json", from_json);
+    filter::add_to(&mut engine);
     engine
 });
 
-/// Returns whether the engine has a filter or test of that name.
+/// Returns whether the engine has a filter or test of that name, and whether a method may be called.
 pub(super) fn knows(called: Called, name: &str) -> bool {
     static ASK: LazyLock<[Option<Expression<'static, 'static>>; 2]> =
         LazyLock::new(|| ["name is filter", "name is test"].map(|ask| ENGINE.compile_expression(ask).ok()));
@@ -60,6 +85,8 @@ pub(super) fn knows(called: Called, name: &str) -> bool {
     let ask = match called {
         Called::Filter => filter,
         Called::Test => test,
+        // Which methods there are depends on the value; but none of them changes it.
+        Called::Method => return method::instead_of_changing(name).is_none(),
     };
     let answer = ask.as_ref().and_then(|ask| ask.eval(Value::from_pairs([("name", name)])).ok());
     // Should it not answer, an unknown name is an error when the template runs.
@@ -80,6 +107,9 @@ pub(super) fn describe(error: &Error) -> String {
         kind => Some(kind.to_string()),
     };
     match (kind, error.detail()) {
+        (Some(kind), Some(detail)) if detail.contains("% operator") => {
+            format!("{kind}: {detail} (a text is filled in by `'%05d' | format(n)`)")
+        }
         (Some(kind), Some(detail)) => format!("{kind}: {detail}"),
         (Some(kind), None) => kind,
         (None, detail) => detail.unwrap_or("syntax error").to_owned(),
@@ -93,46 +123,23 @@ fn print(out: &mut Output<'_>, state: &mut State<'_, '_>, value: &Value) -> Resu
     minijinja::escape_formatter(out, state, value)
 }
 
-fn is_nothing(value: &Value) -> bool {
-    value.is_undefined() || value.is_none()
-}
-
-fn default(value: &Value, args: Rest<Value>) -> Result<Value, Error> {
-    // Not `Option<Value>`: `default(none)` means none, not that the argument is missing.
-    let (mut args, kwargs) = from_args::<(&[Value], Kwargs)>(&args)?;
-    let mut next = || args.split_off_first().cloned();
-    let other = match next() {
-        Some(other) => Some(other),
-        None if kwargs.has("default_value") => Some(kwargs.get::<Value>("default_value")?),
-        None => None,
-    };
-    let lax = match next() {
-        Some(lax) => lax.is_true(),
-        None => kwargs.get::<Option<bool>>("boolean")?.unwrap_or(false),
-    };
-    kwargs.assert_all_used()?;
-    if !args.is_empty() {
-        return Err(Error::from(ErrorKind::TooManyArguments));
-    }
-    Ok(match is_nothing(value) || lax && !value.is_true() {
+fn default(value: &Value, given: Rest<ValueOrKwargs>) -> Result<Value, Error> {
+    let [other, lax] = arguments(["default_value", "boolean"], given)?;
+    Ok(match is_nothing(value) || lax.is_some_and(|lax| lax.is_true()) && !value.is_true() {
         true => other.unwrap_or_else(|| Value::from("")),
         false => value.clone(),
     })
 }
 
-fn int(value: &Value, other: Option<Value>, base: Option<u32>, kwargs: Kwargs) -> Result<Value, Error> {
-    let other = match other {
-        Some(other) => Some(other),
-        None => kwargs.get::<Option<Value>>("default")?,
-    };
+fn int(value: &Value, given: Rest<ValueOrKwargs>) -> Result<Value, Error> {
+    let [other, base] = arguments(["default", "base"], given)?;
     let base = match base {
-        Some(base) => base,
-        None => kwargs.get::<Option<u32>>("base")?.unwrap_or(10),
+        None => 10,
+        Some(base) => u32::try_from(base)
+            .ok()
+            .filter(|base| (2..=36).contains(base))
+            .ok_or_else(|| wrong("the base of a number is between 2 and 36"))?,
     };
-    kwargs.assert_all_used()?;
-    if !(2..=36).contains(&base) {
-        return Err(Error::new(ErrorKind::InvalidOperation, "the base of a number is between 2 and 36"));
-    }
     let number = match value.kind() {
         ValueKind::Bool => Some(Value::from(i64::from(value.is_true()))),
         ValueKind::Number if value.is_integer() => Some(value.clone()),
@@ -166,12 +173,8 @@ fn truncate(number: f64) -> Option<Value> {
     }
 }
 
-fn float(value: &Value, other: Option<Value>, kwargs: Kwargs) -> Result<Value, Error> {
-    let other = match other {
-        Some(other) => Some(other),
-        None => kwargs.get::<Option<Value>>("default")?,
-    };
-    kwargs.assert_all_used()?;
+fn float(value: &Value, given: Rest<ValueOrKwargs>) -> Result<Value, Error> {
+    let [other] = arguments(["default"], given)?;
     let number = match value.kind() {
         ValueKind::Bool => Some(f64::from(u8::from(value.is_true()))),
         ValueKind::Number => f64::try_from(value.clone()).ok(),
@@ -198,38 +201,38 @@ fn length(value: &Value) -> Result<Value, Error> {
     }
 }
 
-fn replace(state: &State<'_, '_>, value: &Value, from: &Value, to: &Value) -> Result<Value, Error> {
-    let (value, from, to) = (text(value), text(from), text(to));
+fn replace(state: &State<'_, '_>, value: &Value, given: Rest<ValueOrKwargs>) -> Result<Value, Error> {
+    let [from, to, count] = arguments(["old", "new", "count"], given)?;
+    let (Some(from), Some(to)) = (from, to) else { return Err(Error::from(ErrorKind::MissingArgument)) };
+    // Less than none is all, as in Python.
+    let most = match count.filter(|count| !is_nothing(count)).map(i64::try_from) {
+        None => usize::MAX,
+        Some(Ok(count)) => usize::try_from(count).unwrap_or(usize::MAX),
+        Some(Err(_)) => return Err(wrong("`count` has to be a whole number")),
+    };
+    let (value, from, to) = (text(value), text(&from), text(&to));
     if from.is_empty() {
         return Ok(Value::from(value.into_owned()));
     }
     // The engine charges for the result only once it exists; a small text can become a huge one.
-    let grown = value.matches(&*from).count().saturating_mul(to.len());
-    if u64::try_from(grown).unwrap_or(u64::MAX) / 64 > state.fuel_levels().map_or(TEMPLATE_FUEL, |(_, left)| left) {
-        return Err(Error::from(ErrorKind::OutOfFuel));
-    }
-    Ok(Value::from(value.replace(&*from, &to)))
+    afford(state, value.matches(&*from).take(most).count().saturating_mul(to.len()))?;
+    Ok(Value::from(value.replacen(&*from, &to, most)))
 }
 
-fn text(value: &Value) -> Cow<'_, str> {
-    match value.as_str() {
-        Some(text) => Cow::Borrowed(text),
-        None if is_nothing(value) => Cow::Borrowed(""),
-        None => Cow::Owned(value.to_string()),
-    }
-}
-
-fn tojson(value: &Value, indent: Option<Value>, kwargs: Kwargs) -> Result<Value, Error> {
-    let indent = match indent {
-        Some(indent) => Some(indent),
-        None => kwargs.get::<Option<Value>>("indent")?,
-    };
-    kwargs.assert_all_used()?;
-    let data = json::from_engine(value, &mut json::Budget::default())
-        .map_err(|stop| Error::new(ErrorKind::InvalidOperation, stop.to_string()))?;
+fn tojson(value: &Value, given: Rest<ValueOrKwargs>) -> Result<Value, Error> {
+    let [indent] = arguments(["indent"], given)?;
+    let data = json::from_engine(value, &mut json::Budget::default()).map_err(|stop| wrong(stop.to_string()))?;
     let text = match indent.is_some_and(|indent| indent.is_true()) {
         true => serde_json::to_string_pretty(&data),
         false => serde_json::to_string(&data),
     };
     text.map(Value::from).map_err(|error| Error::new(ErrorKind::BadSerialization, error.to_string()))
+}
+
+/// Reads JSON; what is no text is data already.
+fn from_json(value: &Value) -> Result<Value, Error> {
+    let Some(text) = value.as_str() else { return Ok(value.clone()) };
+    let data: serde_json::Value =
+        serde_json::from_str(text).map_err(|error| wrong(format!("this is no JSON: {error}")))?;
+    Ok(json::to_engine(View::of(Binding::Data(Arc::new(data)), &Arc::new(Library::empty()))))
 }

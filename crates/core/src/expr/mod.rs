@@ -2,6 +2,7 @@
 
 mod condition;
 mod engine;
+mod filter;
 mod json;
 mod library;
 mod method;
@@ -19,9 +20,11 @@ use indexmap::IndexMap;
 use serde_json::Value;
 
 pub use self::condition::Condition;
-pub use self::engine::{FUNCTIONS, TEMPLATE_CALLS_MAX, TEMPLATE_FUEL};
+pub use self::engine::{FILTERS, FUNCTIONS, TEMPLATE_CALLS_MAX, TEMPLATE_FUEL, TESTS};
+pub use self::filter::TEMPLATE_PATTERN_BYTES_MAX;
 pub use self::json::{VALUE_BYTES_MAX, VALUE_DEPTH_MAX};
 pub use self::library::Library;
+pub use self::method::instead_of_changing;
 pub use self::scan::{
     EXPRESSION_OPERATORS_MAX, TEMPLATE_BRACKETS_MAX, TEMPLATE_OPERATORS_MAX, TEMPLATE_STATEMENTS_MAX,
 };
@@ -108,6 +111,11 @@ pub struct TemplateError {
 }
 
 impl TemplateError {
+    /// Returns what a step says that gets to `source` all the same.
+    fn when_reached(&self, source: &str, hint: &str) -> String {
+        format!("this is no template: {} in `{}` ({hint})", self.message, template::quote(source))
+    }
+
     /// Keeps the range inside `source`: the engine also points at the end that it missed.
     fn within(self, source: &str) -> Self {
         let range = self.range.map(|range| {

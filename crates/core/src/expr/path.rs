@@ -33,7 +33,7 @@ pub(super) struct Rewritten {
     pub(super) source: String,
     /// The paths, each once.
     pub(super) paths: Vec<Path>,
-    /// Names of filters and tests, and where they stand.
+    /// Names of filters, tests and methods, and where they stand.
     pub(super) called: Vec<(Called, String, usize)>,
 }
 
@@ -42,6 +42,7 @@ pub(super) struct Rewritten {
 pub(super) enum Called {
     Filter,
     Test,
+    Method,
 }
 
 /// What the next word of an expression can be.
@@ -134,7 +135,12 @@ pub(super) fn rewrite(source: &str) -> Rewritten {
                 called.push((what, text.to_owned(), at));
                 expected = Next::Anything;
             }
-            Next::Attribute => expected = Next::Anything,
+            Next::Attribute => {
+                if call {
+                    called.push((Called::Method, text.to_owned(), at));
+                }
+                expected = Next::Anything;
+            }
             Next::Anything if text == "is" => expected = Next::Called(Called::Test),
             Next::Anything if KEYWORDS.contains(&text) || keyword_argument || call => {}
             Next::Anything => {
@@ -279,6 +285,9 @@ mod tests {
         let found: Vec<_> = rewrite("a.upper | default(b | int) is not none and c is divisibleby 3").called;
         let show: Vec<_> = found.iter().map(|(what, name, at)| format!("{what:?} {name} {at}")).collect();
         assert_eq!(show, ["Filter default 10", "Filter int 22", "Test none 34", "Test divisibleby 48"]);
+        let found: Vec<_> = rewrite("a.b.append(c.d) + e.pop | length").called;
+        let show: Vec<_> = found.iter().map(|(what, name, at)| format!("{what:?} {name} {at}")).collect();
+        assert_eq!(show, ["Method append 4", "Filter length 26"]);
     }
 
     #[test]

@@ -30,6 +30,8 @@ struct Inner {
     source: Arc<str>,
     roots: Vec<Arc<str>>,
     kind: Kind,
+    /// Line and column in its playbook.
+    place: Option<(u32, u32)>,
 }
 
 #[derive(Debug)]
@@ -94,7 +96,30 @@ impl Template {
             }
             Scan::Program(insides) => Kind::Program(Program::compile(source, &insides, &mut roots)?),
         };
-        Ok(Template(Arc::new(Inner { source: Arc::from(source), roots: roots.into_iter().collect(), kind })))
+        Ok(Template::of(source, roots, kind))
+    }
+
+    fn of(source: &str, roots: BTreeSet<Arc<str>>, kind: Kind) -> Self {
+        let roots = roots.into_iter().collect();
+        Template(Arc::new(Inner { source: Arc::from(source), roots, kind, place: None }))
+    }
+
+    /// Returns the template, which stands there in its playbook: what goes wrong in it says so.
+    #[must_use]
+    pub fn placed(mut self, line: u32, column: u32) -> Self {
+        // It was compiled just now, so nobody else has it.
+        if let Some(inner) = Arc::get_mut(&mut self.0) {
+            inner.place = Some((line, column));
+        }
+        self
+    }
+
+    /// Returns whether it is text with expressions in it, and more than white space around them.
+    pub(super) fn has_text_around(&self) -> bool {
+        match &self.0.kind {
+            Kind::Text(parts) => parts.iter().any(|part| matches!(part, Part::Text(text) if !text.trim().is_empty())),
+            Kind::Plain | Kind::Single(_) | Kind::Program(_) => false,
+        }
     }
 
     /// Compiles an expression without braces around it.
@@ -105,8 +130,7 @@ impl Template {
         let mut roots = BTreeSet::new();
         let piece = Piece { text: expression.trim(), start: 0, expression: true };
         let part = compile_part(piece, &mut roots).map_err(|error| error.within(expression))?;
-        let kind = Kind::Single(part);
-        Ok(Template(Arc::new(Inner { source: Arc::from(expression), roots: roots.into_iter().collect(), kind })))
+        Ok(Template::of(expression, roots, Kind::Single(part)))
     }
 
     /// Returns what the template means in `scope`: a native value for a lone expression, else text.
@@ -208,19 +232,18 @@ fn compile_part(piece: Piece<'_>, roots: &mut BTreeSet<Arc<str>>) -> Result<Part
     Ok(Part::Expression(compiled))
 }
 
-/// Refuses filters and tests that the engine does not have; it would only say so when the template runs.
+/// Refuses filters and tests that the engine does not have, and methods that would change something; the engine would
+/// only say so when the template runs.
 fn check_called(called: &[(Called, String, usize)], offset: usize) -> Result<(), TemplateError> {
     match called.iter().find(|(what, name, _)| !engine::knows(*what, name)) {
         Some((what, name, at)) => {
-            let what = match what {
-                Called::Filter => "filter",
-                Called::Test => "test",
+            let message = match what {
+                Called::Filter => format!("there is no filter `{name}`"),
+                Called::Test => format!("there is no test `{name}`"),
+                Called::Method => format!("`.{name}()` would change a value, which no template does"),
             };
             let start = offset + at;
-            Err(TemplateError {
-                message: format!("there is no {what} `{name}`"),
-                range: Some(start..start + name.len()),
-            })
+            Err(TemplateError { message, range: Some(start..start + name.len()) })
         }
         None => Ok(()),
     }
@@ -355,13 +378,17 @@ impl<'a> Evaluation<'a> {
         outcome.map_err(|stop| match stop {
             Stop::Needed => ExprError::Needs,
             Stop::Deep | Stop::Large | Stop::Other(_) => {
-                ExprError::Failed { message: format!("{stop} in `{}`", quote(&self.template.0.source)) }
+                let place = match self.template.0.place {
+                    Some((line, column)) => format!(" (line {line}, column {column})"),
+                    None => String::new(),
+                };
+                ExprError::Failed { message: format!("{stop} in `{}`{place}", quote(&self.template.0.source)) }
             }
         })
     }
 }
 
-fn quote(source: &str) -> String {
+pub(super) fn quote(source: &str) -> String {
     let line = source.trim();
     match line.char_indices().nth(QUOTED_CHARS_MAX) {
         Some((end, _)) => format!("{}…", &line[..end]),

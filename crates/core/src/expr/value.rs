@@ -60,10 +60,10 @@ impl ValueTemplate {
     }
 
     /// Returns a value that can not be rendered, because `source` is no template.
-    pub fn unreadable(source: &str, error: &TemplateError) -> Self {
-        let message =
-            format!("this is no template: {} (write {{% raw %}}…{{% endraw %}} around braces)", error.message);
-        ValueTemplate::of(Node::Unreadable { source: source.to_owned(), message })
+    ///
+    /// `hint` says what to write instead.
+    pub fn unreadable(source: &str, error: &TemplateError, hint: &str) -> Self {
+        ValueTemplate::of(Node::Unreadable { source: source.to_owned(), message: error.when_reached(source, hint) })
     }
 
     /// Returns the list of `items`.

@@ -105,4 +105,8 @@ codes! {
     UNREADABLE_COMMAND = "NE0705";
     /// A template reads a secret where it is empty.
     SECRET_ELSEWHERE = "NE0706";
+    /// An input that no template finds under its bare name.
+    SHADOWED_INPUT = "NE0707";
+    /// A key that is read and has no effect.
+    NO_EFFECT = "NE0708";
 }

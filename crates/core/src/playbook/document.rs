@@ -20,7 +20,7 @@ use super::tree::{Node, Yaml};
 use crate::concurrency::{LIMIT_MAX, OnConflict};
 use crate::diag::Diagnostic;
 use crate::expr::ValueTemplate;
-use crate::labels::{self, Labels};
+use crate::labels::{self, LABELS_MAX, Labels};
 
 /// Most steps of a playbook.
 pub const STEPS_MAX: usize = 2_000;
@@ -68,6 +68,8 @@ fn document(reader: &mut Reader<'_>, root: &Node) -> Option<Playbook> {
     let (path, name, description, labels) = metadata(reader, root);
     let workload = root.get("workload").map(|workload| reader.mapping(workload, "`workload`")).unwrap_or_default();
     let extras = extras(reader, root);
+    shadowed_inputs(reader, root);
+    reader.in_steps = true;
     let keychain = root.get("keychain").map(|keychain| read_keychain(reader, keychain)).unwrap_or_default();
     let workbook = root.get("workbook").map(|workbook| read_workbook(reader, workbook)).unwrap_or_default();
 
@@ -92,6 +94,7 @@ fn document(reader: &mut Reader<'_>, root: &Node) -> Option<Playbook> {
             workbook_task(reader, &mut outline, tool, Place { labels: &[], task: 0 });
         }
     }
+    reader.in_steps = false;
     take_keychain_along(&keychain, &mut steps);
     let (executor, entry) = executor(reader, &outline, root);
     names::check(reader, &outline.defined);
@@ -180,25 +183,42 @@ fn metadata(reader: &mut Reader<'_>, root: &Node) -> Metadata {
 
 fn read_labels(reader: &mut Reader<'_>, node: &Node) -> Labels {
     let mut labels = Labels::new();
-    if !node.is_map() {
-        if !node.is_null() {
-            reader.wrong_kind(node, "`metadata.labels`", "a mapping");
-        }
-        return labels;
+    if !node.is_map() && !node.is_null() {
+        let message = format!("`metadata.labels` is {}, so executions get no labels from it", node.kind());
+        reader.warn(codes::WRONG_KIND, node.place(), message, "write `labels: {name: value}`");
     }
     for (key, item) in node.entries() {
-        let Some(value) = reader.text(item, &format!("`metadata.labels.{}`", key.text)) else { continue };
-        match labels::check(&key.text, &value) {
-            Ok(()) => {
-                labels.insert(Arc::from(&*key.text), value.into());
+        let value = match &item.yaml {
+            Yaml::Text(text) => text.clone(),
+            Yaml::Number(number) => number.to_string(),
+            Yaml::Bool(flag) => flag.to_string(),
+            Yaml::Null | Yaml::List(_) | Yaml::Map(_) => {
+                let message = format!("the label `{}` is left out: its value is {}, not text", key.text, item.kind());
+                reader.warn(codes::WRONG_KIND, item.place(), message, "");
+                continue;
             }
-            Err(error) => reader.error(codes::OUT_OF_RANGE, key.span, error.to_string(), ""),
-        }
-    }
-    if let Err(error) = labels::bounded(labels.clone()) {
-        reader.error(codes::OUT_OF_RANGE, node.place(), format!("`metadata.labels`: {error}"), "");
+        };
+        let error = match labels::check(&key.text, &value) {
+            Ok(()) if labels.len() < LABELS_MAX => {
+                labels.insert(Arc::from(&*key.text), value.into());
+                continue;
+            }
+            Ok(()) => format!("there are more than {LABELS_MAX}"),
+            Err(error) => error.to_string(),
+        };
+        reader.warn(codes::OUT_OF_RANGE, key.span, format!("this label is left out: {error}"), "");
     }
     labels
+}
+
+/// Warns about inputs that no template finds under their bare name.
+fn shadowed_inputs(reader: &mut Reader<'_>, root: &Node) {
+    let workload = root.get("workload").map(Node::entries).unwrap_or_default();
+    for (key, _) in workload.iter().filter(|(key, _)| names::SHADOWING_NAMES.contains(&&*key.text)) {
+        let hint = format!("read it as `workload.{}`", key.text);
+        let message = format!("`{}` means something else in templates", key.text);
+        reader.warn(codes::SHADOWED_INPUT, key.span, message, hint);
+    }
 }
 
 fn extras(reader: &mut Reader<'_>, root: &Node) -> Map<String, Value> {

@@ -3,6 +3,7 @@
 //! `tree` reads YAML, `document` and the files it names turn the tree into the [`model`](Playbook), `reader` collects
 //! what is wrong on the way. Nothing here knows an execution.
 
+mod advice;
 mod codes;
 mod document;
 mod graph;

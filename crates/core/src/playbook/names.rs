@@ -42,6 +42,9 @@ pub(super) const SYSTEM_NAMES: &[&str] = &[
     "__frame_max_rows",
 ];
 
+/// Names of the engine's that are seen instead of inputs of the same name.
+pub(super) const SHADOWING_NAMES: &[&str] = &["ctx", "env", "job", "output", "path", "steps", "version"];
+
 /// Names through which a template gets at secrets.
 pub(super) const SECRET_NAMES: &[&str] = &["keychain", "token"];
 

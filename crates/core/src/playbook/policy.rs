@@ -40,6 +40,10 @@ pub(super) fn rules(reader: &mut Reader<'_>, outline: &mut Outline<'_>, node: &N
         }
     };
     reader.unknown_keys(node, "a policy", &["rules", "mode", "on_unmatched", "before", "after", "finally"]);
+    if let Some((key, _)) = node.entries().iter().find(|(key, _)| key.text == "on_unmatched") {
+        let message = "`on_unmatched` has no effect: where no rule matches, an error fails and all else goes on";
+        reader.warn(codes::NO_EFFECT, key.span, message, "end the rules with `else: {then: {do: …}}`");
+    }
     let mut out: Vec<Rule> = Vec::new();
     for item in list {
         if out.last().is_some_and(|rule| rule.when.is_none()) {

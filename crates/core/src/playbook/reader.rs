@@ -5,6 +5,7 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 use serde_json::Value;
 
+use super::advice::advise;
 use super::codes;
 use super::names::SECRET_NAMES;
 use super::place::locate;
@@ -26,6 +27,8 @@ pub(super) struct Reader<'s> {
     pub(super) uses: Vec<NameUse>,
     /// Whether what is read now is given to a tool on a worker, which may know secrets.
     pub(super) for_worker: bool,
+    /// Whether what is read now is for a step, which fails when it gets to a template that can not be read.
+    pub(super) in_steps: bool,
 }
 
 /// A name that a template reads.
@@ -39,7 +42,8 @@ pub(super) struct NameUse {
 /// What happens to text that looks like a template and does not parse.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Unreadable {
-    /// It is an error.
+    /// It is refused: outside of steps by the registration, else by the step when it is reached, so that the other
+    /// steps can run.
     Refused,
     /// It is code that means something to an interpreter, and used as it is.
     Verbatim,
@@ -47,14 +51,15 @@ pub(super) enum Unreadable {
     Fails,
 }
 
-const RAW_HINT: &str = "to write braces that are no template: {% raw %}…{% endraw %}";
+/// What to write instead of `retry` where it is not read.
+pub(super) const RETRY_HINT: &str = "write `spec: {policy: {rules: [{when: …, then: {do: retry}}]}}` on the tool";
 
 /// Fields that hold commands of another language, in which braces may mean something else.
 const COMMAND_FIELDS: &[&str] = &["command", "commands", "cmds", "query", "claim"];
 
 impl<'s> Reader<'s> {
     pub(super) fn new(source: &'s str) -> Self {
-        Reader { source, found: Vec::new(), uses: Vec::new(), for_worker: false }
+        Reader { source, found: Vec::new(), uses: Vec::new(), for_worker: false, in_steps: false }
     }
 
     /// Returns whether further findings are dropped, so that looking for good hints is in vain.
@@ -203,15 +208,16 @@ impl<'s> Reader<'s> {
             Yaml::Text(text) if is_template(text) => match Template::compile(text) {
                 Ok(template) => {
                     self.note_uses(node, text, &template);
-                    ValueTemplate::from(template)
+                    let place = self.first_tag(node, text);
+                    ValueTemplate::from(template.placed(place.line, place.column))
                 }
                 Err(error) => {
                     self.refuse(node, text, &error, unreadable);
                     match unreadable {
-                        Unreadable::Refused | Unreadable::Verbatim => {
-                            ValueTemplate::literal(Value::from(text.as_str()))
+                        Unreadable::Verbatim => ValueTemplate::literal(Value::from(text.as_str())),
+                        Unreadable::Refused | Unreadable::Fails => {
+                            ValueTemplate::unreadable(text, &error, &advise(text, &error))
                         }
-                        Unreadable::Fails => ValueTemplate::unreadable(text, &error),
                     }
                 }
             },
@@ -269,12 +275,23 @@ impl<'s> Reader<'s> {
                         format!("write `{{{{ {} }}}}`", text.trim()),
                     );
                 }
+                if condition.is_text_around_templates() {
+                    let inside = text.replace("{{", " ").replace("}}", " ");
+                    let inside: Vec<&str> = inside.split_whitespace().collect();
+                    self.warn(
+                        codes::CONSTANT_CONDITION,
+                        node.span,
+                        "there is text around the braces of this condition, so it is always true",
+                        format!("write `{{{{ {} }}}}`", inside.join(" ")),
+                    );
+                }
                 self.note_roots(node, text, condition.roots());
-                Some(condition)
+                let place = self.first_tag(node, text);
+                Some(condition.placed(place.line, place.column))
             }
             Err(error) => {
                 self.refuse(node, text, &error, Unreadable::Refused);
-                None
+                Some(Condition::unreadable(text, &error, &advise(text, &error)))
             }
         }
     }
@@ -291,13 +308,19 @@ impl<'s> Reader<'s> {
             // Its names may be fields of a result, which nobody knows here; but what is secret is secret.
             Ok(condition) => {
                 self.note_roots(node, text, condition.roots().filter(|root| SECRET_NAMES.contains(root)));
-                Some(condition)
+                Some(condition.placed(node.written.line, node.written.column))
             }
             Err(error) => {
                 self.refuse(node, text, &error, Unreadable::Refused);
-                None
+                Some(Condition::unreadable(text, &error, &advise(text, &error)))
             }
         }
+    }
+
+    /// Returns where the first template of a text begins.
+    fn first_tag(&self, node: &Node, text: &str) -> Span {
+        let at = ["{{", "{%", "{#"].iter().filter_map(|tag| text.find(tag)).min().unwrap_or(0);
+        locate(self.source, node.written, text, at..at + 1)
     }
 
     fn refuse(&mut self, node: &Node, text: &str, error: &TemplateError, unreadable: Unreadable) {
@@ -306,13 +329,17 @@ impl<'s> Reader<'s> {
             None => node.written,
         };
         match unreadable {
+            Unreadable::Refused if self.in_steps => {
+                let message = format!("the step fails here, because the template can not be read: {}", error.message);
+                self.warn(codes::BAD_TEMPLATE, span, message, advise(text, error));
+            }
             Unreadable::Refused => {
                 let message = format!("the template can not be read: {}", error.message);
-                self.error(codes::BAD_TEMPLATE, span, message, RAW_HINT);
+                self.error(codes::BAD_TEMPLATE, span, message, advise(text, error));
             }
             Unreadable::Fails => {
                 let message = format!("the step fails here, because this is no template: {}", error.message);
-                self.warn(codes::UNREADABLE_COMMAND, span, message, RAW_HINT);
+                self.warn(codes::UNREADABLE_COMMAND, span, message, advise(text, error));
             }
             Unreadable::Verbatim => {
                 let message = format!("this is used as it is, because it is no template: {}", error.message);

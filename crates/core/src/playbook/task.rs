@@ -533,6 +533,7 @@ fn check_keys(reader: &mut Reader<'_>, kind: &str, fields: &Fields<'_>) {
             continue;
         }
         let hint = match nearest(name, own.iter().chain(COMMON_KEYS).copied()) {
+            _ if *name == "retry" => super::reader::RETRY_HINT.to_owned(),
             Some(meant) => format!("did you mean `{meant}`?"),
             None => format!("known are: {}", own.join(", ")),
         };

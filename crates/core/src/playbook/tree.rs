@@ -153,11 +153,35 @@ fn syntax_error(source: &str, error: &serde_saphyr::Error) -> Diagnostic {
         // The place is in the span; the library also writes it into the text.
         _ => (text.split(" at line ").next().unwrap_or(&text).trim().to_owned(), None),
     };
+    if let Some(tab) = error.location().and_then(|location| indenting_tab(source, span_of(location).line)) {
+        return Diagnostic {
+            code: codes::SYNTAX,
+            severity: Severity::Error,
+            message: "tabs are not allowed for indentation".to_owned(),
+            span: Some(tab),
+            hint: Some("indent with spaces".to_owned()),
+        };
+    }
     let span = error.location().map(|location| match location.span().byte_offset() {
         Some(_) => span_of(location),
         None => point(source, span_of(location)),
     });
     Diagnostic { code: codes::SYNTAX, severity: Severity::Error, message, span, hint: hint.map(str::to_owned) }
+}
+
+/// Finds a tab that indents the line on which YAML gave up, or the next one: that is where it found out.
+fn indenting_tab(source: &str, line: u32) -> Option<Span> {
+    let mut start = 0;
+    for (number, text) in (1_u32..).zip(source.split_inclusive('\n')) {
+        let indent = &text[..text.len() - text.trim_start_matches([' ', '\t']).len()];
+        let is_near = number == line || number == line.saturating_add(1);
+        if let Some(tab) = indent.find('\t').filter(|_| is_near && !text.trim().is_empty()) {
+            let at = start + tab;
+            return Some(Span { start: at, end: at + 1, line: number, column: u32::try_from(tab).ok()? + 1 });
+        }
+        start += text.len();
+    }
+    None
 }
 
 /// Fills in the byte offset of a place of which only line and column are known.
@@ -336,7 +360,9 @@ mod tests {
     fn what_is_no_yaml_is_refused_with_its_place() {
         for (source, line, column, message) in [
             ("a: [1", 1, 4, "unclosed bracket"),
-            ("a:\n\tb: 1", 2, 2, "tabs disallowed"),
+            ("a:\n\tb: 1", 2, 1, "tabs are not allowed"),
+            ("a:\n  b: 1\n\tc: 2\n", 3, 1, "tabs are not allowed"),
+            ("a:\n  b: 1\n  \tc: 2\n", 3, 3, "tabs are not allowed"),
             ("a: b: c", 1, 5, "mapping values are not allowed"),
             ("x: *nope", 1, 4, "unknown anchor"),
             ("ü: 'x", 1, 4, "unclosed quote"),

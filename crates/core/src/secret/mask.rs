@@ -5,12 +5,13 @@
 //! turned into something else: a hash, a cipher, another compression or alphabet, the letters one by one. So masking
 //! guards against accidents, not against a playbook that means to give a secret away.
 
+mod spelling;
+
 use std::collections::BTreeSet;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD_NO_PAD;
 use serde_json::{Map, Value};
 
+use self::spelling::{ascii, base64_anywhere, hex, is_alone, match_base64, match_letters, url_safe};
 use super::{MASKED, is_secret};
 use crate::event::Write;
 use crate::tool::{ToolError, ToolOutcome};
@@ -22,16 +23,19 @@ pub const MASKED_BYTES_MIN: usize = 6;
 pub const MASKED_VALUES_MAX: usize = 4_096;
 /// Most bytes of a line that are held back because its secret may go on in the next piece.
 const PIECE_BYTES_MAX: usize = 32 * 1024;
-/// Most readings of a text that are followed at a time.
-const PLACES_MAX: usize = 16;
-/// Longest run of backslashes before an escaped character: three levels of escaping need seven.
-const BACKSLASHES_MAX: usize = 15;
+/// Shortest text of a result at whose end the beginning of a secret counts: as long as a printed line. Tools cut
+/// nothing shorter, and a short value that is the beginning of a password is likely something else.
+const CUT_BYTES_MIN: usize = crate::log::LOG_LINE_BYTES_MAX;
+/// Longest password that may be an ordinary word, in bytes.
+const WORD_BYTES_MAX: usize = 12;
 
 /// The secrets of one command.
 #[derive(Clone, Default)]
 pub struct Mask {
     secrets: Vec<Secret>,
     known: BTreeSet<String>,
+    /// Values of the fields beside them that anybody may see: a host, a user's name.
+    plain: BTreeSet<String>,
     /// Bytes that something to be masked may begin with.
     begins: Begins,
 }
@@ -39,6 +43,8 @@ pub struct Mask {
 #[derive(Clone)]
 struct Secret {
     letters: Vec<char>,
+    /// It may be an ordinary word, so it is no secret inside a longer one.
+    is_word: bool,
     /// Its base64 wherever it may stand in a longer text, without the characters that its neighbours share.
     encoded: BTreeSet<Vec<u8>>,
 }
@@ -76,6 +82,8 @@ impl Mask {
                 self.add(&text);
             }
         }
+        let room = MASKED_VALUES_MAX.saturating_sub(self.plain.len());
+        self.plain.extend(plain.into_iter().take(room));
     }
 
     /// Adds every text and number in `value`, whatever its field is called.
@@ -126,13 +134,27 @@ impl Mask {
             begins[usize::from(*byte)] = true;
             begins[usize::from(url_safe(*byte))] = true;
         }
-        self.secrets.push(Secret { letters, encoded });
+        let is_word = text.len() <= WORD_BYTES_MAX && text.bytes().all(|byte| byte.is_ascii_lowercase());
+        self.secrets.push(Secret { letters, is_word, encoded });
     }
 
-    /// Returns `text` with everything secret replaced; `None` if there is nothing secret in it.
+    /// Returns `text`, which may have been cut off, with everything secret replaced; `None` if there is nothing secret
+    /// in it.
     ///
-    /// The beginning of a secret at the very end counts too: the rest may have been cut off.
+    /// The beginning of a secret at the very end counts too, unless it is something plain.
     pub fn text(&self, text: &str) -> Option<String> {
+        self.replaced(text, true)
+    }
+
+    /// The same of a value. It is whole unless it is very long, and what is plain is not looked into.
+    fn whole(&self, text: &str) -> Option<String> {
+        if self.plain.contains(text) && !self.known.contains(text) {
+            return None;
+        }
+        self.replaced(text, text.len() >= CUT_BYTES_MIN)
+    }
+
+    fn replaced(&self, text: &str, cut: bool) -> Option<String> {
         if self.is_empty() || text.len() < MASKED_BYTES_MIN {
             return None;
         }
@@ -141,7 +163,7 @@ impl Mask {
         let (mut at, mut copied) = (0, 0);
         while at < bytes.len() {
             let end = if self.begins.0[usize::from(bytes[at])] && text.is_char_boundary(at) {
-                self.match_at(bytes, at)
+                self.match_at(text, at, cut)
             } else {
                 None
             };
@@ -172,7 +194,11 @@ impl Mask {
                     *value = Value::String(MASKED.to_owned());
                 }
             }
-            Value::String(text) => self.string(text),
+            Value::String(text) => {
+                if let Some(masked) = self.whole(text) {
+                    *text = masked;
+                }
+            }
             Value::Array(items) => items.iter_mut().for_each(|item| self.value(item)),
             Value::Object(map) => self.map(map),
         }
@@ -181,12 +207,12 @@ impl Mask {
     /// Masks every text of a mapping, keys too.
     pub fn map(&self, map: &mut Map<String, Value>) {
         map.values_mut().for_each(|item| self.value(item));
-        if map.keys().any(|key| self.text(key).is_some()) {
-            *map = std::mem::take(map).into_iter().map(|(key, item)| (self.text(&key).unwrap_or(key), item)).collect();
+        if map.keys().any(|key| self.whole(key).is_some()) {
+            *map = std::mem::take(map).into_iter().map(|(key, item)| (self.whole(&key).unwrap_or(key), item)).collect();
         }
     }
 
-    /// Masks a text in its place.
+    /// Masks a text, which may have been cut off, in its place.
     pub fn string(&self, text: &mut String) {
         if let Some(masked) = self.text(text) {
             *text = masked;
@@ -201,12 +227,21 @@ impl Mask {
     }
 
     /// Returns where what is secret and begins at `at` ends, the longest if there are several.
-    fn match_at(&self, text: &[u8], at: usize) -> Option<usize> {
+    fn match_at(&self, text: &str, at: usize, cut: bool) -> Option<usize> {
+        let bytes = text.as_bytes();
         let one = |secret: &Secret| {
-            let encoded = secret.encoded.iter().filter_map(|pattern| match_base64(pattern, text, at)).max();
-            match_letters(&secret.letters, text, at).max(encoded)
+            let encoded = secret.encoded.iter().filter_map(|pattern| match_base64(pattern, bytes, at, cut)).max();
+            let shown = match_letters(&secret.letters, bytes, at, cut)
+                .filter(|end| !secret.is_word || is_alone(text, at, *end))
+                .filter(|end| !cut || *end < bytes.len() || !self.is_plain_end(&text[at..]));
+            shown.max(encoded)
         };
         self.secrets.iter().filter_map(one).max()
+    }
+
+    /// Returns whether what a text ends with is something plain, and no secret by itself.
+    fn is_plain_end(&self, end: &str) -> bool {
+        self.plain.contains(end) && !self.known.contains(end)
     }
 }
 
@@ -259,198 +294,6 @@ fn percent_decoded(text: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// Returns where the letters end that begin at `at`, each written in any of its ways. At the end of the text, the
-/// beginning of the letters will do.
-fn match_letters(letters: &[char], text: &[u8], at: usize) -> Option<usize> {
-    // Escaping again doubles every backslash there is.
-    let levels: &[usize] = if letters.contains(&'\\') { &[1, 2, 4, 8] } else { &[1] };
-    levels.iter().filter_map(|backslashes| match_level(letters, text, at, *backslashes)).max()
-}
-
-/// The same where each backslash is written as so many.
-fn match_level(letters: &[char], text: &[u8], at: usize, backslashes: usize) -> Option<usize> {
-    // All places that some reading of the text so far has come to; hardly ever more than one.
-    let mut places = vec![at];
-    let mut next = Vec::new();
-    let mut read = 0;
-    for letter in letters {
-        if read >= MASKED_BYTES_MIN && places.contains(&text.len()) {
-            return Some(text.len());
-        }
-        for place in places.drain(..) {
-            spellings(*letter, text, place, backslashes, &mut next);
-        }
-        next.sort_unstable();
-        next.dedup();
-        next.truncate(PLACES_MAX);
-        std::mem::swap(&mut places, &mut next);
-        if places.is_empty() {
-            return None;
-        }
-        read += letter.len_utf8();
-    }
-    places.into_iter().max()
-}
-
-/// Puts into `ends` where `letter` ends, for each way in which it may be written at `at`.
-fn spellings(letter: char, text: &[u8], at: usize, backslashes: usize, ends: &mut Vec<usize>) {
-    let Some(rest) = text.get(at..).filter(|rest| !rest.is_empty()) else { return };
-    let mut utf8 = [0; 4];
-    let utf8 = letter.encode_utf8(&mut utf8).as_bytes();
-    if letter == '\\' {
-        let run = rest.iter().take(backslashes).take_while(|byte| **byte == b'\\').count();
-        ends.extend((run == backslashes).then_some(at + run));
-    } else if rest.starts_with(utf8) {
-        ends.push(at + utf8.len());
-    }
-    match rest[0] {
-        b'+' if letter == ' ' => ends.push(at + 1),
-        b'%' => ends.extend(percent(utf8, text, at)),
-        b'\\' if letter != '\\' => backslash(letter, text, at, ends),
-        b'&' => ends.extend(entity(letter, rest).map(|len| at + len)),
-        _ => {}
-    }
-}
-
-/// `%C3%A9`; a percent sign that was encoded again is `%25`, and so on.
-fn percent(utf8: &[u8], text: &[u8], mut at: usize) -> Option<usize> {
-    for byte in utf8 {
-        if text.get(at) != Some(&b'%') {
-            return None;
-        }
-        at += 1;
-        while text.get(at..at + 2).and_then(hex) != Some(u32::from(*byte)) {
-            if text.get(at..at + 2) != Some(b"25") {
-                return None;
-            }
-            at += 2;
-        }
-        at += 2;
-    }
-    Some(at)
-}
-
-/// `\"`, `\n`, `\u00e9`, `\xe9`, with any number of backslashes that escaping again makes of one.
-fn backslash(letter: char, text: &[u8], at: usize, ends: &mut Vec<usize>) {
-    let run = text[at..].iter().take(BACKSLASHES_MAX).take_while(|byte| **byte == b'\\').count();
-    let after = at + run;
-    let short = match letter {
-        '"' | '\'' | '/' => Some(letter as u32),
-        '\n' => Some(u32::from(b'n')),
-        '\r' => Some(u32::from(b'r')),
-        '\t' => Some(u32::from(b't')),
-        '\u{8}' => Some(u32::from(b'b')),
-        '\u{c}' => Some(u32::from(b'f')),
-        _ => None,
-    };
-    if short.is_some() && text.get(after).map(|byte| u32::from(*byte)) == short {
-        ends.push(after + 1);
-    }
-    let number = |digits: usize| text.get(after + 1..after + 1 + digits).and_then(hex);
-    let code = letter as u32;
-    match text.get(after) {
-        Some(b'x') if number(2) == Some(code) => ends.push(after + 3),
-        Some(b'U') if number(8) == Some(code) => ends.push(after + 9),
-        Some(b'u') => {
-            let mut units = [0; 2];
-            let units = letter.encode_utf16(&mut units);
-            let mut place = after;
-            for (nth, unit) in units.iter().enumerate() {
-                if nth > 0 {
-                    place += text[place..].iter().take(BACKSLASHES_MAX).take_while(|byte| **byte == b'\\').count();
-                }
-                let given = text.get(place + 1..place + 5).and_then(hex);
-                if text.get(place) != Some(&b'u') || given != Some(u32::from(*unit)) {
-                    return;
-                }
-                place += 5;
-            }
-            ends.push(place);
-        }
-        Some(_) | None => {}
-    }
-}
-
-fn entity(letter: char, rest: &[u8]) -> Option<usize> {
-    let names: &[&str] = match letter {
-        '&' => &["&amp;", "&#38;", "&#x26;"],
-        '<' => &["&lt;", "&#60;", "&#x3c;"],
-        '>' => &["&gt;", "&#62;", "&#x3e;"],
-        '"' => &["&quot;", "&#34;", "&#x22;"],
-        '\'' => &["&apos;", "&#39;", "&#x27;"],
-        _ => &[],
-    };
-    let is_it = |name: &&&str| rest.get(..name.len()).is_some_and(|text| text.eq_ignore_ascii_case(name.as_bytes()));
-    names.iter().find(is_it).map(|name| name.len())
-}
-
-fn hex(digits: &[u8]) -> Option<u32> {
-    if !digits.iter().all(u8::is_ascii_hexdigit) {
-        return None;
-    }
-    u32::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
-}
-
-/// Returns the base64 of `bytes` for each of the three places that they may have in a longer text, without the
-/// characters that carry bits of what stands before or after.
-fn base64_anywhere(bytes: &[u8]) -> BTreeSet<Vec<u8>> {
-    (0..3_usize)
-        .map(|before| {
-            let text = STANDARD_NO_PAD.encode([&[0; 3][..before], bytes].concat());
-            let whole = (before + bytes.len()) * 8 / 6;
-            text.as_bytes()[(before * 8).div_ceil(6)..whole].to_vec()
-        })
-        .filter(|pattern| pattern.len() >= MASKED_BYTES_MIN)
-        .collect()
-}
-
-/// JSON as Python writes it: whatever is not ASCII is escaped.
-fn ascii(json: &str) -> String {
-    let mut units = [0; 2];
-    json.chars().fold(String::new(), |mut out, letter| {
-        match letter.is_ascii() {
-            true => out.push(letter),
-            false => letter.encode_utf16(&mut units).iter().for_each(|unit| out.push_str(&format!("\\u{unit:04x}"))),
-        }
-        out
-    })
-}
-
-fn url_safe(byte: u8) -> u8 {
-    match byte {
-        b'+' => b'-',
-        b'/' => b'_',
-        other => other,
-    }
-}
-
-/// Returns where the base64 ends that begins at `at`, in either alphabet, broken into lines or not. The last character,
-/// which carries bits of what follows, and the padding go with it.
-fn match_base64(pattern: &[u8], text: &[u8], mut at: usize) -> Option<usize> {
-    for (nth, byte) in pattern.iter().enumerate() {
-        if nth > 0 {
-            at = after_line_break(text, at);
-        }
-        at = match text.get(at) {
-            Some(given) if given == byte || *given == url_safe(*byte) => at + 1,
-            Some(b'%') if text.get(at + 1..at + 3).and_then(hex) == Some(u32::from(*byte)) => at + 3,
-            Some(b'\\') if *byte == b'/' && text.get(at + 1) == Some(&b'/') => at + 2,
-            // The rest may have been cut off.
-            None if nth >= MASKED_BYTES_MIN => return Some(at),
-            Some(_) | None => return None,
-        };
-    }
-    let last = text.get(at).is_some_and(|byte| byte.is_ascii_alphanumeric() || b"+/-_".contains(byte));
-    at += usize::from(last);
-    let padding = text[at..].iter().take(2).take_while(|byte| **byte == b'=').count();
-    Some(at + padding)
-}
-
-fn after_line_break(text: &[u8], at: usize) -> usize {
-    let breaks: [&[u8]; 4] = [b"\r\n", b"\n", b"\\r\\n", b"\\n"];
-    breaks.iter().find(|one| text[at..].starts_with(one)).map_or(at, |one| at + one.len())
-}
-
 /// Masks a stream of text that comes in pieces: what stands across a border is found as well.
 #[derive(Debug, Default)]
 pub struct PieceMask {
@@ -496,7 +339,7 @@ impl Mask {
         let (mut at, mut copied) = (0, 0);
         while at < border {
             let found = (self.begins.0[usize::from(bytes[at])] && text.is_char_boundary(at))
-                .then(|| self.match_at(bytes, at))
+                .then(|| self.match_at(text, at, true))
                 .flatten();
             match found {
                 // It may go on beyond the end.

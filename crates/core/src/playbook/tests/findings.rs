@@ -193,8 +193,8 @@ fn policies_are_refused_with_place_and_hint() {
 
 #[test]
 fn a_template_that_does_not_parse_is_shown_where_it_breaks() {
-    check_refused_steps(&[
-        ("- step: a\n  tool: {kind: noop}\n  when: \"{{ a «=» b }}\"", "NE0701", ""),
+    check_warned(&[
+        ("- step: a\n  tool: {kind: noop}\n  when: \"{{ a «=» b }}\"", "NE0701", "did you mean `==`"),
         ("- step: a\n  tool: {kind: noop}\n  input:\n    x: 'it''s {{ 1 «2» }}'", "NE0701", ""),
         ("- step: a\n  tool: {kind: noop}\n  input:\n    x: |\n      one\n        {{ 1 «2» }}", "NE0701", ""),
         ("- step: a\n  tool: {kind: noop}\n  input:\n    x: \"ü\\n\\\n      \\  {{ 1 «2» }}\"", "NE0701", ""),
@@ -203,7 +203,7 @@ fn a_template_that_does_not_parse_is_shown_where_it_breaks() {
         (
             "- step: a\n  tool: {kind: noop}\n  next: {arcs: [{step: a, when: '{{ 1 | «odder» }}'}]}",
             "NE0701",
-            "no filter",
+            "there are: abs",
         ),
         (
             "- step: a\n  tool: {kind: noop}\n  set:\n    ctx.a: >-\n      folded\n      {{ 1 «2» }}",
@@ -211,6 +211,59 @@ fn a_template_that_does_not_parse_is_shown_where_it_breaks() {
             "{% raw %}",
         ),
     ]);
+    check_warned(&[
+        ("- {step: a, tool: {kind: noop}, when: '{{ city | «tojsn» }}'}", "NE0701", "did you mean `tojson`"),
+        ("- {step: a, tool: {kind: noop}, when: '{{ city is «defind» }}'}", "NE0701", "did you mean `defined`"),
+        ("- {step: a, tool: {kind: noop}, when: '{{ city is not «defind» }}'}", "NE0701", "did you mean `defined`"),
+        ("- {step: a, tool: {kind: noop}, when: '{{ [1] | «random» }}'}", "NE0701", "left to chance"),
+        ("- {step: a, tool: {kind: noop}, when: '{{ city.«append»(1) }}'}", "NE0701", "l + [x]"),
+        ("- {step: a, tool: {kind: noop}, input: {x: '{% do city.«update»({}) %}'}}", "NE0701", "combine"),
+        ("- {step: a, tool: {kind: noop}, when: '{{ city | «zzzzz» }}'}", "NE0701", "there are: abs"),
+    ]);
+    // No step is there to fail for it.
+    check_refused(&[(
+        &format!("{HEAD}workload: {{x: '{{{{ 1 | «odder» }}}}'}}\nworkflow: [{{step: a, tool: {{kind: noop}}}}]\n"),
+        "NE0701",
+        "there are: abs",
+    )]);
+}
+
+#[test]
+fn what_can_not_be_a_label_is_left_out() {
+    let rest = "workflow: [{step: a, tool: {kind: noop}}]";
+    for (labels, code, kept) in [
+        ("[a, b]", "NE0004", ""),
+        ("text", "NE0004", ""),
+        ("{type: 'e2e,core', ok: yes}", "NE0007", "ok"),
+        ("{a: ~, ok: 1}", "NE0004", "ok"),
+        ("{a: [x], ok: true}", "NE0004", "ok"),
+        ("{'x y': z, ok: 1}", "NE0007", "ok"),
+    ] {
+        let source =
+            format!("apiVersion: noetl.io/v2\nkind: Playbook\nmetadata: {{path: x, labels: {labels}}}\n{rest}\n");
+        let compiled = compiled(&source);
+        let found: Vec<_> = compiled.warnings.iter().map(|warning| warning.code).collect();
+        assert_eq!(found, [code], "{labels}");
+        let names: Vec<_> = compiled.playbook.labels.keys().map(|name| &**name).collect();
+        assert_eq!(names.join(" "), kept, "{labels}");
+    }
+    let many: Vec<_> = (0..=crate::labels::LABELS_MAX).map(|nth| format!("n{nth}: x")).collect();
+    let source = format!(
+        "apiVersion: noetl.io/v2\nkind: Playbook\nmetadata: {{path: x, labels: {{{}}}}}\n{rest}\n",
+        many.join(", ")
+    );
+    let compiled = compiled(&source);
+    assert_eq!((compiled.playbook.labels.len(), compiled.warnings.len()), (crate::labels::LABELS_MAX, 1));
+}
+
+#[test]
+fn inputs_that_no_template_finds_by_their_name_are_warned_about() {
+    let rest = "workflow: [{step: a, tool: {kind: noop}}]";
+    for name in ["path", "version", "job", "env", "output"] {
+        let source = format!("{HEAD}workload: {{ok: 1, {name}: x}}\n{rest}\n");
+        let found = show(&compiled(&source).warnings);
+        assert!(found.contains("NE0707") && found.contains(&format!("workload.{name}")), "{name}: {found}");
+    }
 }
 
 #[test]
@@ -240,6 +293,13 @@ fn what_looks_wrong_is_warned_about() {
             "NE0405",
             "never reached",
         ),
+        (&format!("- {{step: a, {noop}, when: «\"{{{{ city }}}} == 'ok'\"»}}"), "NE0703", "write `{{ city == 'ok' }}`"),
+        (
+            "- {step: a, tool: {kind: noop, spec: {policy: {rules: [{else: {do: fail}}], «on_unmatched»: continue}}}}",
+            "NE0708",
+            "no effect",
+        ),
+        ("- {step: a, tool: {kind: python, code: x, «retry»: 3}}", "NE0005", "do: retry"),
         ("- {step: a, tool: {kind: shell, command: 'x {{ «.»Name }}'}}", "NE0705", "the step fails"),
         ("- {step: a, tool: {kind: python, code: 'x {{ «.»Name }}'}}", "NE0702", "as it is"),
     ]);
@@ -325,8 +385,6 @@ fn all_mistakes_are_told_at_once_in_their_order() {
             (8, "NE0203"),
             (8, "NE0203"),
             (9, "NE0202"),
-            (10, "NE0701"),
-            (11, "NE0701"),
             (12, "NE0204"),
             (13, "NE0501"),
             (13, "NE0502"),

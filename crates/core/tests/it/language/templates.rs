@@ -161,3 +161,40 @@ fn workload_defaults_are_rendered_once_in_the_order_in_which_they_need_each_othe
     let whole = seen["whole"].as_object().unwrap();
     assert_eq!((whole.len(), &whole["url"], &whole["host"]), (6, &json!("http://h/x"), &json!("h")));
 }
+
+#[test]
+fn a_template_that_can_not_be_read_fails_the_step_that_gets_there_and_no_other() {
+    let fine = run_with(
+        "
+        workload: {way: good}
+        workflow:
+          - {step: start, tool: {kind: python, code: x}, next: {arcs: [{step: bad, when: \"{{ way == 'bad' }}\"}, {step: good}]}}
+          - {step: good, tool: {kind: python, code: x, input: {a: 1}}}
+          - {step: bad, tool: {kind: python, code: x, input: {a: '{{ way | tojsn }}'}}}
+        ",
+        json!({}),
+        echo,
+    );
+    assert_eq!((fine.status(), fine.result("good")), (Status::Completed, json!({"a": 1})));
+    for place in [
+        "input: {a: '{{ 1 | tojsn }}'}, tool: {kind: python, code: x}",
+        "when: '{{ 1 | tojsn }}', tool: {kind: noop}",
+        "tool: {kind: noop}, next: {arcs: [{step: start, when: '{{ 1 | tojsn }}'}]}",
+        "tool: {kind: noop}, set: {ctx.a: '{{ 1 | tojsn }}'}",
+        "tool: {kind: noop, spec: {policy: {rules: [{when: '{{ 1 | tojsn }}', then: {do: continue}}]}}}",
+        "loop: {in: '{{ 1 | tojsn }}', iterator: i}, tool: {kind: noop}",
+    ] {
+        let bad = ran(&format!("workflow: [{{step: start, {place}}}]"));
+        assert_eq!(bad.status(), Status::Failed, "{place}");
+        let log = format!("{:?}", bad.seat().events);
+        assert!(log.contains("no filter `tojsn`") && log.contains("did you mean `tojson`"), "{place}: {log}");
+    }
+}
+
+#[test]
+fn what_goes_wrong_in_a_template_names_its_place() {
+    let bad =
+        ran("workflow:\n  - step: start\n    tool: {kind: noop}\n    set:\n      ctx.a: \"{{ 'x' | b64decode }}\"\n");
+    let log = format!("{:?}", bad.seat().events);
+    assert!(log.contains("no base64") && log.contains("(line 10, column 15)"), "{log}");
+}
