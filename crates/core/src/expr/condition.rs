@@ -47,10 +47,9 @@ impl Condition {
         Template::compile_raw(expression).map(Condition::of)
     }
 
-    /// Returns a condition that has no answer, because `source` is no template; `hint` says what to write instead.
-    pub fn unreadable(source: &str, error: &TemplateError, hint: &str) -> Self {
-        let message = Arc::from(error.when_reached(source, hint));
-        Condition(Kind::Unreadable { source: Arc::from(source), message })
+    /// Returns a condition that has no answer, because `source` is no template; `message` says why.
+    pub fn unreadable(source: &str, message: &str) -> Self {
+        Condition(Kind::Unreadable { source: Arc::from(source), message: Arc::from(message) })
     }
 
     /// Returns the condition, which stands there in its playbook.

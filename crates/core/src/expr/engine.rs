@@ -5,8 +5,6 @@
 //! `tojson` is compact and escapes nothing for HTML; null prints as nothing. True, False and what is inside a printed
 //! list or map print as Python prints them. Texts, lists and maps have the methods of Python's that change nothing.
 
-#![expect(clippy::needless_pass_by_value, reason = "the engine hands arguments over by value")]
-
 use std::sync::{Arc, LazyLock};
 
 use minijinja::syntax::SyntaxConfig;

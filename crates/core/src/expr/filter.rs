@@ -2,8 +2,6 @@
 //!
 //! Whatever can make much of little pays for it first: the engine charges for a result only once it exists.
 
-#![expect(clippy::needless_pass_by_value, reason = "the engine hands arguments over by value")]
-
 use std::borrow::Cow;
 use std::fmt::Write as _;
 

@@ -171,7 +171,7 @@ fn of_text(state: &mut State<'_, '_>, value: &Value, name: &str, args: &[Value])
             });
             Ok(Value::from(swapped.collect::<String>()))
         }
-        "casefold" => state.apply_filter("lower", &[value.clone()]),
+        "casefold" => state.apply_filter("lower", std::slice::from_ref(value)),
         // A text is UTF-8 already, and there are no bytes beside it.
         "encode" | "decode" => {
             let (encoding,): (Option<&str>,) = from_args(args)?;

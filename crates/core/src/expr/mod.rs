@@ -111,11 +111,6 @@ pub struct TemplateError {
 }
 
 impl TemplateError {
-    /// Returns what a step says that gets to `source` all the same.
-    fn when_reached(&self, source: &str, hint: &str) -> String {
-        format!("this is no template: {} in `{}` ({hint})", self.message, template::quote(source))
-    }
-
     /// Keeps the range inside `source`: the engine also points at the end that it missed.
     fn within(self, source: &str) -> Self {
         let range = self.range.map(|range| {

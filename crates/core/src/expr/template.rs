@@ -388,7 +388,7 @@ impl<'a> Evaluation<'a> {
     }
 }
 
-pub(super) fn quote(source: &str) -> String {
+fn quote(source: &str) -> String {
     let line = source.trim();
     match line.char_indices().nth(QUOTED_CHARS_MAX) {
         Some((end, _)) => format!("{}…", &line[..end]),

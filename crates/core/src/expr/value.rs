@@ -61,9 +61,9 @@ impl ValueTemplate {
 
     /// Returns a value that can not be rendered, because `source` is no template.
     ///
-    /// `hint` says what to write instead.
-    pub fn unreadable(source: &str, error: &TemplateError, hint: &str) -> Self {
-        ValueTemplate::of(Node::Unreadable { source: source.to_owned(), message: error.when_reached(source, hint) })
+    /// `message` says why, and what to write instead.
+    pub fn unreadable(source: &str, message: String) -> Self {
+        ValueTemplate::of(Node::Unreadable { source: source.to_owned(), message })
     }
 
     /// Returns the list of `items`.

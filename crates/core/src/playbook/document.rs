@@ -31,6 +31,8 @@ pub(super) const MAX_STEPS_DEFAULT: u64 = 1_000_000;
 /// `executor.spec.limits.losses` when it is not said.
 pub(super) const MAX_LOSSES_DEFAULT: u32 = 3;
 
+/// Where results are that are kept beside the log, by their size.
+const STORES: &[&str] = &["auto", "kv", "disk"];
 const API_VERSIONS: &[&str] = &["noetl.io/v2", "noetl.io/v10"];
 const ROOT_KEYS: &[&str] =
     &["apiVersion", "kind", "metadata", "workload", "workflow", "keychain", "workbook", "executor", "tracing"];
@@ -87,6 +89,7 @@ fn document(reader: &mut Reader<'_>, root: &Node) -> Option<Playbook> {
     let mut steps = Vec::with_capacity(nodes.len());
     for (name, node) in names.iter().zip(&nodes) {
         steps.extend(step(reader, &mut outline, name, node));
+        without_effect(reader, node);
     }
     // The mistakes of what no step uses are mistakes, too.
     for (name, tool) in outline.workbook.clone() {
@@ -292,6 +295,26 @@ fn read_keychain(reader: &mut Reader<'_>, node: &Node) -> Vec<KeychainEntry> {
         out.push(KeychainEntry { name: Arc::from(name), kind: Arc::from(kind.to_lowercase()), config });
     }
     out
+}
+
+/// Warns about what a step may say and nothing here acts on.
+fn without_effect(reader: &mut Reader<'_>, node: &Node) {
+    let policy = node.get("spec").and_then(|spec| spec.get("policy")).map(Node::entries).unwrap_or_default();
+    for (key, _) in policy.iter().filter(|(key, _)| ["lifecycle", "failure", "emit"].contains(&&*key.text)) {
+        let message = format!("`{}` of a step's policy has no effect", key.text);
+        let hint =
+            "errors are for the rules of a tool's policy, and for arcs that name them: `event.name == 'call.error'`";
+        reader.warn(codes::NO_EFFECT, key.span, message, hint);
+    }
+    let output = node.get("output").or_else(|| node.get("tool")?.get("output"));
+    let store = output.and_then(|output| output.get("store"));
+    let kind = store.map(|store| store.get("kind").unwrap_or(store));
+    if let Some((kind, named)) = kind.and_then(|kind| Some((kind, kind.as_str()?)))
+        && !STORES.contains(&named)
+    {
+        let message = format!("`{named}` is but a name here: a large result is kept beside the log, as without it");
+        reader.warn(codes::NO_EFFECT, kind.span, message, format!("known are: {}", STORES.join(", ")));
+    }
 }
 
 /// A step whose templates read the keychain needs what the entries read, which may read each other.

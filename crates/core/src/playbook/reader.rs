@@ -212,12 +212,10 @@ impl<'s> Reader<'s> {
                     ValueTemplate::from(template.placed(place.line, place.column))
                 }
                 Err(error) => {
-                    self.refuse(node, text, &error, unreadable);
+                    let message = self.refuse(node, text, &error, unreadable);
                     match unreadable {
                         Unreadable::Verbatim => ValueTemplate::literal(Value::from(text.as_str())),
-                        Unreadable::Refused | Unreadable::Fails => {
-                            ValueTemplate::unreadable(text, &error, &advise(text, &error))
-                        }
+                        Unreadable::Refused | Unreadable::Fails => ValueTemplate::unreadable(text, message),
                     }
                 }
             },
@@ -290,8 +288,8 @@ impl<'s> Reader<'s> {
                 Some(condition.placed(place.line, place.column))
             }
             Err(error) => {
-                self.refuse(node, text, &error, Unreadable::Refused);
-                Some(Condition::unreadable(text, &error, &advise(text, &error)))
+                let message = self.refuse(node, text, &error, Unreadable::Refused);
+                Some(Condition::unreadable(text, &message))
             }
         }
     }
@@ -311,8 +309,8 @@ impl<'s> Reader<'s> {
                 Some(condition.placed(node.written.line, node.written.column))
             }
             Err(error) => {
-                self.refuse(node, text, &error, Unreadable::Refused);
-                Some(Condition::unreadable(text, &error, &advise(text, &error)))
+                let message = self.refuse(node, text, &error, Unreadable::Refused);
+                Some(Condition::unreadable(text, &message))
             }
         }
     }
@@ -323,7 +321,8 @@ impl<'s> Reader<'s> {
         locate(self.source, node.written, text, at..at + 1)
     }
 
-    fn refuse(&mut self, node: &Node, text: &str, error: &TemplateError, unreadable: Unreadable) {
+    /// Notes that a template can not be read, and returns what a step says that gets to it all the same.
+    fn refuse(&mut self, node: &Node, text: &str, error: &TemplateError, unreadable: Unreadable) -> String {
         let span = match &error.range {
             Some(range) => locate(self.source, node.written, text, range.clone()),
             None => node.written,
@@ -346,6 +345,9 @@ impl<'s> Reader<'s> {
                 self.warn(codes::VERBATIM, span, message, "");
             }
         }
+        let (line, column) = (span.line, span.column);
+        let hint = advise(text, error);
+        format!("this is no template: {} (line {line}, column {column}; {hint})", error.message)
     }
 
     /// Reads something that is given to a tool of `kind`.

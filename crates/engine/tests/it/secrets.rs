@@ -237,3 +237,42 @@ async fn what_secrets_fetched_is_read_by_the_tasks_behind_it_and_nobody_else() {
     worker.shutdown.cancel();
     server.stop().await;
 }
+
+/// Where a keychain entry leads, and a name that a password begins with or stands in, come through to the next task and
+/// into the result; the password does not.
+#[tokio::test(start_paused = true)]
+async fn what_only_resembles_a_secret_is_passed_on_between_tasks() {
+    let world = World::new();
+    let server = world.server();
+    let worker = world.hire(&server, "w", 2);
+    let steps = "
+keychain:
+  - {name: db, kind: static, map: {api_base: 'http://127.0.0.1:5577', user: postgres, password: postgres123}}
+  - {name: lake, kind: static, map: {user: tester, password: warehouse}}
+workflow:
+  - step: start
+    tool:
+      - name: first
+        kind: python
+        code: input
+        input:
+          next: '{{ keychain.db.api_base }}/x'
+          user: '{{ keychain.db.user }}'
+          column: 'to_{{ keychain.lake.password }}'
+          one: '[{{ keychain.db.password }}]'
+          other: 'of {{ keychain.lake.password }}'
+      - {name: second, kind: python, code: received, input: {all: '{{ first }}', same: \"{{ first.user == 'postgres' }}\"}}
+";
+    server.register(&format!("{}{steps}", playbook("p", "").replace("workflow:\n", ""))).await;
+    let id = server.start("p").await.execution_id;
+    assert_eq!(server.ended(id).await.as_str(), "COMPLETED", "{}", world.story().await);
+    let all = json!({
+        "next": "http://127.0.0.1:5577/x", "user": "postgres", "column": "to_warehouse", "one": "[********]",
+        "other": "of ********",
+    });
+    assert_eq!(world.scripts.received(), [json!({"all": all, "same": true})]);
+    let story = format!("{} {:?}", world.story().await, world.log(id).await);
+    assert!(story.contains("127.0.0.1:5577/x") && !story.contains("postgres123"), "{story}");
+    worker.shutdown.cancel();
+    server.stop().await;
+}

@@ -120,6 +120,9 @@ async fn what_is_no_label_is_refused_by_name() {
     let filter = json!({"filter": {"label": "team"}});
     assert_eq!(world.post("/api/executions/cancel", filter).await.refused(400)["field"], "filter.label");
     let wrong = LABELLED.replace("shard: 7", "shard: [7]");
-    let refused = world.post("/api/catalog/register", json!({"content": wrong})).await.refused(422);
-    assert!(refused["message"].as_str().unwrap().contains("metadata.labels.shard"), "{refused}");
+    // Those of a playbook are left out, and it is told.
+    let kept = world.post("/api/catalog/register", json!({"content": wrong})).await.ok();
+    assert!(kept["warnings"][0]["message"].as_str().unwrap().contains("`shard` is left out"), "{kept}");
+    let id = start(&world, "demo/labelled", json!({})).await;
+    assert_eq!(labels(&world, &id).await, json!({"team": "data", "env": "prod"}));
 }

@@ -211,7 +211,7 @@ pub(super) fn is_alone(text: &str, at: usize, end: usize) -> bool {
     let part = |letter: char| letter.is_alphanumeric() || letter == '_';
     let before = text[..at].chars().next_back();
     let after = text[end..].chars().next();
-    !after.is_some_and(part) && (!before.is_some_and(part) || ends_escaped(text[..at].as_bytes()))
+    !after.is_some_and(part) && (!before.is_some_and(part) || ends_escaped(&text.as_bytes()[..at]))
 }
 
 fn ends_escaped(before: &[u8]) -> bool {

@@ -126,7 +126,7 @@ fn what_is_short_or_shown_anyway_is_no_secret() {
     }
 }
 
-fn mask_of(data: serde_json::Value) -> Mask {
+fn mask_of(data: &serde_json::Value) -> Mask {
     let mut mask = Mask::default();
     mask.add_data(data.as_object().unwrap());
     mask
@@ -139,7 +139,7 @@ fn value_masked(mask: &Mask, mut value: serde_json::Value) -> serde_json::Value 
 
 #[test]
 fn a_value_is_whole_and_only_what_may_be_cut_off_ends_with_the_beginning_of_a_secret() {
-    let mask = mask_of(json!({"db_user": "postgres", "db_password": "postgres123", "token": "tok-0123456789"}));
+    let mask = mask_of(&json!({"db_user": "postgres", "db_password": "postgres123", "token": "tok-0123456789"}));
     for (value, expected) in [
         (json!("postgres"), json!("postgres")),
         (json!({"postgres": ["a postgres"]}), json!({"postgres": ["a postgres"]})),
@@ -164,7 +164,7 @@ fn a_value_is_whole_and_only_what_may_be_cut_off_ends_with_the_beginning_of_a_se
 
 #[test]
 fn a_password_that_is_a_word_is_masked_where_it_stands_alone() {
-    let word = mask_of(json!({"db_user": "tester", "db_password": "postgres", "db_host": "postgres.internal"}));
+    let word = mask_of(&json!({"db_user": "tester", "db_password": "postgres", "db_host": "postgres.internal"}));
     for (text, expected) in [
         ("postgres_storage", "postgres_storage"),
         ("http_to_postgres", "http_to_postgres"),

@@ -187,7 +187,10 @@ fn a_template_that_can_not_be_read_fails_the_step_that_gets_there_and_no_other()
         let bad = ran(&format!("workflow: [{{step: start, {place}}}]"));
         assert_eq!(bad.status(), Status::Failed, "{place}");
         let log = format!("{:?}", bad.seat().events);
-        assert!(log.contains("no filter `tojsn`") && log.contains("did you mean `tojson`"), "{place}: {log}");
+        assert!(
+            log.contains("no filter `tojsn` (line 6, column ") && log.contains("did you mean `tojson`"),
+            "{place}: {log}"
+        );
     }
 }
 
