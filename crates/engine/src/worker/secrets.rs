@@ -97,6 +97,7 @@ impl CommandSecrets {
     ) -> Arc<Value> {
         let name = entry.map_or("?", |entry| &*entry.name);
         let scope = entry.and_then(|entry| entry.config.get("scope")?.as_literal()?.as_str()).unwrap_or("local");
+        let from_a_provider = matches!(plan, Plan::Provided { .. });
         let resolved = match plan {
             Plan::Fields(fields) => Ok(fields),
             Plan::Credential(alias) => self.usable(tools, &alias).await.map(|known| (*known.data).clone()),
@@ -115,8 +116,14 @@ impl CommandSecrets {
         };
         match resolved {
             Ok(fields) => {
-                hold(&self.mask).add_data(&fields);
-                Arc::new(Value::Object(fields))
+                let fields = Value::Object(fields);
+                match &fields {
+                    // What a provider keeps is secret, whatever the playbook calls it.
+                    all if from_a_provider => hold(&self.mask).add_all(all),
+                    Value::Object(fields) => hold(&self.mask).add_data(fields),
+                    Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {}
+                }
+                Arc::new(fields)
             }
             Err(error) => {
                 let why = self.masking(|mask| mask.text(&error.message)).unwrap_or(error.message);

@@ -33,7 +33,7 @@ keychain:
     scope: global
     endpoint: '{{ workload.issuer }}'
     data: {grant_type: client_credentials, client_secret: '{{ keychain.client.client_secret }}'}
-  - {name: env, kind: secrets, provider: env, map: {value: LEAKED}}
+  - {name: env, kind: secrets, provider: env, map: {value: LEAKED, path: LEAKED}}
   - {name: file, kind: secrets, provider: file, map: {value: deep/secret}}
   - {name: id, kind: google_id_token, auth: nobody}
 workflow:
