@@ -116,14 +116,14 @@ impl CommandSecrets {
         };
         match resolved {
             Ok(fields) => {
-                let fields = Value::Object(fields);
-                match &fields {
+                let mut mask = hold(&self.mask);
+                if from_a_provider {
                     // What a provider keeps is secret, whatever the playbook calls it.
-                    all if from_a_provider => hold(&self.mask).add_all(all),
-                    Value::Object(fields) => hold(&self.mask).add_data(fields),
-                    Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {}
+                    fields.values().for_each(|value| mask.add_all(value));
+                } else {
+                    mask.add_data(&fields);
                 }
-                Arc::new(fields)
+                Arc::new(Value::Object(fields))
             }
             Err(error) => {
                 let why = self.masking(|mask| mask.text(&error.message)).unwrap_or(error.message);

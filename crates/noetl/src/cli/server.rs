@@ -55,7 +55,8 @@ pub struct ServeArgs {
     /// The python interpreter of python steps
     #[arg(long, value_name = "PROGRAM", default_value = "python3")]
     python: String,
-    /// Environment variable that templates and tools may see, beside PATH, HOME and others that programs need to run (repeatable)
+    /// Environment variable that templates and tools may see, beside PATH, HOME and others that programs need to run
+    /// (repeatable)
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     expose_env: Vec<String>,
     /// Folder with the secrets of the provider `file`, one per file
