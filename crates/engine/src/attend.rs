@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Duration, Instant, sleep_until};
 
 use crate::claim;
-use crate::desk::{Attention, Channel, Say};
+use crate::desk::{Attention, Channel, REPEAT_MS, Say};
 use crate::engine::Engine;
 use crate::landing::Whose;
 use crate::mailbox::Letter;
@@ -25,7 +25,8 @@ use crate::transport::{
     RUNNING_TOOL_BYTES_MAX, Reports, SLOTS_MAX, Welcome, WorkerError,
 };
 
-/// How long a report may hold back commands that the open poll could bring sooner, in milliseconds.
+/// How long a report may hold back commands that the open poll could bring sooner, in milliseconds; then for as long
+/// again as it has taken.
 const REPORT_HOLDS_BACK_MS: u64 = 5;
 /// Offers in one answer at most.
 const OFFERS_MAX: u64 = 64;
@@ -112,7 +113,7 @@ impl Engine {
 
     /// Answers a worker's poll, as soon as there is something to say.
     pub async fn poll(&self, poll: Poll) -> Result<Orders, WorkerError> {
-        let (attention, unknown) = self.attend(&poll, Channel::Poll).await?;
+        let (mut attention, unknown) = self.attend(&poll, Channel::Poll).await?;
         if poll.draining && poll.held.is_empty() {
             self.store.close_session(poll.session_id).await?;
             self.desk.dismiss(poll.session_id);
@@ -120,9 +121,10 @@ impl Engine {
         }
         let deadline = Instant::now() + Duration::from_millis(poll.wait_ms.min(self.poll_ms_max()));
         let mut offers = if poll.offer { self.offer(&attention).await? } else { Vec::new() };
+        let wake = Arc::clone(&attention.wake);
         loop {
             // Enabled before the look, so that nothing said in between is missed.
-            let woken = attention.wake.notified();
+            let woken = wake.notified();
             let offered = self.desk.offers.notified();
             tokio::pin!(woken, offered);
             woken.as_mut().enable();
@@ -139,7 +141,9 @@ impl Engine {
             if Instant::now() >= deadline {
                 return Ok(self.orders());
             }
-            let mut until = again.map_or(deadline, |again| again.min(deadline));
+            // A report may take a command along while this hangs, and its answer get lost: looking finds it.
+            let repeat = Instant::now() + Duration::from_millis(REPEAT_MS);
+            let mut until = again.unwrap_or(repeat).min(deadline);
             if poll.offer {
                 // Another server may have issued something.
                 until = until.min(Instant::now() + Duration::from_millis(self.options.sweep_ms));
@@ -161,7 +165,7 @@ impl Engine {
         if batch.reports.len() > REPORTS_MAX {
             return Err(WorkerError::Bad(format!("reports: at most {REPORTS_MAX} in one request")));
         }
-        let (attention, unknown) = self.attend(&batch.poll, Channel::Report).await?;
+        let (mut attention, unknown) = self.attend(&batch.poll, Channel::Report).await?;
         let session_id = batch.poll.session_id;
         let mut answers = Vec::with_capacity(batch.reports.len());
         for report in batch.reports {
@@ -176,14 +180,18 @@ impl Engine {
             answers.push((attempt, settles, told));
         }
         let mut settled = Vec::with_capacity(answers.len());
-        let hold_back = Instant::now() + Duration::from_millis(REPORT_HOLDS_BACK_MS);
+        let began = Instant::now();
+        let mut hold_back = Duration::from_millis(REPORT_HOLDS_BACK_MS);
         for (attempt, settles, mut told) in answers {
-            let durable = tokio::select! {
-                biased;
-                durable = &mut told => durable,
-                () = sleep_until(hold_back) => {
-                    self.desk.nudge(session_id);
-                    told.await
+            let durable = loop {
+                tokio::select! {
+                    biased;
+                    durable = &mut told => break durable,
+                    // What one decision waits for must not keep a worker from everything else.
+                    () = sleep_until(began + hold_back) => {
+                        attention.nudge_poll();
+                        hold_back *= 2;
+                    }
                 }
             };
             // A report that could not be written is not acknowledged, and will be repeated.

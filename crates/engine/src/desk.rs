@@ -19,12 +19,17 @@ use noetl_store::{RunningNote, Session};
 use tokio::sync::Notify;
 use tokio::time::{Duration, Instant};
 
+mod attention;
+mod promise;
+
+pub(crate) use self::attention::{Attention, Channel, Say};
+pub(crate) use self::promise::Promise;
 use crate::hold;
 use crate::lru::Lru;
-use crate::transport::{Attempt, CancelOrder, Held, Orders, Poll};
+use crate::transport::{Attempt, Held, Poll};
 
 /// After how long something that a worker does not confirm is said again, in milliseconds.
-const REPEAT_MS: u64 = 1_000;
+pub(crate) const REPEAT_MS: u64 = 1_000;
 /// The same for cancel orders, which are in a hurry.
 const REPEAT_CANCEL_MS: u64 = 250;
 /// Attempts that are remembered as reported, so that a poll which crossed the report is understood.
@@ -72,8 +77,8 @@ struct Life {
     attempts: BTreeMap<Attempt, Given>,
     /// Requests being answered.
     attending: u32,
-    /// Of these, reports.
-    reporting: u32,
+    /// Of these, reports that take along what is given.
+    holding_back: u32,
     /// The newest poll; older ones are answered empty.
     poll: u64,
     /// Serial number of what the worker said last.
@@ -135,46 +140,6 @@ impl Cancel {
     }
 }
 
-/// The two ways on which a worker speaks; each is in order by itself, but not with the other.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Channel {
-    Poll,
-    Report,
-}
-
-/// A worker's request, while it is being answered.
-#[derive(Debug)]
-pub(crate) struct Attention {
-    desk: Arc<Desk>,
-    session_id: SessionId,
-    channel: Channel,
-    /// Number of this poll.
-    poll: u64,
-    pub(crate) worker_id: Arc<str>,
-    pub(crate) pools: Vec<Arc<str>>,
-    pub(crate) wake: Arc<Notify>,
-    /// When its lease was last renewed, and when it was last compared with the tables.
-    pub(crate) renewed: Instant,
-    pub(crate) corrected: Instant,
-    /// What the worker holds and the desk knows nothing of.
-    pub(crate) strangers: Vec<Attempt>,
-    /// What it runs, where that is news.
-    pub(crate) running: Vec<RunningNote>,
-}
-
-/// What there is to say on a channel.
-#[derive(Debug)]
-pub(crate) enum Say {
-    /// This.
-    Now(Orders),
-    /// Nothing; look again at that moment, if any.
-    Nothing(Option<Instant>),
-    /// Nothing ever: a newer poll has taken its place.
-    Superseded,
-    /// The session has ended.
-    Unknown,
-}
-
 impl Desk {
     pub(crate) fn new() -> Arc<Self> {
         Arc::new(Desk {
@@ -203,7 +168,7 @@ impl Desk {
             unnamed: 0,
             attempts: BTreeMap::new(),
             attending: 0,
-            reporting: 0,
+            holding_back: 0,
             poll: 0,
             serial: 0,
             draining: false,
@@ -267,7 +232,7 @@ impl Desk {
                 life.poll += 1;
                 life.wake.notify_waiters();
             }
-            Channel::Report => life.reporting += 1,
+            Channel::Report => life.holding_back += 1,
         }
         if life.available() > 0 && self.backlog.load(Ordering::Relaxed) {
             self.work.notify_one();
@@ -277,6 +242,7 @@ impl Desk {
             session_id: said.session_id,
             channel,
             poll: life.poll,
+            holds_back: channel == Channel::Report,
             worker_id: Arc::clone(&life.session.worker_id),
             pools: life.session.pools.clone(),
             wake: Arc::clone(&life.wake),
@@ -375,8 +341,8 @@ impl Desk {
         });
         life.unnamed += 1;
         lives.holders.insert(attempt, session_id);
-        // A report on its way back takes it along; the poll stays open.
-        if life.reporting == 0 {
+        // A report that is still to be answered takes it along; the poll stays open.
+        if life.holding_back == 0 {
             life.wake.notify_waiters();
         }
     }
@@ -387,15 +353,6 @@ impl Desk {
             && let Some(given) = life.attempts.get_mut(&attempt)
         {
             given.sent = Some(Sent { at: Instant::now(), by: Channel::Report });
-        }
-    }
-
-    /// Lets the poll have what waits for a report that takes its time.
-    pub(crate) fn nudge(&self, session_id: SessionId) {
-        if let Some(life) = hold(&self.lives).lives.get(&session_id)
-            && life.attempts.values().any(|given| given.sent.is_none() && given.assignment.is_some())
-        {
-            life.wake.notify_waiters();
         }
     }
 
@@ -632,119 +589,5 @@ impl Attempt {
     /// Returns the attempt that is held.
     pub(crate) fn of(held: &Held) -> Self {
         Attempt { command_id: held.command_id, epoch: held.epoch }
-    }
-}
-
-impl Attention {
-    /// Returns what there is to say now, and notes it as said.
-    pub(crate) fn say(&self, lease_ms: u64) -> Say {
-        let mut lives = hold(&self.desk.lives);
-        let Some(life) = lives.lives.get_mut(&self.session_id) else { return Say::Unknown };
-        if self.channel == Channel::Poll && self.poll != life.poll {
-            return Say::Superseded;
-        }
-        let now = Instant::now();
-        let mut orders = Orders { lease_ms, ..Orders::default() };
-        let mut again: Option<Instant> = None;
-        let mut later = |at: Instant| again = Some(again.map_or(at, |known| known.min(at)));
-        for (attempt, given) in &mut life.attempts {
-            if let Some(assignment) = &given.assignment {
-                match given.sent.map(|sent| sent.at + Duration::from_millis(REPEAT_MS)) {
-                    Some(repeat) if repeat > now => later(repeat),
-                    Some(_) | None => {
-                        given.sent = Some(Sent { at: now, by: self.channel });
-                        orders.commands.push((**assignment).clone());
-                    }
-                }
-            }
-            let Some(cancel) = given.cancel.as_mut().filter(|cancel| !cancel.is_obeyed(given.obeys)) else {
-                continue;
-            };
-            match cancel.sent.map(|sent| sent + Duration::from_millis(REPEAT_CANCEL_MS)) {
-                Some(repeat) if repeat > now => later(repeat),
-                Some(_) | None => {
-                    cancel.sent = Some(now);
-                    orders.cancels.push(CancelOrder {
-                        execution_id: given.execution_id,
-                        command_id: attempt.command_id,
-                        epoch: attempt.epoch,
-                        mode: cancel.mode,
-                        grace_ms: cancel.grace_ms,
-                    });
-                }
-            }
-        }
-        if orders.is_empty() { Say::Nothing(again) } else { Say::Now(orders) }
-    }
-}
-
-impl Drop for Attention {
-    /// The request is answered, or its connection is gone.
-    fn drop(&mut self) {
-        let mut lives = hold(&self.desk.lives);
-        if let Some(life) = lives.lives.get_mut(&self.session_id) {
-            life.attending = life.attending.saturating_sub(1);
-            if self.channel == Channel::Report {
-                life.reporting = life.reporting.saturating_sub(1);
-            }
-        }
-    }
-}
-
-/// Free slots promised to one decision. What it does not use is free again when this is dropped.
-#[derive(Debug)]
-pub(crate) struct Promise {
-    desk: Arc<Desk>,
-    hands: Vec<Hand>,
-}
-
-impl Promise {
-    /// Returns a promise of nothing.
-    pub(crate) fn none(desk: &Arc<Desk>) -> Self {
-        Promise { desk: Arc::clone(desk), hands: Vec::new() }
-    }
-
-    /// Returns the hands that a decision may fill.
-    pub(crate) fn hands(&self) -> Vec<Hand> {
-        self.hands.clone()
-    }
-
-    /// Keeps what the decision used; `after` are the same hands after it.
-    pub(crate) fn keep_used(&mut self, after: &[Hand]) {
-        for (hand, after) in self.hands.iter_mut().zip(after) {
-            let unused = after.free.min(hand.free);
-            if unused > 0 {
-                self.desk.release(hand.holder.session_id, unused);
-                hand.free -= unused;
-            }
-        }
-        self.hands.retain(|hand| hand.free > 0);
-    }
-
-    /// Adds another promise.
-    pub(crate) fn join(&mut self, mut other: Promise) {
-        for hand in std::mem::take(&mut other.hands) {
-            match self.hands.iter_mut().find(|own| own.holder.session_id == hand.holder.session_id) {
-                Some(own) => own.free += hand.free,
-                None => self.hands.push(hand),
-            }
-        }
-    }
-
-    /// Splits one slot of the worker with the most free ones among those that serve `pool` off.
-    pub(crate) fn take_for(&mut self, pool: &Arc<str>) -> Option<(Holder, Promise)> {
-        let serving = self.hands.iter_mut().filter(|hand| hand.free > 0 && hand.pools.contains(pool));
-        let hand = serving.max_by_key(|hand| hand.free)?;
-        hand.free -= 1;
-        let one = Hand { free: 1, ..hand.clone() };
-        Some((hand.holder.clone(), Promise { desk: Arc::clone(&self.desk), hands: vec![one] }))
-    }
-}
-
-impl Drop for Promise {
-    fn drop(&mut self) {
-        for hand in self.hands.iter().filter(|hand| hand.free > 0) {
-            self.desk.release(hand.holder.session_id, hand.free);
-        }
     }
 }

@@ -138,11 +138,13 @@ pub const BUCKETS: [u64; 14] = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000
 pub struct Histogram {
     buckets: [AtomicU64; BUCKETS.len() + 1],
     sum: AtomicU64,
+    max: AtomicU64,
 }
 
 impl Histogram {
     /// Notes one observation.
     pub fn note(&self, value: u64) {
+        self.max.fetch_max(value, Ordering::Relaxed);
         let bucket = BUCKETS.partition_point(|bound| *bound < value);
         self.buckets[bucket].fetch_add(1, Ordering::Relaxed);
         self.sum.fetch_add(value, Ordering::Relaxed);
@@ -156,6 +158,11 @@ impl Histogram {
     /// Returns the sum of all observations.
     pub fn sum(&self) -> u64 {
         self.sum.load(Ordering::Relaxed)
+    }
+
+    /// Returns the largest observation.
+    pub fn max(&self) -> u64 {
+        self.max.load(Ordering::Relaxed)
     }
 
     /// Returns how many observations there were.

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use noetl_engine::metrics::Metrics;
 use noetl_engine::transport::SLOTS_MAX;
 use serde::Serialize;
 
@@ -59,12 +60,37 @@ struct Figures {
     chain_ms: Percentiles,
     /// The same, per step.
     step_ms: Percentiles,
+    /// How long the disk took, of an engine in this process: what is slow here is slow everywhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    commits: Option<Commits>,
     /// Of all processors, for an engine in this process; much less noisy than what the clock on the wall says.
     #[serde(skip_serializing_if = "Option::is_none")]
     cpu_microseconds_per_step: Option<f64>,
     /// Most memory this process used, in MiB; of an engine of its own.
     #[serde(skip_serializing_if = "Option::is_none")]
     peak_mib: Option<u64>,
+}
+
+/// Transactions of appends, the warm-up included.
+#[derive(Debug, Serialize)]
+struct Commits {
+    count: u64,
+    appends_each: f64,
+    mean_ms: f64,
+    max_ms: u64,
+}
+
+impl Commits {
+    fn of(metrics: &Metrics) -> Self {
+        let count = metrics.commit_ms.count();
+        let each = |sum: u64| (sum as f64 * 10.0 / count.max(1) as f64).round() / 10.0;
+        Commits {
+            count,
+            appends_each: each(metrics.batch_size.sum()),
+            mean_ms: each(metrics.commit_ms.sum()),
+            max_ms: metrics.commit_ms.max(),
+        }
+    }
 }
 
 impl Chain {
@@ -112,7 +138,11 @@ impl Chain {
             took.extend(caller.await.map_err(|error| error.to_string())??);
         }
         took.sort_unstable();
-        let own = matches!(target, Target::Engine(_));
+        let commits = match target {
+            Target::Engine(engine) => Some(Commits::of(engine.metrics())),
+            Target::Server(_) => None,
+        };
+        let own = commits.is_some();
         let steps = took.len() as f64 * f64::from(self.steps);
         Ok(Figures {
             scenario: "chain",
@@ -125,6 +155,7 @@ impl Chain {
             steps_per_second: (steps / seconds).round(),
             chain_ms: Percentiles::of(&took, 1),
             step_ms: Percentiles::of(&took, self.steps),
+            commits,
             cpu_microseconds_per_step: own.then(|| (worked * 1e7 / steps.max(1.0)).round() / 10.0),
             peak_mib: own.then(peak_mib),
         })
@@ -185,6 +216,13 @@ impl Figures {
             line("step ms", &self.step_ms),
             format!("  {:<12} {} in {} executions", "ended", self.executions * self.steps as usize, self.executions),
         ];
+        lines.extend(self.commits.as_ref().map(|commits| {
+            let Commits { count, appends_each, mean_ms, max_ms } = commits;
+            format!(
+                "  {:<12} {count} of {appends_each:.1} appends, {mean_ms:.1} ms each, {max_ms} ms at most",
+                "commits"
+            )
+        }));
         lines.extend(self.cpu_microseconds_per_step.map(|took| format!("  {:<12} {took:.1} µs a step", "processor")));
         lines.extend(self.peak_mib.map(|peak| format!("  {:<12} {peak} MiB at most", "memory")));
         lines.join("\n")
