@@ -28,6 +28,7 @@ use serde::Serialize;
 use self::chain::Chain;
 use self::grow::{Grow, What};
 use self::load::Load;
+use super::console;
 use super::stop::{Exit, Stop};
 use super::target::Globals;
 use crate::clock;
@@ -147,6 +148,15 @@ async fn measured_on<T>(
     // Whatever happened, nothing is left behind.
     std::fs::remove_dir_all(&directory).ok();
     measured
+}
+
+/// Prints what was measured: one line of JSON, or a text for people.
+fn show(as_json: bool, figures: &impl Serialize, to_text: impl FnOnce() -> String) -> Result<(), Stop> {
+    let text = match as_json {
+        true => serde_json::to_string(figures).map_err(|error| Stop::new(Exit::Defect, error.to_string()))?,
+        false => to_text(),
+    };
+    console::print(&format!("{text}\n"))
 }
 
 /// Returns where the node of that name keeps its state.

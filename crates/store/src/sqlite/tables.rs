@@ -9,7 +9,7 @@ use noetl_core::head::{CommandRow, CommandState, Head, HeadView};
 use noetl_core::id::{CommandId, ExecutionId, ScheduleId};
 use noetl_core::playbook::Shield;
 use noetl_core::time::Timestamp;
-use rusqlite::{Connection, OptionalExtension, ToSql, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::encode::{CommandText, Ready, Texts, json};
 use super::heads::Heads;
@@ -19,21 +19,6 @@ use crate::{Clock, StoreError};
 
 /// How many snapshots of an execution are kept.
 const SNAPSHOTS_KEPT: i64 = 2;
-
-/// Columns of an event that are written.
-const EVENT_COLUMNS: usize = 21;
-/// Most events in one statement.
-const EVENTS_PER_INSERT: usize = 16;
-
-/// Statements that insert 1, 2, … events.
-static INSERT_EVENTS: LazyLock<Vec<String>> = LazyLock::new(|| {
-    let row = format!("({})", vec!["?"; EVENT_COLUMNS].join(", "));
-    // FAIL: an append that breaks a rule is rolled back as a whole, so the statement needs no journal of its own.
-    let insert = "INSERT OR FAIL INTO noetl.event (event_id, execution_id, version, parent_execution_id, root_execution_id, \
-                  catalog_id, event_type, node_name, node_type, status, context, result, meta, error, worker_id, \
-                  command_id, attempt, iteration, duration, created_at, schema_version) VALUES ";
-    (1..=EVENTS_PER_INSERT).map(|rows| format!("{insert}{}", vec![row.as_str(); rows].join(", "))).collect()
-});
 
 /// What the writer thread owns.
 pub(super) struct Tables {
@@ -305,43 +290,38 @@ impl Tables {
     }
 
     fn write_events(&self, append: &Append, texts: &Texts, first: u64, head: &Head) -> Result<(), StoreError> {
-        let mut version = first;
-        let rows: Vec<_> = append.events.iter().zip(&texts.events).collect();
-        // Many rows a statement: each one opens the table and its indexes anew.
-        for rows in rows.chunks(EVENTS_PER_INSERT) {
-            let mut statement = self.connection.prepare_cached(&INSERT_EVENTS[rows.len() - 1])?;
-            let mut at = 0;
-            for (new, row) in rows {
-                let values: [&dyn ToSql; EVENT_COLUMNS] = [
-                    &new.event_id.0,
-                    &append.execution_id.0,
-                    &integer(version),
-                    &row.parent_execution_id.map(|id| id.0),
-                    &head.root_execution_id.0,
-                    &head.catalog_id.0,
-                    &row.event_type,
-                    &row.node_name.as_deref(),
-                    &row.node_type.as_deref(),
-                    &row.status,
-                    &row.context,
-                    &row.result,
-                    &row.meta,
-                    &row.error,
-                    &row.worker_id.as_deref(),
-                    &row.command_id.map(|id| id.0),
-                    &row.attempt,
-                    &row.iteration,
-                    &row.duration,
-                    &texts.at,
-                    &SCHEMA_VERSION,
-                ];
-                for value in values {
-                    at += 1;
-                    statement.raw_bind_parameter(at, value)?;
-                }
-                version += 1;
-            }
-            statement.raw_execute()?;
+        // One row a statement: SQLite keeps a copy of each page that a statement of several rows with ids of their own
+        // touches, to take it back when the next row is refused.
+        let mut statement = self.connection.prepare_cached(
+            "INSERT INTO noetl.event (event_id, execution_id, version, parent_execution_id, root_execution_id, catalog_id, \
+             event_type, node_name, node_type, status, context, result, meta, error, worker_id, command_id, attempt, \
+             iteration, duration, created_at, schema_version) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, \
+             ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21)",
+        )?;
+        for ((new, row), version) in append.events.iter().zip(&texts.events).zip(first..) {
+            statement.execute(params![
+                new.event_id.0,
+                append.execution_id.0,
+                integer(version),
+                row.parent_execution_id.map(|id| id.0),
+                head.root_execution_id.0,
+                head.catalog_id.0,
+                row.event_type,
+                row.node_name.as_deref(),
+                row.node_type.as_deref(),
+                row.status,
+                row.context,
+                row.result,
+                row.meta,
+                row.error,
+                row.worker_id.as_deref(),
+                row.command_id.map(|id| id.0),
+                row.attempt,
+                row.iteration,
+                row.duration,
+                texts.at,
+                SCHEMA_VERSION,
+            ])?;
         }
         Ok(())
     }
@@ -510,8 +490,9 @@ pub(super) fn integer(number: u64) -> i64 {
 
 /// Reads a head from its table.
 pub(super) fn head(connection: &Connection, execution_id: ExecutionId) -> Result<Option<Head>, StoreError> {
-    let query = format!("SELECT {} FROM noetl.execution WHERE execution_id = ?1", rows::HEAD);
-    let mut statement = connection.prepare_cached(&query)?;
+    static QUERY: LazyLock<String> =
+        LazyLock::new(|| format!("SELECT {} FROM noetl.execution WHERE execution_id = ?1", rows::HEAD));
+    let mut statement = connection.prepare_cached(&QUERY)?;
     let mut found = statement.query([execution_id.0])?;
     found.next()?.map(rows::head).transpose()
 }
@@ -525,9 +506,11 @@ pub(super) fn key_holders(connection: &Connection, key: &str) -> Result<Vec<KeyH
 
 /// Reads the live commands of an execution.
 pub(super) fn commands(connection: &Connection, execution_id: ExecutionId) -> Result<Vec<CommandRow>, StoreError> {
-    let columns = rows::COMMAND;
-    let query = format!("SELECT {columns} FROM noetl.command WHERE execution_id = ?1 ORDER BY command_id, epoch");
-    let mut statement = connection.prepare_cached(&query)?;
+    static QUERY: LazyLock<String> = LazyLock::new(|| {
+        let columns = rows::COMMAND;
+        format!("SELECT {columns} FROM noetl.command WHERE execution_id = ?1 ORDER BY command_id, epoch")
+    });
+    let mut statement = connection.prepare_cached(&QUERY)?;
     statement.query_and_then([execution_id.0], rows::command)?.collect()
 }
 

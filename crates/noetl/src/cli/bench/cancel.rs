@@ -20,8 +20,7 @@ use serde_json::Map;
 
 use super::chain::{self, call};
 use super::target::Target;
-use super::{EXECUTION_MS_MAX, On, Percentiles, measured_on};
-use crate::cli::console;
+use super::{EXECUTION_MS_MAX, On, Percentiles, measured_on, show};
 use crate::cli::stop::{Exit, Stop};
 
 /// Members of the family that is cancelled: each level starts ten.
@@ -127,12 +126,7 @@ impl Cancel {
             bulk_per_second: bulk.map(|took| (f64::from(self.stale) / took.as_secs_f64()).round()),
             races,
         };
-        if self.json {
-            let line = serde_json::to_string(&figures).map_err(|error| defect(error.to_string()))?;
-            console::print(&line)?;
-        } else {
-            console::print(&figures.to_text())?;
-        }
+        show(self.json, &figures, || figures.to_text())?;
         // The one line that is right or wrong, whatever the machine.
         let escaped = figures.races.as_ref().map_or(0, |races| races.escaped);
         if escaped > 0 {

@@ -10,8 +10,7 @@ use noetl_engine::transport::SLOTS_MAX;
 use serde::Serialize;
 
 use super::target::Target;
-use super::{On, Percentiles, cpu_seconds, measured_on, peak_mib};
-use crate::cli::console;
+use super::{On, Percentiles, cpu_seconds, measured_on, peak_mib, show};
 use crate::cli::link::Link;
 use crate::cli::stop::{Exit, Stop};
 use crate::cli::target::Globals;
@@ -110,12 +109,7 @@ impl Chain {
             let slots = self.slots.unwrap_or(self.callers.min(SLOTS_MAX));
             measured_on("chain", Some(slots), measure).await.map_err(defect)?
         };
-        if self.json {
-            let line = serde_json::to_string(&figures).map_err(|error| defect(error.to_string()))?;
-            console::print(&line)?;
-        } else {
-            console::print(&figures.to_text())?;
-        }
+        show(self.json, &figures, || figures.to_text())?;
         Ok(Exit::Done)
     }
 

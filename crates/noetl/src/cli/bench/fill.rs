@@ -20,7 +20,7 @@ use serde_json::Map;
 
 use super::pattern::{self, Pattern};
 use super::place::{Open, Place};
-use super::{EXECUTION_MS_MAX, measured_on};
+use super::{EXECUTION_MS_MAX, measured_on, show};
 use crate::cli::console;
 use crate::cli::stop::{Exit, Stop};
 use crate::cli::target::Globals;
@@ -117,18 +117,16 @@ impl Fill {
         let closed = open.close().await;
         let figures = filled.map_err(defect)?;
         closed.map_err(defect)?;
-        let text = match self.json {
-            true => serde_json::to_string(&figures).map_err(|error| defect(error.to_string()))?,
-            false => format!(
+        show(self.json, &figures, || {
+            format!(
                 "{} executions with {} events in {:.1} s, {:.0} a second, in {}",
                 figures.executions,
                 figures.events,
                 figures.seconds,
                 figures.executions_per_second,
                 place.shown()
-            ),
-        };
-        console::print(&format!("{text}\n"))?;
+            )
+        })?;
         Ok(Exit::Done)
     }
 

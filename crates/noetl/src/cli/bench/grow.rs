@@ -12,8 +12,7 @@ use noetl_store::catalog::ResourceKey;
 use serde::Serialize;
 use serde_json::{Map, json};
 
-use super::{On, cpu_seconds, measured_on};
-use crate::cli::console;
+use super::{On, cpu_seconds, measured_on, show};
 use crate::cli::stop::{Exit, Stop};
 
 /// Longest wait for one run, in milliseconds.
@@ -80,11 +79,7 @@ impl Grow {
     pub(super) async fn run(self, what: What) -> Result<Exit, Stop> {
         let measured = measured_on("grow", Some(self.slots), async |engine| self.drive(what, engine).await).await;
         let figures = measured.map_err(|what| Stop::new(Exit::Defect, what))?;
-        let text = match self.json {
-            true => serde_json::to_string(&figures).map_err(|error| Stop::new(Exit::Defect, error.to_string()))?,
-            false => figures.to_text(),
-        };
-        console::print(&format!("{text}\n"))?;
+        show(self.json, &figures, || figures.to_text())?;
         Ok(Exit::Done)
     }
 

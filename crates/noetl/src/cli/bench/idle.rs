@@ -9,8 +9,7 @@ use serde::Serialize;
 
 use super::cancel::scale;
 use super::cancel::start;
-use super::{kernel_kib, measured_on};
-use crate::cli::console;
+use super::{kernel_kib, measured_on, show};
 use crate::cli::stop::{Exit, Stop};
 
 /// Executions that are started at the same time.
@@ -49,11 +48,7 @@ impl Idle {
     pub(super) async fn run(self) -> Result<Exit, Stop> {
         let measured = measured_on("idle", None, async |engine| self.drive(engine).await).await;
         let figures = measured.map_err(|what| Stop::new(Exit::Defect, what))?;
-        let text = match self.json {
-            true => serde_json::to_string(&figures).map_err(|error| Stop::new(Exit::Defect, error.to_string()))?,
-            false => figures.to_text(),
-        };
-        console::print(&format!("{text}\n"))?;
+        show(self.json, &figures, || figures.to_text())?;
         Ok(Exit::Done)
     }
 

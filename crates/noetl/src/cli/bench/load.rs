@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 
 use super::histogram::Histogram;
 use super::target::Target;
-use super::{Percentiles, directory, kernel_mib, measured_on, peak_mib};
+use super::{Percentiles, directory, kernel_mib, measured_on, peak_mib, show};
 use crate::cli::console;
 use crate::cli::link::Link;
 use crate::cli::stop::{Exit, Stop};
@@ -157,11 +157,7 @@ impl Load {
             };
             measured_on(name, Some(self.slots), measure).await.map_err(defect)?
         };
-        let text = match self.json {
-            true => serde_json::to_string(&figures).map_err(|error| defect(error.to_string()))?,
-            false => figures.to_text(),
-        };
-        console::print(&format!("{text}\n"))?;
+        show(self.json, &figures, || figures.to_text())?;
         Ok(Exit::Done)
     }
 

@@ -11,8 +11,7 @@ use noetl_engine::{Engine, WaitFor};
 use serde::Serialize;
 
 use super::grow::{self, RUN_MS_MAX, WARM_UP, What};
-use super::{On, cpu_seconds, directory, measured_in};
-use crate::cli::console;
+use super::{On, cpu_seconds, directory, measured_in, show};
 use crate::cli::stop::{Exit, Stop};
 
 /// Between two looks at how far the cycle has come.
@@ -86,11 +85,7 @@ impl Restart {
         // Whatever happened, nothing is left behind.
         std::fs::remove_dir_all(&directory).ok();
         let figures = measured.map_err(|what| Stop::new(Exit::Defect, what))?;
-        let text = match self.json {
-            true => serde_json::to_string(&figures).map_err(|error| Stop::new(Exit::Defect, error.to_string()))?,
-            false => figures.to_text(),
-        };
-        console::print(&format!("{text}\n"))?;
+        show(self.json, &figures, || figures.to_text())?;
         Ok(Exit::Done)
     }
 

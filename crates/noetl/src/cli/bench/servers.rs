@@ -9,8 +9,8 @@ use serde::Serialize;
 use serde_json::json;
 use tokio::task::JoinSet;
 
+use super::show;
 use super::target::Target;
-use crate::cli::console;
 use crate::cli::stop::{Exit, Stop};
 use crate::cli::target::Globals;
 use crate::client::Client;
@@ -71,11 +71,7 @@ impl Servers {
         });
         let targets = targets.collect::<Result<Vec<_>, Stop>>()?;
         let figures = self.measure(&targets).await.map_err(defect)?;
-        let text = match self.json {
-            true => serde_json::to_string(&figures).map_err(|error| defect(error.to_string()))?,
-            false => figures.to_text(),
-        };
-        console::print(&format!("{text}\n"))?;
+        show(self.json, &figures, || figures.to_text())?;
         Ok(Exit::Done)
     }
 

@@ -13,8 +13,7 @@ use serde_json::{Value, json};
 use super::place::{Place, Serving};
 use super::servers::processor_seconds;
 use super::target::{Target, answered};
-use super::{Percentiles, fill, servers};
-use crate::cli::console;
+use super::{Percentiles, fill, servers, show};
 use crate::cli::stop::{Exit, Stop};
 use crate::cli::target::Globals;
 use crate::client::Request;
@@ -88,11 +87,7 @@ impl Size {
         let measured = self.measure(&serving, place.shown()).await;
         serving.stop().await;
         let figures = measured.map_err(defect)?;
-        let text = match self.json {
-            true => serde_json::to_string(&figures).map_err(|error| defect(error.to_string()))?,
-            false => figures.to_text(),
-        };
-        console::print(&format!("{text}\n"))?;
+        show(self.json, &figures, || figures.to_text())?;
         Ok(Exit::Done)
     }
 
