@@ -174,6 +174,9 @@ impl Engine {
             let execution_id = report.execution_id;
             let slot = if frees_slot(&report) { self.desk.keep_slot(session_id, execution_id) } else { None };
             let settles = !matches!(report.outcome, Reported::Started { .. });
+            if settles {
+                self.desk.reported(attempt);
+            }
             let input = Input::Report(Box::new(report), Arc::clone(&attention.worker_id));
             let (answer, told) = oneshot::channel();
             self.mailboxes.post(execution_id, Letter { input, due: None, answer: Some(answer), slot });
@@ -196,7 +199,7 @@ impl Engine {
             };
             // A report that could not be written is not acknowledged, and will be repeated.
             if durable == Ok(true) && settles {
-                self.desk.reported(attempt);
+                self.desk.settled(attempt);
                 settled.push(attempt);
             }
         }
@@ -346,7 +349,7 @@ impl Engine {
 
     /// Compares what the desk knows of a session with the tables.
     async fn correct(&self, session_id: SessionId) -> Result<(), StoreError> {
-        let given = self.desk.given();
+        let before = self.desk.counts();
         let (mut held, mut known) = (Vec::new(), Vec::new());
         let mut sent_again = BTreeSet::new();
         for row in self.store.held(session_id).await? {
@@ -372,7 +375,7 @@ impl Engine {
             }
             held.push((attempt, assignment));
         }
-        self.desk.correct(session_id, given, &held);
+        self.desk.correct(session_id, before, &held);
         // What was noted by another server, or while nobody here knew, is known from here on.
         self.desk.noted(session_id, known);
         // Another server may have cancelled what its worker has not heard of yet: the order goes with the work, so that

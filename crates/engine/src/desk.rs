@@ -30,10 +30,13 @@ use crate::transport::{Attempt, Held, Poll};
 
 /// After how long something that a worker does not confirm is said again, in milliseconds.
 pub(crate) const REPEAT_MS: u64 = 1_000;
+/// The same for a command in the answer to a poll, when the next poll does not confirm it: the answer was lost, or the
+/// worker takes it for something that is over. Not at once, or the two would keep each other busy.
+const REPEAT_LOST_MS: u64 = 250;
 /// The same for cancel orders, which are in a hurry.
 const REPEAT_CANCEL_MS: u64 = 250;
-/// Attempts that are remembered as reported, so that a poll which crossed the report is understood.
-const REPORTED_MAX: u64 = 16_384;
+/// Attempts that are remembered when they are over.
+const PAST_MAX: u64 = 16_384;
 /// Executions known to wait for a slot, at most; beyond that it makes no difference who they are.
 const WAITING_MAX: usize = 256;
 /// Workers that one decision may hand work to.
@@ -55,13 +58,44 @@ pub(crate) struct Desk {
 struct Lives {
     lives: BTreeMap<SessionId, Life>,
     holders: BTreeMap<Attempt, SessionId>,
-    reported: Lru<Attempt, ()>,
-    /// Counts what is given out, so that a reading of the tables is not held against what came after it.
-    given: u64,
+    past: Lru<Attempt, Past>,
+    counts: Counts,
     /// Where the next search for free slots begins.
     turn: SessionId,
     /// Executions with pending commands, as far as the last look and the hints since say.
     waiting: BTreeSet<ExecutionId>,
+}
+
+/// What has happened so far, so that a reading of the tables is not held against what came after it.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Counts {
+    /// Commands given out.
+    given: u64,
+    /// Attempts that went into the memory of those that are over.
+    past: u64,
+}
+
+/// What is known of an attempt that is over.
+#[derive(Debug, Clone, Copy, Default)]
+struct Past {
+    /// Its worker has said so: a request that crossed the report may name it once more.
+    reported: bool,
+    /// The tables say so: it is never given again, whatever an earlier reading of them said.
+    settled: bool,
+}
+
+impl Lives {
+    fn past(&mut self, attempt: Attempt) -> &mut Past {
+        if !self.past.contains(&attempt) {
+            self.counts.past += 1;
+            self.past.put(attempt, Past::default());
+        }
+        self.past.get(&attempt).expect("it has just been put there")
+    }
+
+    fn is_settled(&self, attempt: Attempt) -> bool {
+        self.past.peek(&attempt).is_some_and(|past| past.settled)
+    }
 }
 
 /// A worker's session, as far as it talks to this server.
@@ -115,6 +149,19 @@ struct Given {
 struct Sent {
     at: Instant,
     by: Channel,
+    /// Its worker has spoken since, and not named it.
+    lost: bool,
+}
+
+impl Sent {
+    fn now(by: Channel) -> Self {
+        Sent { at: Instant::now(), by, lost: false }
+    }
+
+    /// Returns when it is said again.
+    fn repeat(&self) -> Instant {
+        self.at + Duration::from_millis(if self.lost { REPEAT_LOST_MS } else { REPEAT_MS })
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -146,8 +193,8 @@ impl Desk {
             lives: Mutex::new(Lives {
                 lives: BTreeMap::new(),
                 holders: BTreeMap::new(),
-                reported: Lru::new(REPORTED_MAX),
-                given: 0,
+                past: Lru::new(PAST_MAX),
+                counts: Counts::default(),
                 turn: SessionId(0),
                 waiting: BTreeSet::new(),
             }),
@@ -212,7 +259,7 @@ impl Desk {
     /// Takes what a worker says of itself; `None` when its session is not seated here.
     pub(crate) fn attend(self: &Arc<Self>, said: &Poll, channel: Channel) -> Option<Attention> {
         let mut lives = hold(&self.lives);
-        let Lives { lives, reported, .. } = &mut *lives;
+        let Lives { lives, past, .. } = &mut *lives;
         let life = lives.get_mut(&said.session_id)?;
         // Requests overtake each other; an older one knows less. Simple workers do not count.
         let (mut strangers, mut running) = (Vec::new(), Vec::new());
@@ -223,7 +270,8 @@ impl Desk {
                 said.held
                     .iter()
                     .map(Attempt::of)
-                    .filter(|attempt| !life.attempts.contains_key(attempt) && !reported.contains(attempt)),
+                    .filter(|attempt| !life.attempts.contains_key(attempt))
+                    .filter(|attempt| !past.peek(attempt).is_some_and(|past| past.reported)),
             );
         }
         life.attending += 1;
@@ -273,8 +321,8 @@ impl Desk {
     }
 
     /// Returns what [`Desk::correct`] wants to know of before the tables are read.
-    pub(crate) fn given(&self) -> u64 {
-        hold(&self.lives).given
+    pub(crate) fn counts(&self) -> Counts {
+        hold(&self.lives).counts
     }
 
     /// Returns whether a command is known to be in the session's hands.
@@ -295,8 +343,15 @@ impl Desk {
         news
     }
 
-    /// Brings the desk in line with the tables: `held` is what they said the session holds, read when `given` stood.
-    pub(crate) fn correct(&self, session_id: SessionId, given: u64, held: &[(Attempt, Option<Assignment>)]) {
+    /// Brings the desk in line with the tables: `held` is what they said the session holds, read after `before`.
+    ///
+    /// The race: what they said it holds has been reported and settled since. Given again it would take a slot that
+    /// nobody ever frees, for its worker knows that it is over.
+    pub(crate) fn correct(&self, session_id: SessionId, before: Counts, held: &[(Attempt, Option<Assignment>)]) {
+        if self.counts().past - before.past > PAST_MAX {
+            // More has ended since than is remembered: too old a reading to go by. The next request takes a new one.
+            return;
+        }
         for (attempt, assignment) in held {
             if let Some(assignment) = assignment
                 && !self.knows(session_id, *attempt)
@@ -311,7 +366,7 @@ impl Desk {
         let moot: Vec<Attempt> = life
             .attempts
             .iter()
-            .filter(|(attempt, one)| one.given <= given && !held.iter().any(|(held, _)| held == *attempt))
+            .filter(|(attempt, one)| one.given <= before.given && !held.iter().any(|(held, _)| held == *attempt))
             .map(|(attempt, _)| *attempt)
             .collect();
         for attempt in moot {
@@ -324,10 +379,13 @@ impl Desk {
     pub(crate) fn give(&self, session_id: SessionId, assignment: Assignment) {
         let mut lives = hold(&self.lives);
         let lives = &mut *lives;
-        lives.given += 1;
+        lives.counts.given += 1;
+        let attempt = Attempt { command_id: assignment.command_id, epoch: assignment.epoch };
+        if lives.is_settled(attempt) {
+            return;
+        }
         // A session that speaks to another server hears of it there, when it is compared with the tables.
         let Some(life) = lives.lives.get_mut(&session_id) else { return };
-        let attempt = Attempt { command_id: assignment.command_id, epoch: assignment.epoch };
         let Entry::Vacant(place) = life.attempts.entry(attempt) else { return };
         place.insert(Given {
             execution_id: assignment.execution_id,
@@ -337,7 +395,7 @@ impl Desk {
             cancel: None,
             obeys: None,
             running: None,
-            given: lives.given,
+            given: lives.counts.given,
         });
         life.unnamed += 1;
         lives.holders.insert(attempt, session_id);
@@ -352,13 +410,14 @@ impl Desk {
         if let Some(life) = hold(&self.lives).lives.get_mut(&session_id)
             && let Some(given) = life.attempts.get_mut(&attempt)
         {
-            given.sent = Some(Sent { at: Instant::now(), by: Channel::Report });
+            given.sent = Some(Sent::now(Channel::Report));
         }
     }
 
-    /// An attempt is over, or not its holder's any more.
+    /// The tables say that an attempt is over, or not its holder's any more.
     pub(crate) fn settled(&self, attempt: Attempt) {
         let mut lives = hold(&self.lives);
+        lives.past(attempt).settled = true;
         if let Some(session_id) = lives.holders.remove(&attempt)
             && let Some(life) = lives.lives.get_mut(&session_id)
         {
@@ -366,10 +425,9 @@ impl Desk {
         }
     }
 
-    /// An attempt is over because its worker said so: it may name it once more in a request on its way.
+    /// A worker says that an attempt is over; it may name it once more, in a request that is on its way.
     pub(crate) fn reported(&self, attempt: Attempt) {
-        self.settled(attempt);
-        hold(&self.lives).reported.put(attempt, ());
+        hold(&self.lives).past(attempt).reported = true;
     }
 
     /// Orders the end of an attempt, if its worker speaks to this server; `true` when that is news.
@@ -566,8 +624,8 @@ impl Life {
                     if !given.named {
                         self.unnamed += 1;
                         // A worker that polls again has the last poll's answer, or never gets it.
-                        if channel == Channel::Poll && given.sent.is_some_and(|sent| sent.by == Channel::Poll) {
-                            given.sent = None;
+                        if let Some(sent) = &mut given.sent {
+                            sent.lost |= channel == Channel::Poll && sent.by == Channel::Poll;
                         }
                     }
                 }

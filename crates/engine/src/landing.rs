@@ -157,12 +157,16 @@ impl Landing {
                     (CommandState::Claimed, None)
                     | (CommandState::Paused | CommandState::Suspended | CommandState::Lost, _) => {}
                 },
-                CommandChange::Delete { command_id, epoch, .. } => {
-                    let attempt = Attempt { command_id: *command_id, epoch: *epoch };
-                    if !rewritten.contains(&attempt) {
-                        landing.settled.push(attempt);
+                CommandChange::Delete { command_id, epoch, expect } => match expect {
+                    CommandState::Claimed | CommandState::Lost => {
+                        let attempt = Attempt { command_id: *command_id, epoch: *epoch };
+                        if !rewritten.contains(&attempt) {
+                            landing.settled.push(attempt);
+                        }
                     }
-                }
+                    // In nobody's hands; under the same epoch it may still come into somebody's.
+                    CommandState::Pending | CommandState::Paused | CommandState::Suspended => {}
+                },
                 CommandChange::Started { .. } | CommandChange::Withdraw { .. } => {}
             }
         }

@@ -7,7 +7,7 @@ use noetl_store::RunningNote;
 use tokio::sync::Notify;
 use tokio::time::{Duration, Instant};
 
-use super::{Desk, Life, REPEAT_CANCEL_MS, REPEAT_MS, Sent};
+use super::{Desk, Life, REPEAT_CANCEL_MS, Sent};
 use crate::hold;
 use crate::transport::{Attempt, CancelOrder, Orders};
 
@@ -70,10 +70,10 @@ impl Attention {
         let mut later = |at: Instant| again = Some(again.map_or(at, |known| known.min(at)));
         for (attempt, given) in &mut life.attempts {
             if let Some(assignment) = &given.assignment {
-                match given.sent.map(|sent| sent.at + Duration::from_millis(REPEAT_MS)) {
+                match given.sent.map(|sent| sent.repeat()) {
                     Some(repeat) if repeat > now => later(repeat),
                     Some(_) | None => {
-                        given.sent = Some(Sent { at: now, by: self.channel });
+                        given.sent = Some(Sent::now(self.channel));
                         orders.commands.push((**assignment).clone());
                     }
                 }
@@ -150,9 +150,10 @@ mod tests {
     use noetl_store::memory::MemoryStore;
     use serde_json::{Value, json};
 
+    use super::super::{REPEAT_LOST_MS, REPEAT_MS};
     use super::*;
     use crate::engine::{Engine, EngineOptions};
-    use crate::transport::Poll;
+    use crate::transport::{Held, Poll};
 
     const SESSION: SessionId = SessionId(7);
 
@@ -243,5 +244,61 @@ mod tests {
         let began = Instant::now();
         assert_eq!(poll.await.unwrap().commands.len(), 1);
         assert!(began.elapsed() <= Duration::from_millis(2 * REPEAT_MS), "{:?}", began.elapsed());
+    }
+
+    /// The race: the tables were read when it held a command, which has been reported and settled since. It took a slot
+    /// for good: its worker, to whom it is over, named it never, and was told of it again and again.
+    #[tokio::test]
+    async fn what_has_been_settled_since_the_tables_were_read_is_not_given_again() {
+        let desk = Desk::new();
+        desk.seat(session());
+        let mut poll = attend(&desk, Channel::Poll);
+        let one = assignment();
+        let attempt = Attempt { command_id: one.command_id, epoch: one.epoch };
+        desk.give(SESSION, one.clone());
+        assert_eq!(given(&poll.say(30_000)), 1);
+        let before = desk.counts();
+        desk.settled(attempt);
+        desk.correct(SESSION, before, &[(attempt, Some(one))]);
+        assert_eq!(given(&poll.say(30_000)), 0);
+        assert_eq!(desk.hungry().1, 2, "both slots are free");
+    }
+
+    /// The race: a worker names what it has reported in another request, after the report was written and before it is
+    /// answered.
+    #[tokio::test]
+    async fn what_a_crossing_request_names_is_no_stranger() {
+        let desk = Desk::new();
+        desk.seat(session());
+        let one = assignment();
+        let attempt = Attempt { command_id: one.command_id, epoch: one.epoch };
+        desk.give(SESSION, one.clone());
+        desk.reported(attempt);
+        desk.settled(attempt);
+        let held = Held {
+            execution_id: one.execution_id,
+            command_id: one.command_id,
+            epoch: one.epoch,
+            started: true,
+            running: None,
+            cancel: None,
+            grace_ms: None,
+        };
+        let poll = desk.attend(&Poll { held: vec![held], ..Poll::of(SESSION) }, Channel::Poll).unwrap();
+        assert!(poll.strangers.is_empty());
+    }
+
+    /// A worker that takes a command for over, and a server that does not, must not keep each other busy.
+    #[tokio::test(start_paused = true)]
+    async fn a_command_that_is_not_confirmed_is_not_said_again_at_once() {
+        let desk = Desk::new();
+        desk.seat(session());
+        desk.give(SESSION, assignment());
+        assert_eq!(given(&attend(&desk, Channel::Poll).say(30_000)), 1);
+        let mut poll = attend(&desk, Channel::Poll);
+        let Say::Nothing(Some(again)) = poll.say(30_000) else { panic!("said again at once") };
+        assert_eq!(again - Instant::now(), Duration::from_millis(REPEAT_LOST_MS));
+        tokio::time::advance(Duration::from_millis(REPEAT_LOST_MS)).await;
+        assert_eq!(given(&poll.say(30_000)), 1);
     }
 }
