@@ -1,10 +1,11 @@
 //! The way between a worker and a server: messages get lost, repeated and delayed, both ways.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use noetl_core::id::{CatalogId, ExecutionId};
+use noetl_core::id::{CatalogId, CommandId, ExecutionId};
 use noetl_core::log::LogLine;
 use noetl_core::playbook::Playbook;
 use noetl_core::secret::keychain::KeptUnder;
@@ -13,6 +14,7 @@ use noetl_engine::Engine;
 use noetl_engine::secrets::SecretError;
 use noetl_engine::transport::{Hello, Local, Orders, Poll, Reports, Transport, Welcome, WorkerError};
 use serde_json::Value;
+use tokio::time::Instant;
 
 use crate::chance::Chance;
 
@@ -25,9 +27,13 @@ pub(crate) fn some_server(servers: &Servers, chance: &Chance) -> Option<Arc<Engi
     chance.pick(&up).cloned()
 }
 
+/// How often servers have told workers of an attempt, and when first and last.
+pub(crate) type Told = Arc<Mutex<BTreeMap<(CommandId, u32), (u64, Instant, Instant)>>>;
+
 /// A transport to whichever server answers.
 pub(crate) struct Flaky {
     pub(crate) servers: Servers,
+    pub(crate) told: Told,
     pub(crate) chance: Chance,
     pub(crate) lost: u64,
     pub(crate) repeated: u64,
@@ -45,6 +51,16 @@ impl Flaky {
     async fn answer<T>(&self, answer: Result<T, WorkerError>) -> Result<T, WorkerError> {
         tokio::time::sleep(Duration::from_millis(self.chance.below(5))).await;
         if self.chance.per_mille(self.lost) { Err(gone("the answer was lost")) } else { answer }
+    }
+
+    /// Notes what a server says, whether it arrives or not.
+    fn note(&self, answer: &Result<Orders, WorkerError>) {
+        let Ok(orders) = answer else { return };
+        let (mut told, now) = (self.told.lock().unwrap_or_else(PoisonError::into_inner), Instant::now());
+        for one in &orders.commands {
+            let (count, _, last) = told.entry((one.command_id, one.epoch)).or_insert((0, now, now));
+            (*count, *last) = (*count + 1, now);
+        }
     }
 
     fn again(&self) -> bool {
@@ -67,17 +83,21 @@ impl Transport for Flaky {
         let server = self.server().await?;
         if self.again() {
             // The first answer never arrives.
-            let _lost = server.poll(Poll { wait_ms: 0, ..poll.clone() }).await;
+            self.note(&server.poll(Poll { wait_ms: 0, ..poll.clone() }).await);
         }
-        self.answer(server.poll(poll).await).await
+        let answer = server.poll(poll).await;
+        self.note(&answer);
+        self.answer(answer).await
     }
 
     async fn report(&self, reports: Reports) -> Result<Orders, WorkerError> {
         let server = self.server().await?;
         if self.again() {
-            let _lost = server.report(reports.clone()).await;
+            self.note(&server.report(reports.clone()).await);
         }
-        self.answer(server.report(reports).await).await
+        let answer = server.report(reports).await;
+        self.note(&answer);
+        self.answer(answer).await
     }
 
     async fn playbook(&self, catalog_id: CatalogId) -> Result<Arc<Playbook>, WorkerError> {

@@ -1,5 +1,7 @@
 //! Promises that logs alone do not show: they need to know what people asked for, and how calm the world was.
 
+use std::sync::PoisonError;
+
 use noetl_core::event::{AttemptEnd, Event};
 use noetl_core::head::CancelInfo;
 use noetl_core::playbook::CancelMode;
@@ -7,6 +9,7 @@ use noetl_core::properties::Member;
 use noetl_core::time::Timestamp;
 use noetl_engine::transport::POLLS_PER_LEASE;
 
+use crate::flaky::Told;
 use crate::people::{BY, Memory};
 use crate::scenario::Scenario;
 use crate::world::{AWAY_MS_MAX, LEASE_MS};
@@ -21,6 +24,11 @@ const ELSEWHERE_MS: u64 = 2 * LEASE_MS / POLLS_PER_LEASE;
 const SETTLE_MS_MAX: u64 = 1_000;
 /// How much longer than its grace a stopped command may take, in milliseconds.
 const STOP_MS_MAX: u64 = 250;
+
+/// How often an attempt may be said by one server within a while: by poll and by report, and repeated on the way.
+const SAID_MAX: u128 = 3;
+/// The while, in milliseconds.
+const REPEAT_MS_MIN: u64 = 250;
 
 /// C5: in a world where nothing is lost and nobody dies, an interrupt has come to its proof by the end of the grace,
 /// give or take what the order and the stop may take.
@@ -92,6 +100,21 @@ pub(crate) fn only_what_was_asked_for(memory: &Memory, members: &[Member]) -> Ve
         let asked = memory.asked.iter().any(|asked| asked.0 == named && (asked.1 || named == id));
         if !asked {
             broken.push(format!("C9: {id} is cancelled through {named}, and nobody asked for that"));
+        }
+    }
+    broken
+}
+
+/// Nobody keeps anybody busy: a worker is told of an attempt again only when a while has passed, by each server.
+pub(crate) fn said_sparingly(scenario: &Scenario, told: &Told) -> Vec<String> {
+    let mut broken = Vec::new();
+    // One that comes back after a crash knows nothing of what it has said.
+    let servers = u128::from(scenario.servers + scenario.crashes);
+    for ((command_id, epoch), (count, first, last)) in &*told.lock().unwrap_or_else(PoisonError::into_inner) {
+        let whiles = (*last - *first).as_millis() / u128::from(REPEAT_MS_MIN) + 1;
+        if u128::from(*count) > servers * whiles * SAID_MAX {
+            let took = *last - *first;
+            broken.push(format!("command {command_id} epoch {epoch} was given {count} times within {took:?}"));
         }
     }
     broken

@@ -46,6 +46,13 @@ impl Shaky {
         self.fail("the answer of the store got lost")
     }
 
+    /// What was read is told a while later, when other things have been written.
+    async fn late<T>(&self, call: impl Future<Output = T>) -> T {
+        let answer = call.await;
+        tokio::time::sleep(Duration::from_micros(self.chance.below(3_000))).await;
+        answer
+    }
+
     fn fail(&self, why: &str) -> Result<(), StoreError> {
         if self.chance.per_mille(self.failing.load(Ordering::Relaxed) / 2) {
             return Err(StoreError::Unavailable(why.to_owned()));
@@ -90,35 +97,35 @@ impl Store for Shaky {
     }
 
     async fn head(&self, execution_id: ExecutionId) -> Result<Option<Head>, StoreError> {
-        self.inner.head(execution_id).await
+        self.late(self.inner.head(execution_id)).await
     }
 
     async fn view(&self, execution_id: ExecutionId) -> Result<Option<HeadView>, StoreError> {
-        self.inner.view(execution_id).await
+        self.late(self.inner.view(execution_id)).await
     }
 
     async fn key_holders(&self, key: &str) -> Result<Vec<KeyHolder>, StoreError> {
-        self.inner.key_holders(key).await
+        self.late(self.inner.key_holders(key)).await
     }
 
     async fn load(&self, execution_id: ExecutionId) -> Result<Option<Loaded>, StoreError> {
-        self.inner.load(execution_id).await
+        self.late(self.inner.load(execution_id)).await
     }
 
     async fn events(&self, query: EventQuery) -> Result<(Vec<Recorded>, u64), StoreError> {
-        self.inner.events(query).await
+        self.late(self.inner.events(query)).await
     }
 
     async fn terminal_event(&self, execution_id: ExecutionId) -> Result<Option<Recorded>, StoreError> {
-        self.inner.terminal_event(execution_id).await
+        self.late(self.inner.terminal_event(execution_id)).await
     }
 
     async fn result(&self, reference: &str) -> Result<Option<Arc<Value>>, StoreError> {
-        self.inner.result(reference).await
+        self.late(self.inner.result(reference)).await
     }
 
     async fn executions(&self, query: ListQuery) -> Result<Vec<Head>, StoreError> {
-        self.inner.executions(query).await
+        self.late(self.inner.executions(query)).await
     }
 
     async fn candidates(
@@ -128,27 +135,27 @@ impl Store for Shaky {
         skip: u64,
         limit: u64,
     ) -> Result<Vec<CommandRow>, StoreError> {
-        self.inner.candidates(pools, turns, skip, limit).await
+        self.late(self.inner.candidates(pools, turns, skip, limit)).await
     }
 
     async fn due(&self, limit: u64) -> Result<(Timestamp, Vec<Due>), StoreError> {
-        self.inner.due(limit).await
+        self.late(self.inner.due(limit)).await
     }
 
     async fn forget_due(&self, met: Vec<Due>) -> Result<(), StoreError> {
-        self.inner.forget_due(met).await
+        self.late(self.inner.forget_due(met)).await
     }
 
     async fn held(&self, session_id: SessionId) -> Result<Vec<CommandRow>, StoreError> {
-        self.inner.held(session_id).await
+        self.late(self.inner.held(session_id)).await
     }
 
     async fn unquiesced(&self, limit: u64) -> Result<Vec<HeadView>, StoreError> {
-        self.inner.unquiesced(limit).await
+        self.late(self.inner.unquiesced(limit)).await
     }
 
     async fn open_session(&self, session: Session) -> Result<Vec<Session>, StoreError> {
-        self.inner.open_session(session).await
+        self.late(self.inner.open_session(session)).await
     }
 
     async fn note_running(
@@ -156,27 +163,27 @@ impl Store for Shaky {
         session_id: SessionId,
         running: Vec<RunningNote>,
     ) -> Result<Vec<RunningNote>, StoreError> {
-        self.inner.note_running(session_id, running).await
+        self.late(self.inner.note_running(session_id, running)).await
     }
 
     async fn renew_sessions(&self, sessions: &[SessionId], lease_ms: u64) -> Result<Vec<SessionId>, StoreError> {
-        self.inner.renew_sessions(sessions, lease_ms).await
+        self.late(self.inner.renew_sessions(sessions, lease_ms)).await
     }
 
     async fn expired_sessions(&self, limit: u64) -> Result<Vec<Session>, StoreError> {
-        self.inner.expired_sessions(limit).await
+        self.late(self.inner.expired_sessions(limit)).await
     }
 
     async fn sessions(&self) -> Result<Vec<Session>, StoreError> {
-        self.inner.sessions().await
+        self.late(self.inner.sessions()).await
     }
 
     async fn close_session(&self, session_id: SessionId) -> Result<(), StoreError> {
-        self.inner.close_session(session_id).await
+        self.late(self.inner.close_session(session_id)).await
     }
 
     async fn open_cancellation(&self, cancellation: Cancellation) -> Result<(), StoreError> {
-        self.inner.open_cancellation(cancellation).await
+        self.late(self.inner.open_cancellation(cancellation)).await
     }
 
     async fn cancel_chunk(
@@ -192,7 +199,7 @@ impl Store for Shaky {
     }
 
     async fn claim_cancellation(&self, cancellation_id: CancellationId) -> Result<bool, StoreError> {
-        self.inner.claim_cancellation(cancellation_id).await
+        self.late(self.inner.claim_cancellation(cancellation_id)).await
     }
 
     async fn stop_cancellation(
@@ -200,39 +207,39 @@ impl Store for Shaky {
         cancellation_id: CancellationId,
         by: &str,
     ) -> Result<Option<Cancellation>, StoreError> {
-        self.inner.stop_cancellation(cancellation_id, by).await
+        self.late(self.inner.stop_cancellation(cancellation_id, by)).await
     }
 
     async fn open_cancellations(&self) -> Result<Vec<Cancellation>, StoreError> {
-        self.inner.open_cancellations().await
+        self.late(self.inner.open_cancellations()).await
     }
 
     async fn cancellations(&self, query: JobQuery) -> Result<Vec<Cancellation>, StoreError> {
-        self.inner.cancellations(query).await
+        self.late(self.inner.cancellations(query)).await
     }
 
     async fn cancellation(&self, cancellation_id: CancellationId) -> Result<Option<Cancellation>, StoreError> {
-        self.inner.cancellation(cancellation_id).await
+        self.late(self.inner.cancellation(cancellation_id)).await
     }
 
     async fn execution_ids(&self, query: ListQuery) -> Result<Vec<ExecutionId>, StoreError> {
-        self.inner.execution_ids(query).await
+        self.late(self.inner.execution_ids(query)).await
     }
 
     async fn count_executions(&self, query: ListQuery) -> Result<u64, StoreError> {
-        self.inner.count_executions(query).await
+        self.late(self.inner.count_executions(query)).await
     }
 
     async fn active_below(&self, execution_id: ExecutionId, limit: u64) -> Result<u64, StoreError> {
-        self.inner.active_below(execution_id, limit).await
+        self.late(self.inner.active_below(execution_id, limit)).await
     }
 
     async fn add_schedule(&self, schedule: Schedule) -> Result<bool, StoreError> {
-        self.inner.add_schedule(schedule).await
+        self.late(self.inner.add_schedule(schedule)).await
     }
 
     async fn schedules(&self) -> Result<Vec<Schedule>, StoreError> {
-        self.inner.schedules().await
+        self.late(self.inner.schedules()).await
     }
 
     async fn due_schedules(
@@ -240,39 +247,39 @@ impl Store for Shaky {
         after: Option<DuePlace>,
         limit: u64,
     ) -> Result<(Timestamp, Vec<Schedule>), StoreError> {
-        self.inner.due_schedules(after, limit).await
+        self.late(self.inner.due_schedules(after, limit)).await
     }
 
     async fn pass_tick(&self, tick: Tick, status: &str) -> Result<bool, StoreError> {
-        self.inner.pass_tick(tick, status).await
+        self.late(self.inner.pass_tick(tick, status)).await
     }
 
     async fn set_schedule(&self, schedule_id: ScheduleId, next: Option<Timestamp>) -> Result<bool, StoreError> {
-        self.inner.set_schedule(schedule_id, next).await
+        self.late(self.inner.set_schedule(schedule_id, next)).await
     }
 
     async fn remove_schedule(&self, schedule_id: ScheduleId) -> Result<bool, StoreError> {
-        self.inner.remove_schedule(schedule_id).await
+        self.late(self.inner.remove_schedule(schedule_id)).await
     }
 
     async fn register(&self, resource: catalog::NewResource) -> Result<catalog::Resource, StoreError> {
-        self.inner.register(resource).await
+        self.late(self.inner.register(resource)).await
     }
 
     async fn resource(&self, key: catalog::ResourceKey) -> Result<Option<catalog::Resource>, StoreError> {
-        self.inner.resource(key).await
+        self.late(self.inner.resource(key)).await
     }
 
     async fn resources(&self, kind: Option<&str>) -> Result<Vec<catalog::Resource>, StoreError> {
-        self.inner.resources(kind).await
+        self.late(self.inner.resources(kind)).await
     }
 
     async fn answer(&self, key: &str) -> Result<Option<Value>, StoreError> {
-        self.inner.answer(key).await
+        self.late(self.inner.answer(key)).await
     }
 
     async fn keep_answer(&self, key: &str, answer: Value) -> Result<Value, StoreError> {
-        self.inner.keep_answer(key, answer).await
+        self.late(self.inner.keep_answer(key, answer)).await
     }
 
     async fn keep_log(&self, lines: Vec<LogLine>) -> Result<(), StoreError> {
@@ -283,66 +290,66 @@ impl Store for Shaky {
     }
 
     async fn log(&self, query: LogQuery) -> Result<Vec<LogRow>, StoreError> {
-        self.inner.log(query).await
+        self.late(self.inner.log(query)).await
     }
 
     async fn credential(&self, name_or_id: &str) -> Result<Option<secret::CredentialRow>, StoreError> {
-        self.inner.credential(name_or_id).await
+        self.late(self.inner.credential(name_or_id)).await
     }
 
     async fn credentials(&self) -> Result<Vec<secret::CredentialRow>, StoreError> {
-        self.inner.credentials().await
+        self.late(self.inner.credentials()).await
     }
 
     async fn put_credential(&self, row: secret::CredentialRow, key: &str) -> Result<bool, StoreError> {
-        self.inner.put_credential(row, key).await
+        self.late(self.inner.put_credential(row, key)).await
     }
 
     async fn delete_credential(&self, id: CredentialId) -> Result<bool, StoreError> {
-        self.inner.delete_credential(id).await
+        self.late(self.inner.delete_credential(id)).await
     }
 
     async fn key_fingerprint(&self) -> Result<Option<String>, StoreError> {
-        self.inner.key_fingerprint().await
+        self.late(self.inner.key_fingerprint()).await
     }
 
     async fn keep_key_fingerprint(&self, fingerprint: &str) -> Result<String, StoreError> {
-        self.inner.keep_key_fingerprint(fingerprint).await
+        self.late(self.inner.keep_key_fingerprint(fingerprint)).await
     }
 
     async fn reseal(&self, from: &str, to: &str, rows: Vec<secret::Resealed>) -> Result<bool, StoreError> {
-        self.inner.reseal(from, to, rows).await
+        self.late(self.inner.reseal(from, to, rows)).await
     }
 
     async fn keychain(&self, cache_key: &str) -> Result<Option<secret::KeychainRow>, StoreError> {
-        self.inner.keychain(cache_key).await
+        self.late(self.inner.keychain(cache_key)).await
     }
 
     async fn keep_keychain(&self, row: secret::KeychainRow, key: &str) -> Result<bool, StoreError> {
-        self.inner.keep_keychain(row, key).await
+        self.late(self.inner.keep_keychain(row, key)).await
     }
 
     async fn sql(&self, sql: &str, limits: SqlLimits) -> Result<SqlRows, StoreError> {
-        self.inner.sql(sql, limits).await
+        self.late(self.inner.sql(sql, limits)).await
     }
 
     async fn validate(&self) -> Result<Vec<String>, StoreError> {
-        self.inner.validate().await
+        self.late(self.inner.validate()).await
     }
 
     async fn size(&self) -> Result<Vec<TableSize>, StoreError> {
-        self.inner.size().await
+        self.late(self.inner.size()).await
     }
 
     async fn prune(&self, before: Timestamp, dry_run: bool) -> Result<u64, StoreError> {
-        self.inner.prune(before, dry_run).await
+        self.late(self.inner.prune(before, dry_run)).await
     }
 
     async fn backup(&self, path: &std::path::Path) -> Result<(), StoreError> {
-        self.inner.backup(path).await
+        self.late(self.inner.backup(path)).await
     }
 
     async fn close(&self) -> Result<(), StoreError> {
-        self.inner.close().await
+        self.late(self.inner.close()).await
     }
 }

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::chance::Chance;
-use crate::flaky::{Flaky, Servers};
+use crate::flaky::{Flaky, Servers, Told};
 use crate::people::{self, Memory};
 use crate::promises;
 use crate::scenario::{STRICT_LIMIT, Scenario};
@@ -91,6 +91,7 @@ struct World {
     truth: Arc<dyn Store>,
     failing: Arc<AtomicU64>,
     servers: Servers,
+    told: Told,
     running: Vec<Option<Running>>,
     workers: Vec<Option<JoinHandle<Left>>>,
     /// Workers that have begun so far.
@@ -110,6 +111,7 @@ impl World {
         World {
             failing: Arc::new(AtomicU64::new(0)),
             servers: Arc::new(Mutex::new(vec![None; servers])),
+            told: Told::default(),
             running: (0..servers).map(|_| None).collect(),
             workers: (0..workers).map(|_| None).collect(),
             hired: 0,
@@ -166,6 +168,7 @@ impl World {
         self.hired += 1;
         let transport = Flaky {
             servers: Arc::clone(&self.servers),
+            told: Arc::clone(&self.told),
             chance: self.chance.fork(),
             lost: self.scenario.lost,
             repeated: self.scenario.repeated,
@@ -273,6 +276,7 @@ impl World {
         broken.extend(no_overlap(&members));
         broken.extend(promises::bounded_stop(&self.scenario, &members));
         broken.extend(promises::never_stuck(&self.scenario, &members));
+        broken.extend(promises::said_sparingly(&self.scenario, &self.told));
         broken.extend(promises::only_what_was_asked_for(memory, &members));
         let mut trace = Vec::new();
         if !broken.is_empty() {

@@ -7,7 +7,7 @@ use noetl_sim::{Scenario, run};
 const SEEDS: u64 = 200;
 const SEEDS_LONG: u64 = 5_000;
 /// Worlds beyond the first ones that once broke a promise: orders of things that are easily got wrong again.
-const SEEDS_KEPT: [u64; 2] = [795, 868];
+const SEEDS_KEPT: [u64; 1] = [414];
 
 fn check(seed: u64) -> noetl_sim::Outcome {
     let outcome = run(&Scenario::of(seed));
