@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use noetl_core::execution::Hand;
-use noetl_core::head::{Holder, RunningTool};
+use noetl_core::head::Holder;
 use noetl_core::id::{ExecutionId, SessionId};
 use noetl_core::playbook::CancelMode;
 use noetl_core::time::Timestamp;
@@ -20,21 +20,17 @@ use tokio::sync::Notify;
 use tokio::time::{Duration, Instant};
 
 mod attention;
+mod given;
 mod promise;
 
 pub(crate) use self::attention::{Attention, Channel, Say};
+pub(crate) use self::given::REPEAT_MS;
+use self::given::{Cancel, Given, Sent};
 pub(crate) use self::promise::Promise;
 use crate::hold;
 use crate::lru::Lru;
 use crate::transport::{Attempt, Held, Poll};
 
-/// After how long something that a worker does not confirm is said again, in milliseconds.
-pub(crate) const REPEAT_MS: u64 = 1_000;
-/// The same for a command in the answer to a poll, when the next poll does not confirm it: the answer was lost, or the
-/// worker takes it for something that is over. Not at once, or the two would keep each other busy.
-const REPEAT_LOST_MS: u64 = 250;
-/// The same for cancel orders, which are in a hurry.
-const REPEAT_CANCEL_MS: u64 = 250;
 /// Attempts that are remembered when they are over.
 const PAST_MAX: u64 = 16_384;
 /// Executions known to wait for a slot, at most; beyond that it makes no difference who they are.
@@ -85,12 +81,12 @@ struct Past {
 }
 
 impl Lives {
-    fn past(&mut self, attempt: Attempt) -> &mut Past {
-        if !self.past.contains(&attempt) {
-            self.counts.past += 1;
-            self.past.put(attempt, Past::default());
-        }
-        self.past.get(&attempt).expect("it has just been put there")
+    fn note_past(&mut self, attempt: Attempt, note: impl FnOnce(&mut Past)) {
+        let known = self.past.remove(&attempt);
+        self.counts.past += u64::from(known.is_none());
+        let mut past = known.unwrap_or_default();
+        note(&mut past);
+        self.past.put(attempt, past);
     }
 
     fn is_settled(&self, attempt: Attempt) -> bool {
@@ -127,64 +123,6 @@ struct Life {
     renewed: Instant,
     corrected: Instant,
     wake: Arc<Notify>,
-}
-
-/// A command given to a worker.
-#[derive(Debug)]
-struct Given {
-    execution_id: ExecutionId,
-    /// Kept until the worker has named it, to be sent again.
-    assignment: Option<Box<Assignment>>,
-    named: bool,
-    sent: Option<Sent>,
-    cancel: Option<Cancel>,
-    /// The order that the worker says it has, and its grace if it says that too.
-    obeys: Option<(CancelMode, Option<u64>)>,
-    /// What the tables say that its worker runs of it, as far as this server wrote it.
-    running: Option<RunningTool>,
-    given: u64,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Sent {
-    at: Instant,
-    by: Channel,
-    /// Its worker has spoken since, and not named it.
-    lost: bool,
-}
-
-impl Sent {
-    fn now(by: Channel) -> Self {
-        Sent { at: Instant::now(), by, lost: false }
-    }
-
-    /// Returns when it is said again.
-    fn repeat(&self) -> Instant {
-        self.at + Duration::from_millis(if self.lost { REPEAT_LOST_MS } else { REPEAT_MS })
-    }
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Cancel {
-    mode: CancelMode,
-    grace_ms: u64,
-    sent: Option<Instant>,
-}
-
-impl Cancel {
-    /// Returns whether a worker that obeys an order, and says with which grace, need not hear of this one.
-    ///
-    /// The race: what is being stopped with one grace is cancelled with a shorter one, at another server or just as the
-    /// worker says what it obeys.
-    fn is_obeyed(&self, obeys: Option<(CancelMode, Option<u64>)>) -> bool {
-        match (obeys, self.mode) {
-            (None, _) | (Some((CancelMode::Finish, _)), CancelMode::Interrupt) => false,
-            (Some((CancelMode::Finish | CancelMode::Interrupt, _)), CancelMode::Finish) => true,
-            (Some((CancelMode::Interrupt, Some(grace_ms))), CancelMode::Interrupt) => grace_ms <= self.grace_ms,
-            // It does not say: it has heard of this one when this server has told it.
-            (Some((CancelMode::Interrupt, None)), CancelMode::Interrupt) => self.sent.is_some(),
-        }
-    }
 }
 
 impl Desk {
@@ -417,7 +355,7 @@ impl Desk {
     /// The tables say that an attempt is over, or not its holder's any more.
     pub(crate) fn settled(&self, attempt: Attempt) {
         let mut lives = hold(&self.lives);
-        lives.past(attempt).settled = true;
+        lives.note_past(attempt, |past| past.settled = true);
         if let Some(session_id) = lives.holders.remove(&attempt)
             && let Some(life) = lives.lives.get_mut(&session_id)
         {
@@ -427,7 +365,7 @@ impl Desk {
 
     /// A worker says that an attempt is over; it may name it once more, in a request that is on its way.
     pub(crate) fn reported(&self, attempt: Attempt) {
-        hold(&self.lives).past(attempt).reported = true;
+        hold(&self.lives).note_past(attempt, |past| past.reported = true);
     }
 
     /// Orders the end of an attempt, if its worker speaks to this server; `true` when that is news.

@@ -7,7 +7,8 @@ use noetl_store::RunningNote;
 use tokio::sync::Notify;
 use tokio::time::{Duration, Instant};
 
-use super::{Desk, Life, REPEAT_CANCEL_MS, Sent};
+use super::given::{REPEAT_CANCEL_MS, Sent};
+use super::{Desk, Life};
 use crate::hold;
 use crate::transport::{Attempt, CancelOrder, Orders};
 
@@ -150,7 +151,7 @@ mod tests {
     use noetl_store::memory::MemoryStore;
     use serde_json::{Value, json};
 
-    use super::super::{REPEAT_LOST_MS, REPEAT_MS};
+    use super::super::given::{REPEAT_LOST_MS, REPEAT_MS};
     use super::*;
     use crate::engine::{Engine, EngineOptions};
     use crate::transport::{Held, Poll};
