@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Duration, Instant, sleep_until};
 
 use crate::claim;
-use crate::desk::{Attention, Channel, REPEAT_MS, Say};
+use crate::desk::{Attention, Channel, REPEAT_LOST_MS, REPEAT_MS, Say};
 use crate::engine::Engine;
 use crate::landing::Whose;
 use crate::mailbox::Letter;
@@ -25,9 +25,12 @@ use crate::transport::{
     RUNNING_TOOL_BYTES_MAX, Reports, SLOTS_MAX, Welcome, WorkerError,
 };
 
-/// How long a report may hold back commands that the open poll could bring sooner, in milliseconds; then for as long
-/// again as it has taken.
+/// How long a report may hold back commands that the open poll could bring sooner, in milliseconds.
 const REPORT_HOLDS_BACK_MS: u64 = 5;
+/// The same for what is given to its worker later, while the report still waits for one decision.
+const REPORT_HOLDS_BACK_MS_MAX: u64 = 50;
+/// Readings of the tables for one comparison with the desk.
+const READINGS_MAX: u32 = 3;
 /// Offers in one answer at most.
 const OFFERS_MAX: u64 = 64;
 /// Events looked through for the command that an id names.
@@ -193,13 +196,13 @@ impl Engine {
                     // What one decision waits for must not keep a worker from everything else.
                     () = sleep_until(began + hold_back) => {
                         attention.nudge_poll();
-                        hold_back *= 2;
+                        hold_back += hold_back.min(Duration::from_millis(REPORT_HOLDS_BACK_MS_MAX));
                     }
                 }
             };
             // A report that could not be written is not acknowledged, and will be repeated.
             if durable == Ok(true) && settles {
-                self.desk.settled(attempt);
+                self.desk.acknowledged(attempt);
                 settled.push(attempt);
             }
         }
@@ -326,7 +329,9 @@ impl Engine {
             let noted = self.store.note_running(said.session_id, news).await?;
             self.desk.noted(said.session_id, noted);
         }
-        let stale = attention.corrected.elapsed() >= Duration::from_millis(self.options.lease_ms / 3);
+        // What it does not confirm may be over long since at another server, and takes a slot here until that is seen.
+        let after_ms = if attention.doubted { REPEAT_LOST_MS } else { self.options.lease_ms / 3 };
+        let stale = attention.corrected.elapsed() >= Duration::from_millis(after_ms);
         if stale || !attention.strangers.is_empty() {
             self.correct(said.session_id).await?;
         }
@@ -349,6 +354,16 @@ impl Engine {
 
     /// Compares what the desk knows of a session with the tables.
     async fn correct(&self, session_id: SessionId) -> Result<(), StoreError> {
+        for _ in 0..READINGS_MAX {
+            if self.compare(session_id).await? {
+                return Ok(());
+            }
+        }
+        Err(StoreError::Unavailable("more ends than can be compared with the tables".into()))
+    }
+
+    /// Does so with one reading; `false` when that was too old by the time it was compared.
+    async fn compare(&self, session_id: SessionId) -> Result<bool, StoreError> {
         let before = self.desk.counts();
         let (mut held, mut known) = (Vec::new(), Vec::new());
         let mut sent_again = BTreeSet::new();
@@ -375,7 +390,9 @@ impl Engine {
             }
             held.push((attempt, assignment));
         }
-        self.desk.correct(session_id, before, &held);
+        if !self.desk.correct(session_id, before, &held) {
+            return Ok(false);
+        }
         // What was noted by another server, or while nobody here knew, is known from here on.
         self.desk.noted(session_id, known);
         // Another server may have cancelled what its worker has not heard of yet: the order goes with the work, so that
@@ -385,7 +402,7 @@ impl Engine {
                 self.order_cancels(&view);
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Returns what assignments say of an execution.

@@ -24,8 +24,8 @@ mod given;
 mod promise;
 
 pub(crate) use self::attention::{Attention, Channel, Say};
-pub(crate) use self::given::REPEAT_MS;
 use self::given::{Cancel, Given, Sent};
+pub(crate) use self::given::{REPEAT_LOST_MS, REPEAT_MS};
 pub(crate) use self::promise::Promise;
 use crate::hold;
 use crate::lru::Lru;
@@ -122,6 +122,8 @@ struct Life {
     disowned: BTreeMap<Attempt, Instant>,
     renewed: Instant,
     corrected: Instant,
+    /// It does not confirm what it was given here. Its answer was lost, or it has reported that to another server.
+    doubted: bool,
     wake: Arc<Notify>,
 }
 
@@ -162,6 +164,7 @@ impl Desk {
             disowned: BTreeMap::new(),
             renewed: now,
             corrected: now,
+            doubted: false,
             wake: Arc::new(Notify::new()),
         });
     }
@@ -203,7 +206,7 @@ impl Desk {
         let (mut strangers, mut running) = (Vec::new(), Vec::new());
         if said.serial == 0 || said.serial >= life.serial {
             life.serial = said.serial;
-            running = life.hear(said, channel);
+            running = life.hear(said, channel, past);
             strangers.extend(
                 said.held
                     .iter()
@@ -234,6 +237,7 @@ impl Desk {
             wake: Arc::clone(&life.wake),
             renewed: life.renewed,
             corrected: life.corrected,
+            doubted: life.doubted,
             strangers,
             running,
         })
@@ -285,10 +289,16 @@ impl Desk {
     ///
     /// The race: what they said it holds has been reported and settled since. Given again it would take a slot that
     /// nobody ever frees, for its worker knows that it is over.
-    pub(crate) fn correct(&self, session_id: SessionId, before: Counts, held: &[(Attempt, Option<Assignment>)]) {
+    ///
+    /// Returns `false` when more has ended since than is remembered: too old a reading to go by.
+    pub(crate) fn correct(
+        &self,
+        session_id: SessionId,
+        before: Counts,
+        held: &[(Attempt, Option<Assignment>)],
+    ) -> bool {
         if self.counts().past - before.past > PAST_MAX {
-            // More has ended since than is remembered: too old a reading to go by. The next request takes a new one.
-            return;
+            return false;
         }
         for (attempt, assignment) in held {
             if let Some(assignment) = assignment
@@ -299,8 +309,9 @@ impl Desk {
         }
         let mut lives = hold(&self.lives);
         let Lives { lives, holders, .. } = &mut *lives;
-        let Some(life) = lives.get_mut(&session_id) else { return };
+        let Some(life) = lives.get_mut(&session_id) else { return true };
         life.corrected = Instant::now();
+        life.doubted = false;
         let moot: Vec<Attempt> = life
             .attempts
             .iter()
@@ -311,6 +322,7 @@ impl Desk {
             life.take_back(attempt);
             holders.remove(&attempt);
         }
+        true
     }
 
     /// Gives a command that the session holds now; it goes out with the next answer.
@@ -354,8 +366,13 @@ impl Desk {
 
     /// The tables say that an attempt is over, or not its holder's any more.
     pub(crate) fn settled(&self, attempt: Attempt) {
+        hold(&self.lives).note_past(attempt, |past| past.settled = true);
+        self.acknowledged(attempt);
+    }
+
+    /// A worker is told that it need not report an attempt any more.
+    pub(crate) fn acknowledged(&self, attempt: Attempt) {
         let mut lives = hold(&self.lives);
-        lives.note_past(attempt, |past| past.settled = true);
         if let Some(session_id) = lives.holders.remove(&attempt)
             && let Some(life) = lives.lives.get_mut(&session_id)
         {
@@ -534,7 +551,7 @@ impl Life {
     }
 
     /// Takes what the worker says; returns what is news of what it runs.
-    fn hear(&mut self, said: &Poll, channel: Channel) -> Vec<RunningNote> {
+    fn hear(&mut self, said: &Poll, channel: Channel, past: &Lru<Attempt, Past>) -> Vec<RunningNote> {
         let mut running = Vec::new();
         self.free = said.free.min(self.session.slots);
         self.draining = said.draining;
@@ -562,8 +579,12 @@ impl Life {
                     if !given.named {
                         self.unnamed += 1;
                         // A worker that polls again has the last poll's answer, or never gets it.
-                        if let Some(sent) = &mut given.sent {
-                            sent.lost |= channel == Channel::Poll && sent.by == Channel::Poll;
+                        if let Some(sent) = given.sent.as_mut().filter(|sent| sent.by == Channel::Poll)
+                            && channel == Channel::Poll
+                            && !past.peek(attempt).is_some_and(|past| past.reported)
+                        {
+                            sent.lost = true;
+                            self.doubted = true;
                         }
                     }
                 }

@@ -379,3 +379,40 @@ impl Engine {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use noetl_core::append::HeadChange;
+    use noetl_core::id::CommandId;
+
+    use super::*;
+
+    /// What a row of this state was deleted for, as far as it says something of an attempt.
+    fn settled(expect: CommandState) -> Vec<Attempt> {
+        let append = Append {
+            execution_id: ExecutionId(1),
+            guard: Guard::Locked,
+            at: Timestamp(1_768_900_080_123),
+            events: Vec::new(),
+            head: HeadChange::default(),
+            commands: vec![CommandChange::Delete { command_id: CommandId(2), epoch: 1, expect }],
+            due: Vec::new(),
+            children: Vec::new(),
+            results: Vec::new(),
+            snapshot: None,
+        };
+        let whose = Whose { catalog_id: CatalogId(3), path: "path".into(), version: 1 };
+        Landing::of(&append, &whose, Fold::Drop).settled
+    }
+
+    /// A command that is paused before anybody has it, and resumed, is claimed under the epoch that it had.
+    #[test]
+    fn only_what_somebody_had_is_settled() {
+        let attempt = Attempt { command_id: CommandId(2), epoch: 1 };
+        assert_eq!(settled(CommandState::Claimed), [attempt]);
+        assert_eq!(settled(CommandState::Lost), [attempt]);
+        assert_eq!(settled(CommandState::Pending), []);
+        assert_eq!(settled(CommandState::Paused), []);
+        assert_eq!(settled(CommandState::Suspended), []);
+    }
+}

@@ -46,7 +46,7 @@ impl Shaky {
         self.fail("the answer of the store got lost")
     }
 
-    /// What was read is told a while later, when other things have been written.
+    /// The answer comes a while later: what was read has changed meanwhile, now and then.
     async fn late<T>(&self, call: impl Future<Output = T>) -> T {
         let answer = call.await;
         tokio::time::sleep(Duration::from_micros(self.chance.below(3_000))).await;

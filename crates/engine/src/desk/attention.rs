@@ -36,6 +36,8 @@ pub(crate) struct Attention {
     /// When its lease was last renewed, and when it was last compared with the tables.
     pub(crate) renewed: Instant,
     pub(crate) corrected: Instant,
+    /// It does not confirm what it was given here.
+    pub(crate) doubted: bool,
     /// What the worker holds and the desk knows nothing of.
     pub(crate) strangers: Vec<Attempt>,
     /// What it runs, where that is news.
@@ -301,5 +303,21 @@ mod tests {
         assert_eq!(again - Instant::now(), Duration::from_millis(REPEAT_LOST_MS));
         tokio::time::advance(Duration::from_millis(REPEAT_LOST_MS)).await;
         assert_eq!(given(&poll.say(30_000)), 1);
+    }
+
+    /// The race: a worker that speaks to several servers has reported elsewhere what it was given here, before it ever
+    /// named it here.
+    #[tokio::test(start_paused = true)]
+    async fn what_was_settled_at_another_server_takes_no_slot_here() {
+        let store = Arc::new(MemoryStore::new(Arc::new(|| Timestamp(1_768_900_080_123))));
+        let engine = Engine::new(store, EngineOptions::default());
+        engine.desk.seat(session());
+        engine.desk.give(SESSION, assignment());
+        assert_eq!(given(&attend(&engine.desk, Channel::Poll).say(30_000)), 1);
+        tokio::time::advance(Duration::from_millis(REPEAT_LOST_MS)).await;
+        let poll = Poll { free: 2, wait_ms: 0, ..Poll::of(SESSION) };
+        assert!(engine.poll(poll.clone()).await.unwrap().commands.is_empty());
+        let _open = attend(&engine.desk, Channel::Poll);
+        assert_eq!(engine.desk.hungry().1, 2);
     }
 }

@@ -12,7 +12,7 @@ use super::Channel;
 pub(crate) const REPEAT_MS: u64 = 1_000;
 /// The same for a command in the answer to a poll, when the next poll does not confirm it: the answer was lost, or the
 /// worker takes it for something that is over. Not at once, or the two would keep each other busy.
-pub(super) const REPEAT_LOST_MS: u64 = 250;
+pub(crate) const REPEAT_LOST_MS: u64 = 250;
 /// The same for cancel orders, which are in a hurry.
 pub(super) const REPEAT_CANCEL_MS: u64 = 250;
 
@@ -38,7 +38,7 @@ pub(super) struct Given {
 pub(super) struct Sent {
     pub(super) at: Instant,
     pub(super) by: Channel,
-    /// Its worker has spoken since, and not named it.
+    /// Its worker has polled since, and not named it.
     pub(super) lost: bool,
 }
 

@@ -59,7 +59,7 @@ struct Figures {
     chain_ms: Percentiles,
     /// The same, per step.
     step_ms: Percentiles,
-    /// How long the disk took, of an engine in this process: what is slow here is slow everywhere.
+    /// What commits took, of an engine in this process.
     #[serde(skip_serializing_if = "Option::is_none")]
     commits: Option<Commits>,
     /// Of all processors, for an engine in this process; much less noisy than what the clock on the wall says.
@@ -70,11 +70,12 @@ struct Figures {
     peak_mib: Option<u64>,
 }
 
-/// Transactions of appends, the warm-up included.
+/// Transactions of appends, the warm-up included: from when the engine gives one to the store until it is on disk.
 #[derive(Debug, Serialize)]
 struct Commits {
     count: u64,
     appends_each: f64,
+    /// Of whole milliseconds each, so it reads low when they are short.
     mean_ms: f64,
     max_ms: u64,
 }
