@@ -243,6 +243,7 @@ pub struct CommandReply {
         (status = 200, body = CommandReply),
         (status = 404, body = ErrorBody, description = "No such command, or it is settled"),
         (status = 409, body = ErrorBody, description = "`Execution has been cancelled`, or somebody else has it"),
+        (status = 410, body = ErrorBody, description = "The session is over: stop what runs and say hello again"),
     )
 )]
 pub(super) async fn claim(
