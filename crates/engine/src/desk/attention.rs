@@ -316,7 +316,7 @@ mod tests {
         assert_eq!(given(&attend(&engine.desk, Channel::Poll).say(30_000)), 1);
         tokio::time::advance(Duration::from_millis(REPEAT_LOST_MS)).await;
         let poll = Poll { free: 2, wait_ms: 0, ..Poll::of(SESSION) };
-        assert!(engine.poll(poll.clone()).await.unwrap().commands.is_empty());
+        assert!(engine.poll(poll).await.unwrap().commands.is_empty());
         let _open = attend(&engine.desk, Channel::Poll);
         assert_eq!(engine.desk.hungry().1, 2);
     }
